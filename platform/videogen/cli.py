@@ -1,0 +1,55 @@
+"""What every job shares: an argument parser, exit statuses, and hints for mistyped words."""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Callable, Iterable, Sequence
+
+from videogen.errors import UserError
+
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """Return a parser whose help text is the job's module docstring, kept as written."""
+    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def add_preset_options(arguments: argparse.ArgumentParser, default: str | None = "tiny") -> None:
+    """Add `--preset` and `--set`, which together choose a `CascadeConfig`."""
+    arguments.add_argument("--preset", default=default, metavar="NAME", help="tiny, small, paper or a YAML file")
+    add_set_option(arguments)
+
+
+def add_set_option(arguments: argparse.ArgumentParser) -> None:
+    """Add the repeatable `--set a.b=c`."""
+    arguments.add_argument(
+        "--set",
+        dest="overrides",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a preset value, e.g. --set base.training.steps=500 (repeatable)",
+    )
+
+
+def nearest(word: str, options: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the option most like `word`, or an empty string."""
+    close = difflib.get_close_matches(word, list(options), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def run_job(main: Callable[[Sequence[str] | None], None]) -> int:
+    """Run a job's `main` and return its exit status: 0, 1 failed, 2 bad input, 130 interrupted."""
+    try:
+        main(None)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to continue", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return 0

@@ -1,0 +1,232 @@
+"""URIs to bytes: local paths, `file://` and `s3://` behind one set of functions.
+
+S3 is configured by the standard variables only (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, ...), so no secret
+ever passes through an option, a config file or a log.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from videogen.errors import UserError
+
+if TYPE_CHECKING:
+    import fsspec
+    import pyarrow.fs
+
+_S3 = "s3://"
+_FILE = "file://"
+
+
+def is_remote(uri: str) -> bool:
+    """Tell whether `uri` lives on S3."""
+    return str(uri).startswith(_S3)
+
+
+def absolute(uri: str) -> str:
+    """Return `uri` so that it means the same in a worker with another working directory."""
+    uri = str(uri)
+    if is_remote(uri):
+        return uri.rstrip("/")
+    scheme, separator, _ = uri.partition("://")
+    if separator and scheme != "file":
+        raise UserError(f"{uri!r} has the scheme {scheme!r}://, but only local paths, file:// and s3:// are supported.")
+    return os.path.abspath(os.path.expanduser(uri.removeprefix(_FILE)))
+
+
+def join(uri: str, *parts: str) -> str:
+    """Join path segments onto a URI."""
+    return "/".join([str(uri).rstrip("/"), *(str(part).strip("/") for part in parts)])
+
+
+def parent(uri: str) -> str:
+    """Return the folder that holds `uri`."""
+    return absolute(uri).rpartition("/")[0]
+
+
+def fsspec_filesystem(uri: str) -> tuple["fsspec.AbstractFileSystem", str]:
+    """Return the fsspec filesystem of `uri` and the path in it."""
+    import fsspec
+
+    if is_remote(uri):
+        # Listings must show what another process has just written, so nothing is cached.
+        return fsspec.filesystem("s3", use_listings_cache=False), uri.removeprefix(_S3).rstrip("/")
+    return fsspec.filesystem("file"), absolute(uri)
+
+
+def arrow_filesystem(uri: str) -> tuple["pyarrow.fs.FileSystem", str]:
+    """Return the pyarrow filesystem of `uri` (s3fs underneath for S3) and the path in it."""
+    import pyarrow.fs
+
+    if is_remote(uri):
+        filesystem, path = fsspec_filesystem(uri)
+        return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem)), path
+    return pyarrow.fs.LocalFileSystem(), absolute(uri)
+
+
+def exists(uri: str) -> bool:
+    """Tell whether a file or a non-empty folder is at `uri`."""
+    filesystem, path = fsspec_filesystem(uri)
+    return bool(filesystem.exists(path))
+
+
+def is_dir(uri: str) -> bool:
+    """Tell whether `uri` is a folder."""
+    filesystem, path = fsspec_filesystem(uri)
+    return bool(filesystem.isdir(path))
+
+
+def list_files(uri: str, suffixes: Sequence[str] | None = None) -> list[str]:
+    """Return the URIs of all files under `uri`, sorted, optionally only those that end in one of `suffixes`."""
+    filesystem, path = fsspec_filesystem(uri)
+    found = sorted(filesystem.find(path))
+    wanted = tuple(suffix.lower() for suffix in suffixes) if suffixes else ("",)
+    return [_as_uri(uri, item) for item in found if item.lower().endswith(wanted)]
+
+
+def list_dirs(uri: str) -> list[str]:
+    """Return the URIs of the folders directly under `uri`, sorted."""
+    filesystem, path = fsspec_filesystem(uri)
+    if not filesystem.isdir(path):
+        return []
+    entries = filesystem.ls(path, detail=True)
+    return sorted(_as_uri(uri, entry["name"]) for entry in entries if entry["type"] == "directory")
+
+
+def _as_uri(like: str, path: str) -> str:
+    return f"{_S3}{path}" if is_remote(like) else path
+
+
+def read_bytes(uri: str) -> bytes:
+    """Return a file's content."""
+    filesystem, path = fsspec_filesystem(uri)
+    return bytes(filesystem.cat_file(path))
+
+
+def read_text(uri: str) -> str:
+    """Return a UTF-8 file's content."""
+    return read_bytes(uri).decode()
+
+
+def read_json(uri: str) -> Any:
+    """Return a JSON file's content."""
+    return json.loads(read_bytes(uri))
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write a file whole: a reader sees the old content or the new, never a part."""
+    if is_remote(uri):
+        filesystem, path = fsspec_filesystem(uri)
+        filesystem.pipe_file(path, data)
+        return
+    target = Path(absolute(uri))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(uri: str, text: str) -> None:
+    """Write a UTF-8 file whole."""
+    write_bytes(uri, text.encode())
+
+
+def write_json(uri: str, value: Any) -> None:
+    """Write a JSON file whole, readable by people."""
+    write_text(uri, json.dumps(value, indent=2) + "\n")
+
+
+def remove(uri: str) -> None:
+    """Remove a file or a folder, if it is there."""
+    filesystem, path = fsspec_filesystem(uri)
+    if filesystem.exists(path):
+        filesystem.rm(path, recursive=True)
+
+
+@contextlib.contextmanager
+def local_copy(uri: str) -> Iterator[Path]:
+    """Yield a local path with the content of the file or folder `uri`; local ones are used where they are."""
+    if not is_remote(uri):
+        yield Path(absolute(uri))
+        return
+    filesystem, path = fsspec_filesystem(uri)
+    with tempfile.TemporaryDirectory(prefix="videogen-") as folder:
+        target = Path(folder) / path.rsplit("/", 1)[-1]
+        if filesystem.isdir(path):
+            for item in filesystem.find(path):
+                local = target / item.removeprefix(f"{path}/")
+                local.parent.mkdir(parents=True, exist_ok=True)
+                filesystem.get_file(item, str(local))
+        else:
+            filesystem.get_file(path, str(target))
+        yield target
+
+
+def upload(local: str | Path, uri: str) -> None:
+    """Copy a local file or folder to `uri`, replacing what is there."""
+    local = Path(local)
+    if not is_remote(uri):
+        target = Path(absolute(uri))
+        if local.is_dir():
+            # Copied beside and renamed, so that a folder is never seen half replaced by a reader that starts later.
+            partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+            shutil.copytree(local, partial)
+            shutil.rmtree(target, ignore_errors=True)
+            partial.replace(target)
+        else:
+            write_bytes(uri, local.read_bytes())
+        return
+    filesystem, path = fsspec_filesystem(uri)
+    files = [item for item in sorted(local.rglob("*")) if item.is_file()] if local.is_dir() else [local]
+    for item in files:
+        name = f"{path}/{item.relative_to(local)}" if local.is_dir() else path
+        filesystem.put_file(str(item), name)
+
+
+def require_readable(uri: str, what: str) -> None:
+    """Raise `UserError` in one sentence unless something readable is at `uri`; `what` names it for the reader."""
+    with _explained(uri, what, "read"):
+        filesystem, path = fsspec_filesystem(uri)
+        if filesystem.isfile(path):
+            filesystem.cat_file(path, start=0, end=1)
+            return
+        if not filesystem.exists(path):
+            raise UserError(f"{what} {uri!r} does not exist: check the spelling, or create it first.")
+        if not filesystem.ls(path, detail=False):
+            raise UserError(f"{what} {uri!r} is an empty folder: put its files there, or give another URI.")
+
+
+def require_writable(uri: str, what: str) -> None:
+    """Raise `UserError` in one sentence unless files can be written under the folder `uri`."""
+    probe = join(absolute(uri), f".writable-{uuid.uuid4().hex}")
+    with _explained(uri, what, "write"):
+        write_bytes(probe, b"")
+        remove(probe)
+
+
+@contextlib.contextmanager
+def _explained(uri: str, what: str, verb: str) -> Iterator[None]:
+    """Turn the many exceptions of filesystems into one sentence with the likely cure."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # fsspec, botocore and aiohttp share no base class for "it did not work"
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if is_remote(uri):
+            cure = "check the bucket's name and the variables AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        else:
+            cure = "check that it is a folder and its permissions"
+        raise UserError(f"Cannot {verb} {what} {uri!r} ({reason.rstrip('.')}): {cure}.") from error
