@@ -1,0 +1,15 @@
+"""Configuration of a cascade: typed sections, and presets in YAML."""
+
+from videogen.config.cascade import CascadeConfig
+from videogen.config.loading import apply_overrides, config_from_dict, load_preset, preset_names
+from videogen.config.schema import SamplingConfig, TrainingConfig
+
+__all__ = [
+    "CascadeConfig",
+    "SamplingConfig",
+    "TrainingConfig",
+    "apply_overrides",
+    "config_from_dict",
+    "load_preset",
+    "preset_names",
+]

@@ -1,0 +1,117 @@
+"""`CascadeConfig`: the whole cascade, and what follows from its numbers."""
+
+from typing import Self
+
+from pydantic import Field, field_validator, model_validator
+
+from videogen.config.schema import (
+    AutoencoderConfig,
+    BaseConfig,
+    DecodeConfig,
+    DiffusionConfig,
+    InterpolateConfig,
+    ReferenceConfig,
+    Section,
+    TextConfig,
+    UpsampleConfig,
+)
+
+
+class CascadeConfig(Section):
+    """One cascade from prompt to frames."""
+
+    name: str
+    seed: int = Field(default=0, ge=0, description="of initial weights, data order and training noise")
+    num_frames: int = Field(ge=2, description="key frames that the base stage generates")
+    fps: float = Field(gt=0, description="key frames a second")
+    temporal_factor: int = Field(ge=1, description="frames per key frame after interpolation; a power of two")
+    diffusion: DiffusionConfig = DiffusionConfig()
+    text: TextConfig
+    autoencoder: AutoencoderConfig
+    reference: ReferenceConfig
+    base: BaseConfig
+    upsample: tuple[UpsampleConfig, ...] = ()
+    interpolate: InterpolateConfig
+    decode: DecodeConfig
+
+    @field_validator("temporal_factor")
+    @classmethod
+    def _is_power_of_two(cls, factor: int) -> int:
+        if factor & (factor - 1):
+            raise ValueError(f"temporal_factor {factor} must be a power of two: use 1, 2, 4 or 8")
+        return factor
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Self:
+        for small, large in zip(self.latent_sizes, self.latent_sizes[1:], strict=False):
+            if large <= small or large % small:
+                raise ValueError(
+                    f"latent sizes must grow by whole factors from base to the last upsample stage, "
+                    f"but {large} follows {small}: choose a multiple of {small}"
+                )
+        for name in self.diffusion_stages():
+            section = self.stage_config(name)
+            factor = 2 ** (len(section.model.block_out_channels) - 1)
+            if section.latent_size % factor:
+                raise ValueError(
+                    f"{name}.latent_size {section.latent_size} does not divide by {factor}, which a U-Net of "
+                    f"{len(section.model.block_out_channels)} levels needs: use a multiple of {factor}"
+                )
+        for name, section in (("autoencoder", self.autoencoder), ("reference", self.reference)):
+            if section.pretrained is None and section.training is None:
+                raise ValueError(f"{name} needs either `pretrained` (an off-the-shelf model) or `training`")
+        if self.reference.training is not None and self.reference.model is None:
+            raise ValueError("reference.training needs reference.model, the widths of the U-Net to train")
+        return self
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Pixels a side that one latent pixel stands for."""
+        return 2 ** (len(self.autoencoder.model.block_out_channels) - 1)
+
+    @property
+    def latent_sizes(self) -> tuple[int, ...]:
+        """Latent pixels a side, from the base stage to the last upsample stage."""
+        return (self.base.latent_size, *(stage.latent_size for stage in self.upsample))
+
+    @property
+    def resolution(self) -> int:
+        """Pixels a side of the finished video."""
+        return self.latent_sizes[-1] * self.vae_scale_factor
+
+    @property
+    def num_output_frames(self) -> int:
+        """Frames of the finished video: every key frame, and `temporal_factor - 1` between neighbours."""
+        return self.temporal_factor * (self.num_frames - 1) + 1
+
+    @property
+    def output_fps(self) -> float:
+        """Frames a second of the finished video."""
+        return self.fps * self.temporal_factor
+
+    def upsample_names(self) -> tuple[str, ...]:
+        """Return "upsample" for a single super-resolution stage, "upsample_1", "upsample_2", ... for several."""
+        if len(self.upsample) == 1:
+            return ("upsample",)
+        return tuple(f"upsample_{index}" for index in range(1, len(self.upsample) + 1))
+
+    def diffusion_stages(self) -> tuple[str, ...]:
+        """Return the names of the latent video diffusion stages."""
+        return ("base", *self.upsample_names())
+
+    def stage_names(self) -> tuple[str, ...]:
+        """Return the names of the stages in the order in which a prompt passes through them."""
+        return ("text", "reference", *self.diffusion_stages(), "interpolate", "decode")
+
+    def trainable_stages(self) -> tuple[str, ...]:
+        """Return the names of what this preset trains itself."""
+        candidates = ("autoencoder", "reference", *self.diffusion_stages(), "interpolate", "decode")
+        return tuple(name for name in candidates if not getattr(self.stage_config(name), "pretrained", None))
+
+    def stage_config(self, name: str) -> Section:
+        """Return the section of a stage (or of the autoencoder) by its name."""
+        if name in self.upsample_names():
+            return self.upsample[self.upsample_names().index(name)]
+        if name not in CascadeConfig.model_fields or not isinstance(getattr(self, name), Section):
+            raise KeyError(f"{name!r} is not a stage; the stages are {', '.join(self.stage_names())}")
+        return getattr(self, name)

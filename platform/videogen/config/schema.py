@@ -1,0 +1,193 @@
+"""The shape of a cascade's configuration: every number a preset may set, with its meaning and unit.
+
+The sections follow the cascade (VideoGen, arXiv 2309.00398, sec. 3): text, reference image, base video diffusion,
+latent super-resolution, flow-based temporal super-resolution, video decoder.
+"""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, and closed to unknown keys."""
+
+    # `model_` is pydantic's own prefix, but `model` is the natural name of a network's settings.
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class TrainingConfig(Section):
+    """How one stage is trained. Counts are of optimizer steps and of clips."""
+
+    steps: int = Field(ge=1, description="optimizer steps")
+    batch_size: int = Field(ge=1, description="clips a step over all workers (images for reference and autoencoder)")
+    learning_rate: float = Field(gt=0)
+    warmup_steps: int = Field(default=0, ge=0, description="linear warm-up; a cosine to 5 % of the rate follows")
+    weight_decay: float = Field(default=0.01, ge=0)
+    betas: tuple[float, float] = (0.9, 0.99)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    zero_stage: Literal[0, 1, 2, 3] = Field(default=0, description="DeepSpeed ZeRO stage")
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    ema_decay: float = Field(default=0.0, ge=0, lt=1, description="0 exports the last weights")
+    num_workers: int = Field(default=1, ge=1, description="Ray Train workers, one a GPU")
+    cpus_per_worker: float = Field(default=1, gt=0)
+    use_gpu: bool = False
+    checkpoint_every: int = Field(default=0, ge=0, description="steps between checkpoints; 0 means only at the end")
+    log_every: int = Field(default=10, ge=1, description="steps between lines in metrics.jsonl")
+    spatial_layers: Literal["train", "freeze"] = Field(
+        default="train", description="freeze trains only what inflation has added (temporal layers, new inputs)"
+    )
+
+
+class SamplingConfig(Section):
+    """How one diffusion stage samples."""
+
+    num_inference_steps: int = Field(default=25, ge=1)
+    guidance_scale: float = Field(default=7.5, ge=0, description="on the text; 1 turns it off")
+    reference_guidance_scale: float = Field(default=1.0, ge=0, description="on the reference image; 1 turns it off")
+    guidance_rescale: float = Field(default=0.0, ge=0, le=1, description="Lin et al. 2305.08891, sec. 3.4")
+
+
+class DiffusionConfig(Section):
+    """The noise schedule that all diffusion stages share."""
+
+    num_train_timesteps: int = Field(default=1000, ge=1)
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "scaled_linear"
+
+
+class TextModelConfig(Section):
+    """Widths of the CLIP text transformer."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    vocab_size: int | None = Field(default=None, description="None: the size of the preset's own small tokenizer")
+
+
+class TextConfig(Section):
+    """The frozen CLIP text encoder."""
+
+    pretrained: str | None = Field(default=None, description="Stable-Diffusion-layout folder, URI or hub id")
+    max_length: int = Field(default=77, ge=4, description="tokens, begin and end included")
+    model: TextModelConfig
+
+
+class AutoencoderModelConfig(Section):
+    """Widths of the image VAE; one more level halves the latents once more."""
+
+    block_out_channels: tuple[int, ...]
+    layers_per_block: int = 2
+    latent_channels: int = 4
+    norm_num_groups: int = 32
+
+
+class AutoencoderConfig(Section):
+    """The image VAE, off the shelf or the preset's own."""
+
+    pretrained: str | None = None
+    model: AutoencoderModelConfig
+    kl_weight: float = Field(default=1e-6, ge=0)
+    frames_per_clip: int = Field(default=2, ge=1, description="frames of a clip that enter one training step")
+    training: TrainingConfig | None = None
+
+
+class UNetConfig(Section):
+    """Widths of a denoising U-Net, two-dimensional or inflated."""
+
+    block_out_channels: tuple[int, ...]
+    attention_levels: tuple[bool, ...] = Field(description="which levels have text cross-attention")
+    layers_per_block: int = 2
+    attention_head_dim: int = Field(default=64, description="channels of one attention head")
+    norm_num_groups: int = 32
+    gradient_checkpointing: bool = False
+
+    @model_validator(mode="after")
+    def _levels_agree(self) -> Self:
+        if len(self.block_out_channels) != len(self.attention_levels):
+            raise ValueError(
+                f"block_out_channels has {len(self.block_out_channels)} levels and attention_levels "
+                f"{len(self.attention_levels)}: give both the same number"
+            )
+        for channels in self.block_out_channels:
+            for name in ("norm_num_groups", "attention_head_dim"):
+                if channels % getattr(self, name):
+                    raise ValueError(
+                        f"block_out_channels has {channels}, which {name} {getattr(self, name)} does not divide: "
+                        f"use a multiple"
+                    )
+        return self
+
+
+class ReferenceConfig(Section):
+    """The text-to-image model that draws the reference image (sec. 3.1)."""
+
+    pretrained: str | None = None
+    model: UNetConfig | None = None
+    text_dropout: float = Field(default=0.1, ge=0, le=1)
+    sampling: SamplingConfig = SamplingConfig()
+    training: TrainingConfig | None = None
+
+
+class BaseConfig(Section):
+    """The base latent video diffusion model guided by the reference image (sec. 3.2)."""
+
+    latent_size: int = Field(ge=2, description="latent pixels a side")
+    model: UNetConfig
+    text_dropout: float = Field(default=0.1, ge=0, le=1, description="chance of an empty prompt in training")
+    reference_dropout: float = Field(default=0.05, ge=0, le=1, description="chance of no reference in training")
+    motion_dropout: float = Field(default=0.5, ge=0, le=1, description="chance of an unstated amount of motion")
+    reference_noise: int = Field(default=100, ge=0, description="largest timestep of noise on the reference")
+    sampling: SamplingConfig = SamplingConfig()
+    training: TrainingConfig
+
+
+class UpsampleConfig(BaseConfig):
+    """One latent super-resolution stage with noise-augmented low-resolution conditioning."""
+
+    low_res_noise: int = Field(default=250, ge=0, description="largest timestep of noise on the low-res latents")
+    low_res_noise_at_sampling: int = Field(default=100, ge=0)
+
+
+class FlowModelConfig(Section):
+    """Widths of the flow network and of its refinement."""
+
+    channels: int = 64
+    scales: tuple[int, ...] = (4, 2, 1)
+    refine_channels: int = 64
+    refine_blocks: int = 4
+
+
+class InterpolateConfig(Section):
+    """Flow-based temporal super-resolution of the latents (sec. 3.3)."""
+
+    model: FlowModelConfig
+    training: TrainingConfig
+
+
+class DecodeConfig(Section):
+    """The video decoder: the image decoder with temporal layers that start as the identity (sec. 3.4)."""
+
+    chunk_frames: int = Field(default=16, ge=2, description="frames decoded at once")
+    overlap_frames: int = Field(default=4, ge=0, description="frames over which neighbouring chunks are blended")
+    tile_size: int = Field(default=64, ge=8, description="latent pixels a side that are decoded at once")
+    tile_overlap: int = Field(default=16, ge=0, description="latent pixels over which neighbouring tiles are blended")
+    training_frames: int = Field(default=8, ge=2, description="consecutive frames that enter one training step")
+    perceptual_weight: float = Field(default=0.1, ge=0, description="distance of frozen encoder features")
+    adversarial_weight: float = Field(default=0.05, ge=0)
+    adversarial_start: float = Field(default=0.5, ge=0, le=1, description="share of the steps before it begins")
+    discriminator_channels: int = Field(default=64, ge=4)
+    training: TrainingConfig
+
+    @model_validator(mode="after")
+    def _overlaps_fit(self) -> Self:
+        if self.overlap_frames >= self.chunk_frames:
+            raise ValueError(
+                f"overlap_frames {self.overlap_frames} must be smaller than chunk_frames {self.chunk_frames}"
+            )
+        if self.tile_overlap >= self.tile_size:
+            raise ValueError(f"tile_overlap {self.tile_overlap} must be smaller than tile_size {self.tile_size}")
+        return self
