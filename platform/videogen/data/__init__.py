@@ -1,0 +1,1 @@
+"""Data: the moving-shapes world, video reading, clips, and the tables of latents that training reads."""
