@@ -1,0 +1,1 @@
+"""Training of one stage: one loop, one DeepSpeed engine, one objective a stage."""
