@@ -6,7 +6,7 @@ latent super-resolution, flow-based temporal super-resolution, video decoder.
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Section(BaseModel):
@@ -73,6 +73,7 @@ class TextConfig(Section):
 
     pretrained: str | None = Field(default=None, description="Stable-Diffusion-layout folder, URI or hub id")
     max_length: int = Field(default=77, ge=4, description="tokens, begin and end included")
+    words: tuple[str, ...] = Field(default=(), description="one token each in the preset's own small tokenizer")
     model: TextModelConfig
 
 
@@ -83,6 +84,14 @@ class AutoencoderModelConfig(Section):
     layers_per_block: int = 2
     latent_channels: int = 4
     norm_num_groups: int = 32
+
+    @field_validator("block_out_channels")
+    @classmethod
+    def _are_multiples_of_32(cls, channels: tuple[int, ...]) -> tuple[int, ...]:
+        for width in channels:
+            if width % 32:
+                raise ValueError(f"the video decoder needs widths that 32 divides, but {width} is given: use 32 or 64")
+        return channels
 
 
 class AutoencoderConfig(Section):

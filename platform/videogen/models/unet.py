@@ -1,0 +1,246 @@
+"""`VideoUNet`: a two-dimensional Stable Diffusion U-Net inflated to video (VideoGen, sec. 3.2).
+
+diffusers' `UNet3DConditionModel` has a temporal convolution after every residual block and a temporal attention
+after every spatial one. Here they start as the identity, so that an inflated image model begins as exactly that
+image model on every frame; scalar conditions enter through the time embedding.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel, UNet3DConditionModel
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.embeddings import get_timestep_embedding
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from videogen.config.schema import UNetConfig
+
+_CONDITION_CHANNELS = 32
+
+
+class VideoUNet(UNet3DConditionModel):
+    """Denoiser of video latents.
+
+    Args:
+        conditions: names of scalar conditions (such as fps); each is embedded and added to the time embedding.
+        Others: as in `UNet3DConditionModel`.
+    """
+
+    _supports_gradient_checkpointing = True
+    # Lets `compile_repeated_blocks` compile one block and use it for all of its kind.
+    _repeated_blocks = ("BasicTransformerBlock",)
+
+    @register_to_config
+    def __init__(
+        self,
+        sample_size: int | None = None,
+        in_channels: int = 4,
+        out_channels: int = 4,
+        down_block_types: tuple[str, ...] = (
+            "CrossAttnDownBlock3D",
+            "CrossAttnDownBlock3D",
+            "CrossAttnDownBlock3D",
+            "DownBlock3D",
+        ),
+        up_block_types: tuple[str, ...] = (
+            "UpBlock3D",
+            "CrossAttnUpBlock3D",
+            "CrossAttnUpBlock3D",
+            "CrossAttnUpBlock3D",
+        ),
+        block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280),
+        layers_per_block: int = 2,
+        norm_num_groups: int = 32,
+        cross_attention_dim: int = 1024,
+        attention_head_dim: int = 64,
+        conditions: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(
+            sample_size=sample_size,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            down_block_types=tuple(down_block_types),
+            up_block_types=tuple(up_block_types),
+            block_out_channels=tuple(block_out_channels),
+            layers_per_block=layers_per_block,
+            norm_num_groups=norm_num_groups,
+            cross_attention_dim=cross_attention_dim,
+            attention_head_dim=attention_head_dim,
+            time_cond_proj_dim=_CONDITION_CHANNELS * len(conditions) or None,
+        )
+        # `UNet3DConditionModel.__init__` has registered its own arguments over ours.
+        self.register_to_config(conditions=tuple(conditions))
+        for name, module in self.named_modules():
+            if name.endswith("proj_out") and ("temp_attentions" in name or "transformer_in" in name):
+                nn.init.zeros_(module.weight)
+                nn.init.zeros_(module.bias)
+        if conditions:
+            nn.init.zeros_(self.time_embedding.cond_proj.weight)
+
+    @classmethod
+    def from_unet2d(
+        cls, unet: UNet2DConditionModel, in_channels: int | None = None, conditions: tuple[str, ...] = ()
+    ) -> "VideoUNet":
+        """Inflate a Stable Diffusion U-Net; every frame of the result equals the image model's output.
+
+        Args:
+            unet: image model of the SD 2.x layout (one head width at all levels).
+            in_channels: input channels of the result; those beyond the image model's start at zero.
+            conditions: see the class.
+
+        Raises:
+            ValueError: the head width differs between levels (SD 1.x), which the video blocks cannot represent.
+        """
+        config = unet.config
+        channels = tuple(config.block_out_channels)
+        model = cls(
+            sample_size=config.sample_size,
+            in_channels=in_channels or config.in_channels,
+            out_channels=config.out_channels,
+            down_block_types=tuple(name.replace("2D", "3D") for name in config.down_block_types),
+            up_block_types=tuple(name.replace("2D", "3D") for name in config.up_block_types),
+            block_out_channels=channels,
+            layers_per_block=config.layers_per_block,
+            norm_num_groups=config.norm_num_groups,
+            cross_attention_dim=config.cross_attention_dim,
+            attention_head_dim=_head_width(config.attention_head_dim, channels),
+            conditions=conditions,
+        )
+        model.load_image_weights(unet.state_dict())
+        return model
+
+    def load_image_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Copy an image U-Net's weights into the spatial layers; new input channels start at zero.
+
+        Raises:
+            ValueError: a weight has no place here or another shape.
+        """
+        own = self.state_dict()
+        converted = {}
+        for name, weight in weights.items():
+            if name not in own:
+                raise ValueError(f"The image model's weight {name!r} has no place in the video model: other layout.")
+            if weight.ndim == 4 and own[name].ndim == 2:
+                weight = weight[:, :, 0, 0]  # SD 1.x keeps proj_in and proj_out as 1 x 1 convolutions
+            if name == "conv_in.weight" and weight.shape[1] < own[name].shape[1]:
+                wide = torch.zeros_like(own[name])
+                wide[:, : weight.shape[1]] = weight
+                weight = wide
+            if weight.shape != own[name].shape:
+                raise ValueError(
+                    f"The image model's weight {name!r} has shape {tuple(weight.shape)}, "
+                    f"but {tuple(own[name].shape)} is needed: use a preset of the same widths."
+                )
+            converted[name] = weight
+        self.load_state_dict(converted, strict=False)
+
+    def temporal_parameter_names(self) -> set[str]:
+        """Return the names of what inflation has added: temporal layers, conditions and the widened input."""
+        added = ("temp_convs", "temp_attentions", "transformer_in", "cond_proj", "conv_in")
+        return {name for name, _ in self.named_parameters() if any(part in name for part in added)}
+
+    def _set_gradient_checkpointing(self, enable: bool = True, gradient_checkpointing_func: Any = None) -> None:
+        # diffusers' three-dimensional blocks have no checkpointing of their own, so whole blocks are wrapped.
+        for block in (*self.down_blocks, self.mid_block, *self.up_blocks):
+            plain = type(block).forward.__get__(block)
+            block.forward = functools.partial(checkpoint, plain, use_reentrant=False) if enable else plain
+
+    def forward(
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor | float,
+        encoder_hidden_states: torch.Tensor,
+        conditions: Mapping[str, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """Predict the velocity.
+
+        Args:
+            sample: (B, C, F, H, W), noisy latents and image conditions along C.
+            timestep: scalar or (B,), in [0, 1000).
+            encoder_hidden_states: (B, L, D) text embeddings.
+            conditions: name -> (B,) values; a negative value, like a missing name, means "not stated".
+
+        Returns:
+            (B, out_channels, F, H, W)
+        """
+        embedded = self._embed_conditions(conditions or {}, sample) if self.config.conditions else None
+        output: torch.Tensor = super().forward(
+            sample, timestep, encoder_hidden_states, timestep_cond=embedded, return_dict=False
+        )[0]
+        return output
+
+    def _embed_conditions(self, conditions: Mapping[str, torch.Tensor], sample: torch.Tensor) -> torch.Tensor:
+        columns = []
+        for name in self.config.conditions:
+            values = conditions.get(name)
+            if values is None:
+                values = torch.full((sample.shape[0],), -1.0, device=sample.device)
+            embedding = get_timestep_embedding(values.float().reshape(-1), _CONDITION_CHANNELS)
+            columns.append(embedding * (values >= 0).reshape(-1, 1))
+        return torch.cat(columns, dim=1).to(sample.dtype)
+
+
+def build_video_unet(
+    config: UNetConfig,
+    in_channels: int,
+    out_channels: int,
+    cross_attention_dim: int,
+    sample_size: int,
+    conditions: tuple[str, ...],
+) -> VideoUNet:
+    """Return a fresh `VideoUNet` of a preset's widths."""
+    model = VideoUNet(
+        sample_size=sample_size,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        cross_attention_dim=cross_attention_dim,
+        conditions=conditions,
+        **unet_arguments(config, "3D"),
+    )
+    if config.gradient_checkpointing:
+        model.enable_gradient_checkpointing()
+    return model
+
+
+def build_image_unet(config: UNetConfig, channels: int, cross_attention_dim: int, sample_size: int) -> Any:
+    """Return a fresh `UNet2DConditionModel` of a preset's widths, in the SD 2.x layout."""
+    arguments = unet_arguments(config, "2D")
+    heads = tuple(width // config.attention_head_dim for width in config.block_out_channels)
+    return UNet2DConditionModel(
+        sample_size=sample_size,
+        in_channels=channels,
+        out_channels=channels,
+        cross_attention_dim=cross_attention_dim,
+        use_linear_projection=True,
+        # diffusers calls the number of heads `attention_head_dim` in its image U-Net.
+        **{**arguments, "attention_head_dim": heads},
+        mid_block_type="UNetMidBlock2DCrossAttn",
+    )
+
+
+def unet_arguments(config: UNetConfig, suffix: str) -> dict[str, Any]:
+    """Return the constructor arguments that image ("2D") and video ("3D") U-Nets share."""
+    levels = config.attention_levels
+    return {
+        "block_out_channels": tuple(config.block_out_channels),
+        "down_block_types": tuple(f"{'CrossAttnDown' if level else 'Down'}Block{suffix}" for level in levels),
+        "up_block_types": tuple(f"{'CrossAttnUp' if level else 'Up'}Block{suffix}" for level in reversed(levels)),
+        "layers_per_block": config.layers_per_block,
+        "norm_num_groups": config.norm_num_groups,
+        "attention_head_dim": config.attention_head_dim,
+    }
+
+
+def _head_width(num_heads: int | list[int] | tuple[int, ...], channels: tuple[int, ...]) -> int:
+    """Return the one head width of an image U-Net, whose config states numbers of heads."""
+    counts = (num_heads,) * len(channels) if isinstance(num_heads, int) else tuple(num_heads)
+    widths = {width // count for width, count in zip(channels, counts, strict=True)}
+    if len(widths) > 1:
+        raise ValueError(
+            f"The image model has attention heads of several widths ({sorted(widths)}, the SD 1.x layout), but the "
+            f"video model needs one width: use a model of the SD 2.x layout."
+        )
+    return widths.pop()
