@@ -56,17 +56,17 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
 	  || { echo "error: $(PYTHON) is not Python 3.11; install it, or name it with make PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -q -c constraints.txt pip setuptools wheel hatchling editables ninja
+	$(PIP) install -qq -c constraints.txt pip setuptools wheel hatchling editables ninja
 	@if [ -n "$(TORCH_INDEX)" ]; then \
-	  set -x; $(PIP) install -q --extra-index-url "$(TORCH_INDEX)" -c constraints.txt torch; \
+	  set -x; $(PIP) install -qq --extra-index-url "$(TORCH_INDEX)" -c constraints.txt torch; \
 	elif nvidia-smi -L >/dev/null 2>&1; then \
-	  set -x; $(PIP) install -q -c constraints.txt "torch===$(TORCH)"; \
-	elif $(PIP) install -q -c constraints.txt "torch===$(TORCH)+cpu" 2>/dev/null; then \
+	  set -x; $(PIP) install -qq -c constraints.txt "torch===$(TORCH)"; \
+	elif $(PIP) install -qq -c constraints.txt "torch===$(TORCH)+cpu" 2>/dev/null; then \
 	  echo "torch $(TORCH)+cpu: no NVIDIA GPU was found"; \
 	else \
 	  echo "No CPU build of torch $(TORCH) in the configured package indexes: installing the default build, which on" \
 	       "Linux brings gigabytes of CUDA libraries. TORCH_INDEX=https://download.pytorch.org/whl/cpu gives the small one."; \
-	  set -x; $(PIP) install -q -c constraints.txt torch; \
+	  set -x; $(PIP) install -qq -c constraints.txt torch; \
 	fi
-	DS_BUILD_OPS=0 $(PIP) install -q -c constraints.txt --no-build-isolation -e '.[demo,test,lint]'
+	DS_BUILD_OPS=0 $(PIP) install -qq -c constraints.txt --no-build-isolation -e '.[demo,test,lint]'
 	@touch $@

