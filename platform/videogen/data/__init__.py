@@ -1,1 +1,29 @@
 """Data: the moving-shapes world, video reading, clips, and the tables of latents that training reads."""
+
+from videogen.data.clips import Clip, ClipSpec, Failure, list_videos, plan_clips, read_captions
+from videogen.data.dataset import ClipDataset, JoinedClips
+from videogen.data.frames import FrameDataset
+from videogen.data.latents import LatentsTable, discover_tables, encoder_fingerprint, require_same_encoder
+from videogen.data.video import VideoError, VideoInfo, probe, read_frames, resize_frames, write_mp4
+
+__all__ = [
+    "Clip",
+    "ClipDataset",
+    "ClipSpec",
+    "Failure",
+    "FrameDataset",
+    "JoinedClips",
+    "LatentsTable",
+    "VideoError",
+    "VideoInfo",
+    "discover_tables",
+    "encoder_fingerprint",
+    "list_videos",
+    "plan_clips",
+    "probe",
+    "read_captions",
+    "read_frames",
+    "require_same_encoder",
+    "resize_frames",
+    "write_mp4",
+]

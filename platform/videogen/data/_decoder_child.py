@@ -2,38 +2,54 @@
 
     python -m videogen.data._decoder_child
 
-A message is a pickle preceded by its length (8 bytes, little endian).
+A message is a JSON header and raw bytes, preceded by the length of each. It is not a pickle: were a hostile video to
+take the child over, its answers could still do nothing to the parent.
 """
 
+import dataclasses
+import json
 import os
-import pickle
 import signal
 import struct
 import sys
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from videogen.data.video import VideoError, probe, read_frames
 
-_ACTIONS = {"probe": probe, "read_frames": read_frames}
+LENGTHS = struct.Struct("<QQ")
+
+
+def pack(header: dict[str, Any], body: bytes = b"") -> bytes:
+    """Return a message as it goes through the pipe."""
+    text = json.dumps(header).encode()
+    return LENGTHS.pack(len(text), len(body)) + text + body
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer requests (action, arguments, limit in seconds) until the parent closes its end."""
-    while header := requests.read(8):
-        action, arguments, limit_s = pickle.loads(requests.read(*struct.unpack("<Q", header)))
+    """Answer requests until the parent closes its end."""
+    while lengths := requests.read(LENGTHS.size):
+        header_bytes, body_bytes = LENGTHS.unpack(lengths)
+        request = json.loads(requests.read(header_bytes))
+        source = requests.read(body_bytes) if request["source"] is None else request["source"]
         # The default action of SIGALRM ends the process inside any native loop, so that a child whose parent was
         # killed does not decode for ever.
-        signal.setitimer(signal.ITIMER_REAL, limit_s)
+        signal.setitimer(signal.ITIMER_REAL, request["limit_s"])
         try:
-            answer = (True, _ACTIONS[action](*arguments))
+            answer = _answer(request, source)
         except VideoError as error:
-            answer = (False, str(error))
-        except Exception as error:  # whatever a strange file provokes is that file's error
-            answer = (False, f"{type(error).__name__}: {error}")
+            answer = pack({"error": str(error)})
+        except Exception as error:  # noqa: BLE001 - whatever a strange file provokes is that file's error
+            answer = pack({"error": f"{type(error).__name__}: {error}"})
         signal.setitimer(signal.ITIMER_REAL, 0)
-        payload = pickle.dumps(answer, protocol=pickle.HIGHEST_PROTOCOL)
-        answers.write(struct.pack("<Q", len(payload)) + payload)
+        answers.write(answer)
         answers.flush()
+
+
+def _answer(request: dict[str, Any], source: str | bytes) -> bytes:
+    if request["indices"] is None:
+        return pack(dataclasses.asdict(probe(source)))
+    frames = read_frames(source, request["indices"], request["size"])
+    return pack({"shape": frames.shape}, frames.tobytes())
 
 
 def main() -> None:

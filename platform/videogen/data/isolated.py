@@ -5,27 +5,28 @@ Native decoders hang and crash on damaged files, and a hang in native code ends 
 """
 
 import contextlib
+import functools
+import json
 import os
-import pickle
 import select
-import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
+from videogen.data._decoder_child import LENGTHS, pack
 from videogen.data.video import VideoError, VideoInfo
 
 _VIDEOS_PER_CHILD = 2000
 """After so many requests a child is replaced, because decoders leak."""
 
 
-class DecoderDied(VideoError):
+class DecoderDiedError(VideoError):
     """The decoder crashed or was killed for taking too long; unlike other errors it may not repeat."""
 
 
@@ -44,11 +45,15 @@ class IsolatedDecoder:
 
     def probe(self, uri: str) -> VideoInfo:
         """See `videogen.data.video.probe`."""
-        return self._ask("probe", (uri,), self._limit_s)
+        header, _ = self._ask({"source": uri, "indices": None}, b"", self._limit_s)
+        return VideoInfo(**header)
 
     def read_frames(self, source: str | bytes, indices: Sequence[int], size: int) -> np.ndarray:
         """See `videogen.data.video.read_frames`."""
-        return self._ask("read_frames", (source, list(indices), size), self._limit_s + 0.5 * len(indices))
+        uri, body = (None, source) if isinstance(source, bytes) else (source, b"")
+        request = {"source": uri, "indices": [int(index) for index in indices], "size": size}
+        header, pixels = self._ask(request, body, self._limit_s + 0.5 * len(indices))
+        return np.frombuffer(pixels, np.uint8).reshape(header["shape"])
 
     def close(self) -> None:
         """End the child."""
@@ -61,7 +66,7 @@ class IsolatedDecoder:
                     pipe.close()
             self._child = None
 
-    def __enter__(self) -> "IsolatedDecoder":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -70,7 +75,7 @@ class IsolatedDecoder:
     def __del__(self) -> None:
         self.close()
 
-    def _ask(self, action: str, arguments: tuple[Any, ...], limit_s: float) -> Any:
+    def _ask(self, request: dict[str, Any], body: bytes, limit_s: float) -> tuple[dict[str, Any], bytearray]:
         with self._lock:
             if self._num_requests >= _VIDEOS_PER_CHILD:
                 self.close()
@@ -79,24 +84,25 @@ class IsolatedDecoder:
                 self._num_requests = 0
             self._num_requests += 1
             try:
-                fine, answer = self._exchange(pickle.dumps((action, arguments, limit_s + 5)), limit_s)
+                # The child's own alarm is the second line, for when this process is killed meanwhile.
+                header, answer = self._exchange(pack({**request, "limit_s": limit_s + 5}, body), limit_s)
             except BaseException:
                 # Also on Ctrl-C: an answer that nobody read must not become the next question's.
                 self.close()
                 raise
-        if not fine:
-            raise VideoError(answer)
-        return answer
+        if "error" in header:
+            raise VideoError(header["error"])
+        return header, answer
 
-    def _exchange(self, request: bytes, limit_s: float) -> tuple[bool, Any]:
+    def _exchange(self, message: bytes, limit_s: float) -> tuple[dict[str, Any], bytearray]:
         deadline = time.monotonic() + limit_s
-        try:
-            self._child.stdin.write(struct.pack("<Q", len(request)) + request)
+        # A dead child is noticed, with the way it died, when its answer is read.
+        with contextlib.suppress(OSError):
+            self._child.stdin.write(message)
             self._child.stdin.flush()
-        except OSError:
-            pass  # it is dead: reading finds that out and says how it died
-        (length,) = struct.unpack("<Q", self._read(8, deadline, limit_s))
-        return pickle.loads(self._read(length, deadline, limit_s))
+        header_bytes, body_bytes = LENGTHS.unpack(self._read(LENGTHS.size, deadline, limit_s))
+        header = json.loads(self._read(header_bytes, deadline, limit_s))
+        return header, self._read(body_bytes, deadline, limit_s)
 
     def _read(self, num_bytes: int, deadline: float, limit_s: float) -> bytearray:
         pipe = self._child.stdout.fileno()
@@ -105,10 +111,10 @@ class IsolatedDecoder:
         while filled < num_bytes:
             ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
             if not ready:
-                raise DecoderDied(f"the decoder was stopped after {limit_s:.0f} s")
+                raise DecoderDiedError(f"the decoder was stopped after {limit_s:.0f} s")
             count = os.readv(pipe, [memoryview(buffer)[filled:]])
             if not count:
-                raise DecoderDied(f"the decoder crashed (exit status {self._child.wait()})")
+                raise DecoderDiedError(f"the decoder crashed (exit status {self._child.wait()})")
             filled += count
         return buffer
 
@@ -126,12 +132,11 @@ def _start_child() -> "subprocess.Popen[bytes]":
     )
 
 
-_shared: tuple[int, IsolatedDecoder] | None = None
-
-
 def shared_decoder() -> IsolatedDecoder:
     """Return this process's decoder; a forked process gets its own, since two readers of one pipe mix up answers."""
-    global _shared
-    if _shared is None or _shared[0] != os.getpid():
-        _shared = (os.getpid(), IsolatedDecoder())
-    return _shared[1]
+    return _decoder_of(os.getpid())
+
+
+@functools.cache
+def _decoder_of(_pid: int) -> IsolatedDecoder:
+    return IsolatedDecoder()

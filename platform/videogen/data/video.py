@@ -113,7 +113,7 @@ def _openable(source: str | bytes) -> Iterator[str | io.BytesIO]:
 
 def _reason(error: BaseException) -> str:
     """Return what an exception says, without the source lines and stack that native ones carry."""
-    if isinstance(error, OSError) and error.strerror:
+    if getattr(error, "strerror", None):
         return error.strerror
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and "Stack trace" not in line]
     text = next((line for line in lines if not line.startswith("[bt]")), type(error).__name__)
