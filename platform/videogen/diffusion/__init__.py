@@ -1,0 +1,1 @@
+"""Noise schedule, conditioning and guided sampling that training and every way of generating share."""

@@ -1,0 +1,72 @@
+"""A discriminator that learns beside the decoder: hinge loss, its own optimizer, gradients averaged over workers."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional
+
+from videogen.models.discriminator import VideoDiscriminator
+
+
+class HingeAdversary:
+    """Discriminator, its optimizer, and the two sides of the hinge loss.
+
+    It stays outside of DeepSpeed: it is small, and a second engine in the first one's graph breaks ZeRO 1 and 2.
+    """
+
+    def __init__(self, channels: int, learning_rate: float) -> None:
+        self.model = VideoDiscriminator(channels)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=learning_rate, betas=(0.5, 0.9))
+        self._pending: list[tuple[Tensor, Tensor]] = []
+
+    def generator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Return the decoder's side for frames (B, F, 3, H, W), and keep both for the discriminator's own step."""
+        self._pending.append((real.detach(), fake.detach()))
+        with _frozen(self.model):
+            return -self.model(fake.float()).mean()
+
+    def step(self) -> dict[str, float]:
+        """Take the discriminator's step on what `generator_loss` has kept; nothing kept, nothing done."""
+        if not self._pending:
+            return {}
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for real, fake in self._pending:
+            loss = functional.relu(1 - self.model(real.float())).mean() + functional.relu(1 + self.model(fake.float())).mean()
+            (loss / len(self._pending)).backward()
+            total += float(loss.detach()) / len(self._pending)
+        self._pending.clear()
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            for parameter in self.model.parameters():
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= dist.get_world_size()
+        self.optimizer.step()
+        return {"discriminator": total}
+
+    def to(self, device: torch.device) -> "HingeAdversary":
+        """Move the discriminator; its optimizer has no state before the first step."""
+        self.model.to(device)
+        return self
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return weights and optimizer state."""
+        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+@contextlib.contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """Let gradients pass through `module` without reaching its weights."""
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)

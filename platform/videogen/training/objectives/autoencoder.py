@@ -1,0 +1,63 @@
+"""The image VAE of a preset that trains its own: L1 reconstruction and a weak pull to the normal distribution."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from videogen.config import CascadeConfig
+from videogen.models.networks import build_network
+from videogen.training.objective import Objective
+
+_STD_MOMENTUM = 0.95
+
+
+class AutoencoderObjective(Objective):
+    """Frames in, frames out. The scale of the latents is measured while training and saved with the model."""
+
+    stage = "autoencoder"
+    component = "autoencoder"
+    fields = ("frames",)
+    dataset_kind = "raw"
+
+    def __init__(self, config: CascadeConfig) -> None:
+        super().__init__(build_network(config, "autoencoder"))
+        self.kl_weight = config.autoencoder.kl_weight
+        self.frames_per_clip = config.autoencoder.frames_per_clip
+        # Low resolutions of the cascade are encoded too, so the VAE sees every size it will be used at.
+        self.sizes = [size * config.vae_scale_factor for size in config.latent_sizes]
+        self.register_buffer("latent_std", torch.ones(()))
+
+    def collate(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Return `frames` (B * frames_per_clip, 3, H, W) in [-1, 1], spread evenly over each clip."""
+        picked = []
+        for row in rows:
+            frames = row["frames"]
+            picked.append(frames[np.linspace(0, len(frames) - 1, self.frames_per_clip).astype(int)])
+        frames = torch.from_numpy(np.concatenate(picked)).permute(0, 3, 1, 2)
+        return {"frames": frames.float() / 127.5 - 1}
+
+    def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
+        """Return L1 + KL over a batch at one of the cascade's sizes, drawn by step."""
+        frames = batch["frames"]
+        # The largest size is the one people look at, so it gets half of the steps.
+        choice = int(torch.randint(2 * len(self.sizes) - 1, (), generator=generator))
+        size = self.sizes[min(choice, len(self.sizes) - 1)]
+        if size != frames.shape[-1]:
+            frames = torch.nn.functional.interpolate(frames, size=(size, size), mode="area")
+        posterior = self.model.encode(frames).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(frames)
+        decoded = self.model.decode(posterior.mean + posterior.std * noise).sample
+        reconstruction = (decoded - frames).abs().mean()
+        kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
+        with torch.no_grad():
+            self.latent_std.lerp_(posterior.mean.std(), 1 - _STD_MOMENTUM)
+        logs = {"l1": reconstruction.detach(), "kl": kl.detach(), "latent_std": self.latent_std.clone()}
+        return reconstruction + self.kl_weight * kl, logs
+
+    def with_weights(self, state_dict: dict[str, Tensor]) -> Any:
+        """Return the VAE with the measured scaling factor, so that scaled latents have unit variance."""
+        model = super().with_weights(state_dict)
+        model.register_to_config(scaling_factor=round(1 / float(self.latent_std), 5))
+        return model

@@ -1,0 +1,89 @@
+"""The video decoder, trained on unlabeled video with the encoder frozen (VideoGen, sec. 3.4).
+
+Loss: L1, distance of the frozen encoder's features, and, in the second part of training, a hinge adversarial term of
+a discriminator that sees time (Align Your Latents, arXiv 2304.08818, sec. 3.1.1).
+"""
+
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from videogen.config import CascadeConfig
+from videogen.models.autoencoder import VideoAutoencoder
+from videogen.training.objective import Objective
+from videogen.training.objectives.adversary import HingeAdversary
+from videogen.training.objectives.components import load_image_autoencoder, tensor_column
+
+
+class DecodeObjective(Objective):
+    """Latents to the pixels they were encoded from."""
+
+    stage = "decode"
+    component = "decode"
+    dataset_kind = "any"
+
+    def __init__(self, config: CascadeConfig, model_folder: str) -> None:
+        image_autoencoder = load_image_autoencoder(model_folder)
+        model = VideoAutoencoder.from_image_autoencoder(image_autoencoder)
+        for part in (model.encoder, model.quant_conv):
+            part.requires_grad_(False)
+        super().__init__(model)
+        section = config.decode
+        self.window = min(section.training_frames, config.num_output_frames)
+        self.latents_field = f"latents_{config.latent_sizes[-1]}"
+        self.fields = (self.latents_field, "frames")
+        self.perceptual_weight = section.perceptual_weight
+        self.adversarial_weight = section.adversarial_weight
+        self.adversarial_start = int(section.adversarial_start * section.training.steps)
+        self.register_buffer("steps_seen", torch.zeros((), dtype=torch.long))
+        self.add_frozen("features", EncoderFeatures(image_autoencoder))
+        if self.adversarial_weight:
+            self.adversary = HingeAdversary(section.discriminator_channels, section.training.learning_rate)
+
+    def collate(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Return `latents` (B, F, C, h, w) and `frames` (B, F, 3, H, W) in [-1, 1]."""
+        frames = tensor_column(rows, "frames").permute(0, 1, 4, 2, 3).contiguous() / 127.5 - 1
+        return {"latents": tensor_column(rows, self.latents_field), "frames": frames}
+
+    def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
+        """Return the loss on one window of consecutive frames of each clip."""
+        last_start = batch["frames"].shape[1] - self.window
+        start = int(torch.randint(last_start + 1, (), generator=generator))
+        window = slice(start, start + self.window)
+        frames = batch["frames"][:, window]
+        decoded = self.model(batch["latents"][:, window] * self.model.config.scaling_factor)
+        l1 = (decoded - frames).abs().mean()
+        loss, logs = l1, {"l1": l1.detach()}
+        if self.perceptual_weight:
+            perceptual = self.features.distance(decoded.flatten(0, 1), frames.flatten(0, 1))
+            loss = loss + self.perceptual_weight * perceptual
+            logs["perceptual"] = perceptual.detach()
+        if self.adversary is not None and self.steps_seen >= self.adversarial_start:
+            adversarial = self.adversary.generator_loss(real=frames, fake=decoded)
+            loss = loss + self.adversarial_weight * adversarial
+            logs["adversarial"] = adversarial.detach()
+        self.steps_seen += 1
+        return loss, logs
+
+
+class EncoderFeatures(nn.Module):
+    """Perceptual distance in the features of the frozen image encoder, which is always at hand."""
+
+    def __init__(self, autoencoder: AutoencoderKL) -> None:
+        super().__init__()
+        self.encoder = autoencoder.encoder
+
+    def distance(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return the mean L1 distance of normalised features of (N, 3, H, W) images in [-1, 1]."""
+        pairs = zip(self._levels(first), self._levels(second), strict=True)
+        return torch.stack([(a - b.detach()).abs().mean() for a, b in pairs]).mean()
+
+    def _levels(self, images: Tensor) -> list[Tensor]:
+        hidden = self.encoder.conv_in(images)
+        levels = []
+        for block in self.encoder.down_blocks:
+            hidden = block(hidden)
+            levels.append(nn.functional.normalize(hidden, dim=1))
+        return levels

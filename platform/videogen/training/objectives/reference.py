@@ -1,0 +1,75 @@
+"""The text-to-image model of a preset that trains its own: latent diffusion on single frames (VideoGen, sec. 3.1).
+
+It is saved as a complete `StableDiffusionPipeline`, the same form in which an off-the-shelf one is used.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+from torch import Tensor
+from torch.nn import functional
+
+from videogen.config import CascadeConfig
+from videogen.diffusion.schedule import NoiseSchedule, build_scheduler
+from videogen.models.networks import build_network
+from videogen.models.text import encode_prompts
+from videogen.training.objective import Objective
+from videogen.training.objectives.components import load_image_autoencoder, load_text_encoder, tensor_column
+
+
+class ReferenceObjective(Objective):
+    """Denoise the latents of one frame of a captioned clip."""
+
+    stage = "reference"
+    component = "reference"
+    dataset_kind = "captioned"
+
+    def __init__(self, config: CascadeConfig, model_folder: str) -> None:
+        section = config.reference
+        super().__init__(build_network(config, "reference"))
+        self.config = config
+        self.latents_field = f"latents_{config.latent_sizes[-1]}"
+        self.fields = (self.latents_field, "prompt_embeds")
+        self.schedule = NoiseSchedule(config.diffusion)
+        self.text_dropout = section.text_dropout
+        self.model_folder = model_folder
+        self.scaling_factor = load_image_autoencoder(model_folder).config.scaling_factor
+        self.empty_prompt = encode_prompts(*load_text_encoder(model_folder), [""])[0]
+
+    def collate(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Return `latents` (B, F, C, h, w) and `prompt_embeds` (B, L, D)."""
+        return {
+            "latents": tensor_column(rows, self.latents_field),
+            "prompt_embeds": tensor_column(rows, "prompt_embeds"),
+        }
+
+    def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
+        """Return the velocity loss on a random frame of each clip, the text dropped now and then."""
+        clips = batch["latents"]
+        count = len(clips)
+        frame = torch.randint(clips.shape[1], (count,), generator=generator)
+        data = clips[torch.arange(count), frame.to(clips.device)] * self.scaling_factor
+        noise = torch.randn(data.shape, generator=generator).to(data)
+        timesteps = self.schedule.sample_timesteps(count, generator).to(data.device)
+        dropped = (torch.rand(count, generator=generator) < self.text_dropout).to(data.device)
+        embeds = torch.where(dropped.reshape(-1, 1, 1), self.empty_prompt.to(data), batch["prompt_embeds"])
+        predicted = self.model(self.schedule.add_noise(data, noise, timesteps), timesteps, embeds).sample
+        target = self.schedule.velocity(data, noise, timesteps)
+        losses = functional.mse_loss(predicted, target, reduction="none").mean(dim=(1, 2, 3))
+        return losses.mean(), {"timestep_loss": (timesteps / self.schedule.num_train_timesteps, losses.detach())}
+
+    def save(self, state_dict: dict[str, Tensor], folder: str) -> None:
+        """Write a `StableDiffusionPipeline` around the trained U-Net."""
+        tokenizer, text_encoder = load_text_encoder(self.model_folder)
+        StableDiffusionPipeline(
+            vae=load_image_autoencoder(self.model_folder),
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            unet=self.with_weights(state_dict),
+            scheduler=build_scheduler(self.config.diffusion),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        ).save_pretrained(Path(folder))
