@@ -1,0 +1,139 @@
+"""The README's cluster section for real: `ray start --head`, then `ray job submit`, with token authentication on."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+Submit = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a home folder in which `ray get-auth-token --generate` has left its token."""
+    folder = tmp_path_factory.mktemp("home")
+    subprocess.run(["ray", "get-auth-token", "--generate"], env=_environment(folder), check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def head(home: Path) -> Iterator[str]:
+    """Run `ray start --head` in the checkout, on ports and in a folder of its own; return the dashboard's address.
+
+    `--block` keeps it in the foreground, so that ending this one process ends this one cluster: `ray stop` would
+    also stop every other cluster of the user.
+    """
+    temporary = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    dashboard, agent, client = _free_ports(3)
+    command = ["ray", "start", "--head", "--block", "--num-cpus=2", "--port=0", f"--dashboard-port={dashboard}"]
+    command += [f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}"]
+    command += ["--object-store-memory=200000000", f"--temp-dir={temporary}"]
+    log = temporary / "start.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=_environment(home), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    address = f"http://127.0.0.1:{dashboard}"
+    try:
+        _wait_until_ready(f"{address}/api/version", process, log)
+        yield address
+    finally:
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(30)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def submit(head: str, home: Path) -> Submit:
+    """Return a function that runs `ray job submit` as a user would."""
+
+    def run(*arguments: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+        command = ["ray", "job", "submit", "--address", head, *arguments]
+        return subprocess.run(
+            command, cwd=cwd, env=_environment(home) | env, capture_output=True, text=True, timeout=120
+        )
+
+    return run
+
+
+def test_without_the_token_a_job_is_refused(submit, tmp_path):
+    refused = submit("--", "python", "-c", "print(1)", RAY_AUTH_MODE="disabled", HOME=str(tmp_path))
+    assert refused.returncode != 0
+    assert "authentication token" in refused.stderr
+
+
+def test_the_bare_command_trains_where_ray_was_started(submit):
+    done = submit("--", "python", "jobs/train_cascade.py", "--dry-run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for stage in ("autoencoder", "reference", "base", "upsample", "interpolate", "decode"):
+        assert stage in done.stdout
+
+
+def test_uncommitted_code_reaches_the_driver_and_the_workers(submit, tmp_path):
+    copy = tmp_path / "checkout"
+    unwanted = shutil.ignore_patterns(".*_cache", ".git", ".venv", "runs", "__pycache__", "tests", "docs")
+    shutil.copytree(ROOT, copy, ignore=unwanted)
+    for package in ("platform/videogen", "pipelines", "serve"):
+        with (copy / package / "__init__.py").open("a") as file:
+            file.write('\nUNCOMMITTED = "seen"\n')
+    (copy / "jobs" / "where.py").write_text(
+        "import ray\n"
+        "def look(who):\n"
+        "    import platform, pipelines, serve, videogen\n"
+        "    seen = [module.UNCOMMITTED for module in (videogen, pipelines, serve)]\n"
+        "    print(who, *seen, 'stdlib' if platform.system() else '')\n"
+        "    return [who, *seen, 'stdlib' if platform.system() else '']\n"
+        "ray.init()\n"
+        "look('driver')\n"
+        "print(*ray.get(ray.remote(look).remote('worker')))\n"
+    )
+    done = submit("--runtime-env", "jobs/runtime_env.yaml", "--", "python", "jobs/where.py", cwd=copy)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "driver seen seen seen stdlib" in done.stdout
+    assert "worker seen seen seen stdlib" in done.stdout
+
+
+def _environment(home: Path) -> dict[str, str]:
+    """Return the environment of a user who has activated .venv and exported RAY_AUTH_MODE=token."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"HOME": str(home), "RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    return environment
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for item in sockets:
+            item.bind(("127.0.0.1", 0))
+        return [item.getsockname()[1] for item in sockets]
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path, timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=2)
+        except urllib.error.HTTPError:  # it answers, and wants the token
+            return
+        except OSError:
+            time.sleep(0.2)
+        else:
+            return
+    raise AssertionError(f"ray start did not come up:\n{log.read_text()}")
