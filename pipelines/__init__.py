@@ -1,0 +1,1 @@
+"""Ray pipelines: encoding, training, generation. They import `videogen`, which knows no cluster."""

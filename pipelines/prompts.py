@@ -1,0 +1,153 @@
+"""The prompts table: which columns it may have, what a row asks for, and the ids and seeds of rows that name none."""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from videogen import storage
+from videogen.cli import nearest
+from videogen.errors import UserError
+
+COLUMNS = ("prompt", "id", "seed", "negative_prompt", "reference_image")
+"""What is read of a prompts table; other columns are left alone."""
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_MAX_SEED = 2**63 - 1
+_BATCH_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Request:
+    """One video to make. `reference_image` is an image file's content or its URI."""
+
+    id: str
+    prompt: str
+    seed: int
+    negative_prompt: str = ""
+    reference_image: str | bytes | None = None
+    digest: str = ""
+    """Hash of everything above: equal digests, equal videos."""
+
+
+def read_requests(uri: str) -> list[Request]:
+    """Read a prompts table, a parquet file or a folder of them, and check every row.
+
+    The images that rows carry are hashed for the ids and then dropped, so that millions of rows fit in memory.
+
+    Raises:
+        UserError: unreadable, no `prompt` column, no rows, an empty prompt, a bad or repeated id, a bad seed.
+    """
+    requests: dict[str, Request] = {}
+    for number, row in enumerate(_rows(uri), start=1):
+        where = f"row {number} of prompts {uri!r}" + (f" (id {row['id']!r})" if _given(row.get("id")) else "")
+        try:
+            request = request_of(row)
+        except UserError as error:
+            raise UserError(f"In {where}: {error}") from None
+        if request.id in requests:
+            cause = "its id is used above" if _given(row.get("id")) else "prompt and seed are the same as above"
+            raise UserError(f"In {where}: {cause} and two videos would share a name: give it another id or seed.")
+        requests[request.id] = replace(request, reference_image=None)
+    if not requests:
+        raise UserError(f"Prompts {uri!r} have no rows: add at least one prompt.")
+    return list(requests.values())
+
+
+def request_of(row: Mapping[str, Any]) -> Request:
+    """Return what a row asks for; a function of the row alone, whatever file, order or partition it comes from.
+
+    Raises:
+        UserError: a value that cannot be used, in a sentence without the row's place.
+    """
+    prompt = row["prompt"]
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise UserError(f"the prompt is {prompt!r}: write a sentence that says what the video shows.")
+    negative = row.get("negative_prompt")
+    negative = negative if _given(negative) else ""
+    if not isinstance(negative, str):
+        raise UserError(f"negative_prompt is {negative!r}, which is not text: write text or leave it out.")
+    image = row.get("reference_image")
+    if isinstance(image, Mapping):  # how Hugging Face datasets store an image
+        image = image.get("bytes") or image.get("path")
+    image = None if image in ("", b"") or not _given(image) else image
+    if not isinstance(image, str | bytes | None):
+        raise UserError(f"reference_image is a {type(image).__name__}: give an image file's bytes or its URI.")
+    seed = _seed(row.get("seed"))
+    content = (prompt, negative, "" if seed is None else str(seed), image or "")
+    name = str(row["id"]) if _given(row.get("id")) else _digest(*content)
+    if not _ID.fullmatch(name):
+        raise UserError(
+            f"the id {name!r} cannot name a file: use up to 128 letters, digits, dots, dashes and underscores."
+        )
+    if seed is None:
+        seed = int.from_bytes(hashlib.sha256(f"seed {name}".encode()).digest()[:8]) >> 1
+    return Request(name, prompt, seed, negative, image, _digest(name, *content))
+
+
+def _given(value: object) -> bool:
+    # A NaN is how pandas writes a missing value into a column of numbers.
+    return value is not None and value == value
+
+
+def _seed(value: object) -> int | None:
+    if not _given(value):
+        return None
+    # pandas also turns a column of whole numbers with a gap into floats.
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value <= _MAX_SEED or value != int(value):
+        raise UserError(f"the seed is {value!r}: use a whole number from 0 to 2**63 - 1, or leave it out.")
+    return int(value)
+
+
+def _digest(*parts: str | bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        # The length keeps ("ab", "c") and ("a", "bc") apart.
+        digest.update(len(data).to_bytes(8) + data)
+    return digest.hexdigest()[:16]
+
+
+def parquet_files(uri: str) -> list[str]:
+    """Return the parquet files that a prompts URI stands for."""
+    storage.require_readable(uri, "Prompts")
+    if not storage.is_dir(uri):
+        return [storage.absolute(uri)]
+    files = storage.list_files(uri, [".parquet"])
+    if not files:
+        raise UserError(f"Prompts {uri!r} are a folder without a .parquet file: write the prompts there as parquet.")
+    return files
+
+
+def present_columns(file: str) -> list[str]:
+    """Return which of `COLUMNS` a parquet file has.
+
+    Raises:
+        UserError: not parquet, or no `prompt` column.
+    """
+    filesystem, path = storage.arrow_filesystem(file)
+    try:
+        names = pq.read_schema(path, filesystem=filesystem).names
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise UserError(f"Prompts {file!r} are not a parquet file ({reason}): convert them to parquet.") from error
+    if "prompt" not in names:
+        raise UserError(
+            f"Prompts {file!r} have no column 'prompt', only {', '.join(map(repr, names)) or 'none at all'}: "
+            f"name the column with the sentences 'prompt'.{nearest('prompt', names)}"
+        )
+    return [name for name in COLUMNS if name in names]
+
+
+def _rows(uri: str) -> Iterator[dict[str, Any]]:
+    for file in parquet_files(uri):
+        columns = present_columns(file)
+        filesystem, path = storage.arrow_filesystem(file)
+        with filesystem.open_input_file(path) as opened:
+            for batch in pq.ParquetFile(opened).iter_batches(_BATCH_ROWS, columns=columns):
+                yield from batch.to_pylist()

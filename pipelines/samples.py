@@ -1,0 +1,43 @@
+"""Samples between stages: one binary column that holds exactly what later stages still need.
+
+Arrays of one batch differ in shape from stage to stage and are missing in failed rows, which a typed tensor column
+forbids; safetensors bytes are compact, exact and readable by anyone.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+_KEPT = "kept/"
+"""Prefix of what is carried to the end for its own sake; see `keep`."""
+
+
+def pack(sample: Mapping[str, Any], names: set[str]) -> bytes:
+    """Return the arrays among the sample's values that are named, or kept."""
+    from safetensors.numpy import save
+
+    chosen = {key: value for key, value in sample.items() if key in names or key.startswith(_KEPT)}
+    return save({key: np.ascontiguousarray(chosen[key]) for key in sorted(chosen) if chosen[key] is not None})
+
+
+def unpack(data: bytes) -> dict[str, Any]:
+    """Return what `pack` has stored; a reference image that was not given is None again."""
+    from safetensors.numpy import load
+
+    return {"reference_image": None, **load(data)}
+
+
+def keep(sample: dict[str, Any], stage: str, produced: Mapping[str, Any]) -> None:
+    """Mark what a stage has just produced as an intermediate result to be saved with the video."""
+    sample |= {f"{_KEPT}{stage}.{key}": value for key, value in produced.items()}
+
+
+def kept(sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return the intermediate results by `<stage>.<key>`."""
+    return {key.removeprefix(_KEPT): value for key, value in sample.items() if key.startswith(_KEPT)}
+
+
+def needed_after(consumed: Sequence[Sequence[str]]) -> list[set[str]]:
+    """Return for each stage which keys any later stage reads, given what each stage reads."""
+    return [set().union(*consumed[index + 1 :]) for index in range(len(consumed))]

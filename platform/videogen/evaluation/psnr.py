@@ -1,0 +1,117 @@
+"""Decoder and interpolation against their baselines, in dB on held-out clips.
+
+Both are measured in pixels, on the latents of real clips, so that each number is about one stage only:
+
+- decoder: the temporal decoder beside the frame-wise image decoder, on the same latents;
+- interpolation: the interpolate stage beside linear blending, both from every `temporal_factor`-th latent and both
+  shown by the same image decoder; the key frames themselves are not counted.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class StagePsnr:
+    """Mean over clips of the PSNR of each, in dB."""
+
+    num_clips: int
+    decoder_psnr_db: float
+    image_decoder_psnr_db: float
+    interpolation_psnr_db: float
+    blend_psnr_db: float
+    interpolation_ceiling_psnr_db: float
+    """The true middle frames encoded and decoded: what a perfect interpolation would reach."""
+
+
+class ImageDecoder:
+    """The frame-wise image VAE of a model folder: the baseline, and the eye with which latents are looked at."""
+
+    def __init__(self, model_folder: str | Path, device: str = "cpu") -> None:
+        from diffusers import AutoencoderKL
+
+        self.device = device
+        self.model = AutoencoderKL.from_pretrained(str(Path(model_folder) / "autoencoder")).to(device).eval()
+
+    def encode(self, frames: np.ndarray) -> np.ndarray:
+        """Return the latents of uint8 frames (F, H, W, 3) as the diffusion models see them, float32 (F, C, h, w)."""
+        import torch
+
+        with torch.inference_mode():
+            pixels = torch.from_numpy(frames).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+            means = [self.model.encode(chunk).latent_dist.mean for chunk in pixels.split(8)]
+            return (torch.cat(means) * self.model.config.scaling_factor).cpu().numpy()
+
+    def decode(self, latents: np.ndarray) -> np.ndarray:
+        """Return the frames of such latents, uint8 (F, H, W, 3)."""
+        import torch
+
+        with torch.inference_mode():
+            scaled = torch.from_numpy(latents).float().to(self.device) / self.model.config.scaling_factor
+            return _to_uint8(torch.cat([self.model.decode(chunk).sample for chunk in scaled.split(8)]))
+
+
+def _to_uint8(pixels: "torch.Tensor") -> np.ndarray:
+    """Turn (F, 3, H, W) in [-1, 1] into uint8 (F, H, W, 3)."""
+    return ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def psnr_db(frames: np.ndarray, truth: np.ndarray) -> float:
+    """Return the peak signal-to-noise ratio of one clip, uint8 (F, H, W, 3), in dB."""
+    import torch
+    from torchmetrics.functional.image import peak_signal_noise_ratio
+
+    pair = [torch.from_numpy(np.ascontiguousarray(values)).double() for values in (frames, truth)]
+    return float(peak_signal_noise_ratio(pair[0], pair[1], data_range=(0.0, 255.0)))
+
+
+def measure_stages(clips: Iterable[np.ndarray], model_folder: str | Path, device: str = "cpu") -> StagePsnr:
+    """Measure decode and interpolate on real clips, each uint8 (F, H, W, 3) at the full frame rate."""
+    from videogen.models.flow import blend
+    from videogen.stages import load_cascade_config, load_stage
+
+    factor = load_cascade_config(model_folder).temporal_factor
+    image = ImageDecoder(model_folder, device)
+    decode = load_stage("decode", model_folder, device=device)
+    interpolate = load_stage("interpolate", model_folder, device=device)
+    rows = []
+    for truth in clips:
+        latents = image.encode(truth)
+        frame_wise = image.decode(latents)
+        middle = np.arange(len(truth)) % factor != 0
+        interpolated = interpolate([{"latents": latents[::factor]}])[0]["latents"]
+        blended = _on_numpy(blend, latents[::factor], factor)
+        rows.append(
+            (
+                psnr_db(decode([{"latents": latents}])[0]["frames"], truth),
+                psnr_db(frame_wise, truth),
+                psnr_db(image.decode(interpolated[middle]), truth[middle]),
+                psnr_db(image.decode(blended[middle]), truth[middle]),
+                psnr_db(frame_wise[middle], truth[middle]),
+            )
+        )
+    means = np.mean(rows, axis=0)
+    return StagePsnr(len(rows), *(float(mean) for mean in means))
+
+
+def _on_numpy(function, latents: np.ndarray, factor: int) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """Apply a function of (B, F, C, h, w) tensors to one clip."""
+    import torch
+
+    return function(torch.from_numpy(latents)[None], factor)[0].numpy()
+
+
+def overall(parts: Iterable[StagePsnr]) -> StagePsnr:
+    """Return the mean over all clips of several corpora."""
+    parts = list(parts)
+    counts = [part.num_clips for part in parts]
+    fields = [name for name in StagePsnr.__dataclass_fields__ if name != "num_clips"]
+    means = [float(np.average([getattr(part, name) for part in parts], weights=counts)) for name in fields]
+    return StagePsnr(sum(counts), *means)
