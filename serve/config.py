@@ -1,0 +1,64 @@
+"""`ServeConfig`: how the service is deployed. What is served comes from the model folder alone."""
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from videogen.cli import nearest
+from videogen.config import CascadeConfig
+from videogen.errors import UserError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StageServeConfig(_Section):
+    """One stage's deployment. The defaults fit all stages of the `tiny` preset on two cores."""
+
+    min_replicas: int = Field(default=1, ge=0)
+    max_replicas: int = Field(default=2, ge=1)
+    num_cpus: float = Field(default=0.2, gt=0, description="reserved per replica, not a limit")
+    num_gpus: float = Field(default=0, ge=0, description="reserved per replica; the stage runs on cuda when above 0")
+    max_batch_size: int = Field(default=4, ge=1, description="jobs in one forward pass")
+    batch_wait_s: float = Field(default=0.02, ge=0, description="how long a first job waits for company")
+    max_stage_s: float = Field(default=600, gt=0, description="longest that a batch may take; sets the drain time")
+
+    @model_validator(mode="after")
+    def _replicas_in_order(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(
+                f"min_replicas {self.min_replicas} exceeds max_replicas {self.max_replicas}: raise the latter"
+            )
+        return self
+
+    @property
+    def max_ongoing_requests(self) -> int:
+        """One batch that runs and one that gathers: with fewer, Serve holds back jobs that could share a batch."""
+        return 2 * self.max_batch_size
+
+
+class ServeConfig(_Section):
+    """The whole service."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=1, le=65535)
+    storage: str = Field(description="local folder of the job database and the finished videos")
+    max_queued_jobs: int = Field(default=64, ge=1, description="beyond this, new jobs are answered with 429")
+    max_running_jobs: int = Field(default=8, ge=1, description="jobs inside the graph at once")
+    max_attempts: int = Field(default=3, ge=1, description="starts of a job whose worker dies before it fails")
+    default_stage: StageServeConfig = StageServeConfig()
+    stages: dict[str, StageServeConfig] = Field(default_factory=dict, description="exceptions to default_stage")
+
+    def stage(self, name: str) -> StageServeConfig:
+        """Return the deployment settings of stage `name`."""
+        return self.stages.get(name, self.default_stage)
+
+    def require_fit(self, cascade: CascadeConfig) -> None:
+        """Raise `UserError` when an exception names a stage that the model does not have."""
+        for name in self.stages:
+            if name not in cascade.stage_names():
+                raise UserError(
+                    f"serve.stages names {name!r}, but the model's stages are {', '.join(cascade.stage_names())}."
+                    f"{nearest(name, cascade.stage_names())}"
+                )

@@ -1,0 +1,113 @@
+"""One autoscaled Ray Serve deployment a stage, derived from the model's list of stages.
+
+A stage is not written again here: `videogen.stages.load_stage` gives it, and this module only adds what a replica
+needs: where it runs, how many there are, and which jobs it runs together.
+"""
+
+import asyncio
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ray import serve as ray_serve
+from ray.serve import Application
+
+from serve.batcher import Batcher
+from serve.config import ServeConfig, StageServeConfig
+from videogen import storage
+from videogen.config import CascadeConfig
+from videogen.stages import Sample, Stage, load_stage
+
+# Serve's default of 20 s kills a running batch when replicas are scaled down; the rest of the grace is for hand-over.
+_DRAIN_MARGIN_S = 30
+
+
+@dataclass(frozen=True)
+class StageOutput:
+    """What one stage made of one job. Travels from replica to replica by reference."""
+
+    values: Sample
+    batch_size: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class StageKeys:
+    """What a stage reads and writes, as the stage itself says."""
+
+    consumes: tuple[str, ...]
+    produces: tuple[str, ...]
+
+
+class StageReplica:
+    """One copy of one stage, on one device."""
+
+    def __init__(self, name: str, model: str, config: StageServeConfig) -> None:
+        with storage.local_copy(model) as folder:
+            self._stage: Stage = load_stage(name, str(folder), device="cuda" if config.num_gpus else "cpu")
+        self._batcher: Batcher[Sample, Sample] = Batcher(
+            self._stage, max_batch_size=config.max_batch_size, wait_s=config.batch_wait_s, key=batch_key
+        )
+
+    async def keys(self) -> StageKeys:
+        """Return what the stage reads and writes."""
+        return StageKeys(tuple(self._stage.consumes), tuple(self._stage.produces))
+
+    async def run(self, *parts: Sample | StageOutput) -> StageOutput:
+        """Run the stage on one job, whose values are spread over the outputs of earlier stages (later ones win)."""
+        sample = merge(parts, self._stage.consumes)
+        batched = await self._batcher.submit(sample)
+        return StageOutput(batched.result, batched.batch_size, batched.seconds)
+
+    async def __del__(self) -> None:
+        """Stop the batcher when Serve takes the replica down."""
+        batcher = getattr(self, "_batcher", None)
+        if batcher is not None:
+            await asyncio.shield(batcher.close())
+
+
+def merge(parts: Sequence[Sample | StageOutput], keys: Sequence[str]) -> Sample:
+    """Return one sample with those of `keys` that the parts hold.
+
+    Arrays are copied: those that come out of Ray's object store are read-only, and torch wants to write.
+    """
+    merged: Sample = {}
+    for part in parts:
+        merged.update(part.values if isinstance(part, StageOutput) else part)
+    held = {key: merged[key] for key in keys if key in merged}
+    return {key: np.array(value) if isinstance(value, np.ndarray) else value for key, value in held.items()}
+
+
+def batch_key(sample: Mapping[str, Any]) -> Hashable:
+    """Return what samples that share a batch have in common: shapes and dtypes of their arrays, and what is absent."""
+    return tuple(
+        (key, value.shape, value.dtype.str) if isinstance(value, np.ndarray) else (key, value is None)
+        for key, value in sorted(sample.items())
+    )
+
+
+def stage_deployment(name: str, model: str, config: StageServeConfig) -> Application:
+    """Return the deployment of stage `name` of the model at the URI `model`."""
+    deployment = ray_serve.deployment(
+        StageReplica,
+        name=name,
+        ray_actor_options={"num_cpus": config.num_cpus, "num_gpus": config.num_gpus},
+        max_ongoing_requests=config.max_ongoing_requests,
+        autoscaling_config={
+            "min_replicas": config.min_replicas,
+            "max_replicas": config.max_replicas,
+            # A replica is busy when it has one full batch.
+            "target_ongoing_requests": config.max_batch_size,
+        },
+        graceful_shutdown_timeout_s=config.max_stage_s + _DRAIN_MARGIN_S,
+        # The forward pass has its own thread, but loading and long C++ calls may hold the interpreter for a while.
+        health_check_timeout_s=max(60.0, config.max_stage_s),
+    )
+    return deployment.bind(name, model, config)
+
+
+def stage_deployments(model: str, cascade: CascadeConfig, config: ServeConfig) -> dict[str, Application]:
+    """Return one deployment per stage of the cascade, in its order."""
+    config.require_fit(cascade)
+    return {name: stage_deployment(name, model, config.stage(name)) for name in cascade.stage_names()}

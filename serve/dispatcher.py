@@ -1,0 +1,189 @@
+"""Decides what runs next, and writes down what happens to it.
+
+The HTTP connection that asked for a job never owns its work: jobs are taken from the store in order of arrival, so
+many at a time, and what a lost worker leaves behind is queued again.
+"""
+
+import asyncio
+import logging
+from contextlib import aclosing
+
+import numpy as np
+
+from serve.artifacts import Artifacts
+from serve.engine import (
+    Event,
+    Generation,
+    GenerationFailed,
+    ReferenceReady,
+    StageFinished,
+    StageStarted,
+    VideoEngine,
+    VideoReady,
+    WorkerLostError,
+)
+from serve.images import decode_png
+from serve.job_store import Job, JobNotFoundError, JobStore
+from serve.protocol import Variant
+
+logger = logging.getLogger(__name__)
+
+# A client that deletes a running job waits this long for its stage to let go of it; the job is gone either way.
+_CANCEL_WAIT_S = 2.0
+_FIRST_GUESS_S = 1.0
+_MEMORY = 0.7
+
+
+class StageTimes:
+    """How long each stage takes, as last measured: what makes a percentage mean time."""
+
+    def __init__(self, stages: tuple[str, ...]) -> None:
+        self._seconds = dict.fromkeys(stages, _FIRST_GUESS_S)
+        self._measured: set[str] = set()
+
+    def record(self, stage: str, seconds: float) -> None:
+        """Take in a measurement; the first replaces the guess."""
+        memory = _MEMORY if stage in self._measured else 0.0
+        self._seconds[stage] = memory * self._seconds[stage] + (1 - memory) * seconds
+        self._measured.add(stage)
+
+    @property
+    def total_s(self) -> float:
+        """Seconds that one job takes."""
+        return sum(self._seconds.values())
+
+    def percent_before(self, stage: str) -> int:
+        """Return how much of a job is done when `stage` starts, 0 to 99."""
+        names = list(self._seconds)
+        done = sum(self._seconds[name] for name in names[: names.index(stage)])
+        return min(99, int(100 * done / max(self.total_s, 1e-9)))
+
+
+class Dispatcher:
+    """Runs the queued jobs of one store on one engine."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        artifacts: Artifacts,
+        engine: VideoEngine,
+        *,
+        stages: tuple[str, ...],
+        max_running: int,
+        max_attempts: int,
+    ) -> None:
+        self._store = store
+        self._artifacts = artifacts
+        self._engine = engine
+        self._max_running = max_running
+        self._max_attempts = max_attempts
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._closing = False
+        self.times = StageTimes(stages)
+
+    def resume(self) -> None:
+        """Go on from where the last process ended. Needs a running event loop."""
+        for job in self._store.requeue_interrupted(self._max_attempts):
+            logger.info("job %s was interrupted; it is %s now", job.id, job.status)
+        self._artifacts.keep_only(self._store.ids())
+        self.pump()
+
+    def pump(self) -> None:
+        """Start queued jobs while there is room; called whenever a job arrives or ends."""
+        if self._closing:
+            return
+        # A running job stays "queued" in the store until a stage takes it up, so look past those.
+        for job in self._store.queued(limit=len(self._running) + self._max_running):
+            if len(self._running) >= self._max_running:
+                return
+            if job.id not in self._running:
+                task = asyncio.create_task(self._execute(job), name=job.id)
+                self._running[job.id] = task
+                task.add_done_callback(self._on_done)
+
+    def estimated_wait_s(self) -> int:
+        """Return in how many seconds a place in the full queue is likely to be free: 1 to 120."""
+        # Above 120 s the official client would not wait at all.
+        return max(1, min(120, round(self.times.total_s / self._max_running)))
+
+    async def cancel(self, job_id: str) -> None:
+        """Stop a job if it runs, and wait a moment for it."""
+        task = self._running.get(job_id)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task], timeout=_CANCEL_WAIT_S)
+
+    async def close(self) -> None:
+        """Stop everything; what runs stays in progress in the store, and is queued again at the next start."""
+        self._closing = True
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _on_done(self, task: "asyncio.Task[None]") -> None:
+        del self._running[task.get_name()]
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("job %s: the dispatcher failed", task.get_name(), exc_info=task.exception())
+        self.pump()
+
+    async def _execute(self, job: Job) -> None:
+        """Run one job from the queue to its end."""
+        try:
+            generation = Generation(job.id, job.prompt, job.negative_prompt, job.seed, self._reference_image(job))
+            async with aclosing(self._engine.run(generation)) as events:
+                async for event in events:
+                    await self._on_event(job.id, event)
+        except JobNotFoundError:
+            # Deleted while it ran: a result that came too late must not come back.
+            self._artifacts.remove(job.id)
+        except WorkerLostError as error:
+            logger.warning("job %s lost its worker: %s", job.id, error)
+            self._retry(job.id)
+        except Exception:
+            logger.exception("job %s failed in the service", job.id)
+            self._fail(job.id, "internal_error", "The service failed while it ran this job; its log says why.")
+
+    async def _on_event(self, job_id: str, event: Event) -> None:
+        match event:
+            case StageStarted(stage):
+                if self._store.get(job_id).status == "queued":
+                    self._store.start(job_id)
+                self._store.report(job_id, stage, self.times.percent_before(stage))
+            case StageFinished(stage, seconds):
+                self.times.record(stage, seconds)
+            case ReferenceReady(png):
+                await self._write(job_id, "reference", png)
+            case VideoReady(mp4):
+                await self._write(job_id, "video", mp4)
+                self._store.complete(job_id)
+            case GenerationFailed(code, message):
+                self._store.fail(job_id, code, message)
+
+    async def _write(self, job_id: str, variant: Variant, content: bytes) -> None:
+        """Write in a thread. A cancelled job waits for it, so that no file appears after its folder was removed."""
+        writing = asyncio.create_task(asyncio.to_thread(self._artifacts.write, job_id, variant, content))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait([writing])
+            raise
+
+    def _reference_image(self, job: Job) -> np.ndarray | None:
+        png = self._artifacts.read_input(job.id)
+        return None if png is None else decode_png(png)
+
+    def _retry(self, job_id: str) -> None:
+        """Queue a job again whose worker has gone. One that no stage had taken up yet counts as started, too."""
+        try:
+            if self._store.get(job_id).status == "queued":
+                self._store.start(job_id)
+            self._store.retry(job_id, self._max_attempts)
+        except JobNotFoundError:
+            self._artifacts.remove(job_id)
+
+    def _fail(self, job_id: str, code: str, message: str) -> None:
+        try:
+            self._store.fail(job_id, code, message)
+        except JobNotFoundError:
+            self._artifacts.remove(job_id)

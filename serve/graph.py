@@ -1,0 +1,148 @@
+"""The graph: how one job walks through the stages, as requests of a `Runner` deployment.
+
+The runner waits for each stage, so that it can report true progress and stop between stages; the values themselves
+are passed on by reference, each stage fetching from the object store only what it consumes.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import numpy as np
+from ray import serve as ray_serve
+from ray.exceptions import RayActorError, RayTaskError
+from ray.serve import Application
+from ray.serve.handle import DeploymentHandle, DeploymentResponse
+
+from serve.config import ServeConfig
+from serve.deployments import StageKeys, StageOutput, stage_deployments
+from serve.engine import (
+    Event,
+    Generation,
+    GenerationFailed,
+    ReferenceReady,
+    StageFinished,
+    StageStarted,
+    VideoReady,
+    WorkerLostError,
+)
+from serve.images import encode_png
+from videogen.config import CascadeConfig
+from videogen.data.video import write_mp4
+from videogen.stages import Sample, new_sample
+
+# A replica that dies is replaced by Serve; its stage is then run once more, from the values of the stages before.
+_TRIES_PER_STAGE = 2
+
+Part = Sample | DeploymentResponse
+
+
+class Runner:
+    """Walks jobs through the stages. Light: it waits, and writes the finished file."""
+
+    def __init__(self, stages: dict[str, DeploymentHandle], fps: float) -> None:
+        # By reference always: Serve's throughput mode would otherwise send tensors through gRPC with a 4 MiB limit.
+        self._stages = {name: handle.options(_by_reference=True) for name, handle in stages.items()}
+        self._fps = fps
+        self._keys: dict[str, StageKeys] = {}
+
+    async def run(self, generation: Generation) -> AsyncGenerator[Event, None]:
+        """Yield the events of a job, ending with the mp4 or with what failed."""
+        async with aclosing(self._walk(_sample(generation))) as walk:
+            async for event in walk:
+                if isinstance(event, np.ndarray):
+                    yield VideoReady(await asyncio.to_thread(write_mp4, event, self._fps))
+                else:
+                    yield event
+
+    async def frames(self, generation: Generation) -> np.ndarray:
+        """Return a job's frames as they leave the last stage: uint8 (F, H, W, 3), before any video codec."""
+        async with aclosing(self._walk(_sample(generation))) as walk:
+            async for event in walk:
+                if isinstance(event, np.ndarray):
+                    return event
+        # Without frames, the last event says why.
+        raise RuntimeError(f"job {generation.job_id} gave no frames: {event}")
+
+    async def _walk(self, sample: Sample) -> AsyncGenerator[Event | np.ndarray, None]:
+        """Yield the events of every stage, and last the frames."""
+        # Which part holds each value now. A part is the request or the response of a stage, oldest first.
+        parts: list[Part] = [sample]
+        holder = dict.fromkeys(sample, 0)
+        output: StageOutput | None = None
+        for name, handle in self._stages.items():
+            yield StageStarted(name)
+            keys = await self._keys_of(name)
+            needed = sorted({holder[key] for key in keys.consumes if key in holder})
+            try:
+                response, output = await _call(handle, [parts[index] for index in needed])
+            except RayTaskError as error:
+                cause = error.cause
+                yield GenerationFailed("stage_failed", f"Stage {name} failed: {type(cause).__name__}: {cause}")
+                return
+            holder |= dict.fromkeys(keys.produces, len(parts))
+            parts.append(response)
+            yield StageFinished(name, output.seconds, output.batch_size)
+            if name == "reference":
+                yield ReferenceReady(encode_png(output.values["reference_image"]))
+        assert output is not None
+        yield output.values["frames"]
+
+    async def _keys_of(self, name: str) -> StageKeys:
+        if name not in self._keys:
+            self._keys[name] = await self._stages[name].keys.remote()
+        return self._keys[name]
+
+
+async def _call(handle: DeploymentHandle, parts: list[Part]) -> tuple[DeploymentResponse, StageOutput]:
+    """Run one stage; return its response, to be passed on, and its output. Leaving early cancels the stage."""
+    for tries_left in reversed(range(_TRIES_PER_STAGE)):
+        response = handle.run.remote(*parts)
+        try:
+            return response, await response
+        except RayActorError:
+            if not tries_left:
+                raise
+        finally:
+            response.cancel()  # no effect on one that is done
+    raise AssertionError("unreachable")
+
+
+def _sample(generation: Generation) -> Sample:
+    return new_sample(
+        generation.prompt,
+        seed=generation.seed,
+        negative_prompt=generation.negative_prompt,
+        reference_image=generation.reference_image,
+    )
+
+
+class GraphEngine:
+    """The engine behind the API: each job is one streaming request to the runner."""
+
+    def __init__(self, runner: DeploymentHandle) -> None:
+        self._runner = runner.options(stream=True)
+
+    async def run(self, generation: Generation) -> AsyncGenerator[Event, None]:
+        """Yield the job's events; closing early cancels it at the runner and so at its stage."""
+        events = self._runner.run.remote(generation)
+        try:
+            async for event in events:
+                yield event
+        except RayActorError as error:
+            raise WorkerLostError(str(error)) from error
+        finally:
+            events.cancel()
+
+
+def runner_deployment(model: str, cascade: CascadeConfig, config: ServeConfig) -> Application:
+    """Return the whole graph: the runner, bound to every stage."""
+    stages = stage_deployments(model, cascade, config)
+    deployment = ray_serve.deployment(
+        Runner,
+        name="runner",
+        ray_actor_options={"num_cpus": 0.1},
+        max_ongoing_requests=max(config.max_running_jobs, 1),
+        graceful_shutdown_timeout_s=sum(config.stage(name).max_stage_s for name in stages),
+    )
+    return deployment.bind(stages, cascade.output_fps)

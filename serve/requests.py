@@ -1,0 +1,154 @@
+"""What a client may ask: bytes of a request in, a complete and valid job out, or one clear sentence."""
+
+import json
+import math
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from fastapi import Request
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from starlette.datastructures import UploadFile
+
+from serve.errors import ApiError
+from serve.images import read_data_url, read_upload
+from serve.job_store import NewJob
+from serve.protocol import CreateVideo, Model
+from videogen.cli import nearest
+from videogen.config import CascadeConfig
+
+_IMAGE = "input_reference"
+# Durations are written with as many digits as they need; a client may round.
+_SECONDS_TOLERANCE = 0.01
+
+
+def describe_model(cascade: CascadeConfig) -> Model:
+    """Return what the API says of a model."""
+    return Model(
+        id=f"videogen-{cascade.name}",
+        created=int(time.time()),
+        size=f"{cascade.resolution}x{cascade.resolution}",
+        seconds=f"{cascade.num_output_frames / cascade.output_fps:g}",
+        fps=cascade.output_fps,
+        num_frames=cascade.num_output_frames,
+        stages=cascade.stage_names(),
+    )
+
+
+@dataclass(frozen=True)
+class Upload:
+    """The parts of a request, before anything is known about them but their form."""
+
+    fields: Mapping[str, Any]
+    image: bytes | None
+
+
+async def read_request(request: Request) -> Upload:
+    """Read a multipart, form or JSON body."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
+        return await _read_form(request)
+    if kind == "application/json":
+        return Upload(await _read_json(request), None)
+    raise ApiError(
+        f"Content-Type {kind!r} is not supported: send multipart/form-data or application/json.",
+        status=415,
+        code="unsupported_media_type",
+    )
+
+
+async def _read_json(request: Request) -> dict[str, Any]:
+    try:
+        fields = json.loads(await request.body())
+    except ValueError as error:
+        raise ApiError(f"The body is not valid JSON ({error}).", code="invalid_json") from error
+    if not isinstance(fields, dict):
+        raise ApiError('The body must be a JSON object such as {"prompt": "..."}.', code="invalid_json")
+    return fields
+
+
+async def _read_form(request: Request) -> Upload:
+    fields: dict[str, Any] = {}
+    image: bytes | None = None
+    async with request.form(max_files=1, max_fields=32) as form:
+        for name, value in form.multi_items():
+            if name in fields or (name == _IMAGE and image is not None):
+                raise ApiError(f"{name} is given more than once.", code="invalid_value", param=name)
+            if not isinstance(value, UploadFile):
+                fields[name] = value
+            elif name == _IMAGE:
+                image = await value.read()
+            else:
+                raise ApiError(
+                    f"{name} is not a file field; send the image as {_IMAGE}.", code="invalid_value", param=name
+                )
+    return Upload(fields, image)
+
+
+def parse_fields(fields: Mapping[str, Any]) -> CreateVideo:
+    """Return the typed fields; raise `ApiError` about the first that is wrong."""
+    try:
+        return CreateVideo.model_validate(dict(fields))
+    except ValidationError as error:
+        raise _explained(error.errors()[0], fields) from error
+
+
+def _explained(error: ErrorDetails, fields: Mapping[str, Any]) -> ApiError:
+    param = str(error["loc"][0])
+    if error["type"] == "extra_forbidden" and len(error["loc"]) == 1:
+        hint = nearest(param, CreateVideo.model_fields)
+        return ApiError(f"Unknown parameter {param!r}.{hint}", code="unknown_parameter", param=param)
+    if error["type"] == "missing" and param == "prompt":
+        return ApiError("prompt is missing: say what the video shall show.", code="invalid_prompt", param="prompt")
+    if param == _IMAGE:
+        message = f"{_IMAGE} must be an uploaded file, or in JSON an object with image_url."
+        return ApiError(message, code="input_reference_invalid", param=param)
+    code = "invalid_prompt" if param == "prompt" else "invalid_value"
+    shown = str(fields.get(param))[:80]
+    return ApiError(f"{param} {shown!r} is not usable: {error['msg']}.", code=code, param=param)
+
+
+def complete(asked: CreateVideo, model: Model) -> NewJob:
+    """Return the job, with everything decided that the client left open, or refuse what the model cannot do."""
+    if not asked.prompt.strip():
+        message = "prompt is empty: say what the video shall show."
+        raise ApiError(message, code="invalid_prompt", param="prompt")
+    if asked.model not in (None, model.id):
+        message = f"The model {asked.model!r} is not served here: use {model.id!r}, or leave model out."
+        raise ApiError(message, status=404, code="model_not_found", param="model")
+    if asked.size not in (None, model.size):
+        message = f"size {asked.size!r} is not possible: this model makes {model.size!r} only."
+        raise ApiError(message, code="unsupported_size", param="size")
+    if asked.seconds is not None and not _same_duration(asked.seconds, model.seconds):
+        message = f"seconds {asked.seconds!r} is not possible: this model makes {model.seconds!r} only."
+        raise ApiError(message, code="unsupported_seconds", param="seconds")
+    return NewJob(
+        model=model.id,
+        prompt=asked.prompt,
+        negative_prompt=asked.negative_prompt or "",
+        seed=secrets.randbits(31) if asked.seed is None else asked.seed,
+        size=model.size,
+        seconds=model.seconds,
+        fps=model.fps,
+        num_frames=model.num_frames,
+    )
+
+
+def _same_duration(asked: str, own: str) -> bool:
+    try:
+        return math.isclose(float(asked), float(own), abs_tol=_SECONDS_TOLERANCE)
+    except ValueError:
+        return False
+
+
+def reference_image(asked: CreateVideo, uploaded: bytes | None) -> np.ndarray | None:
+    """Return the reference image as uint8 (H, W, 3), if there is one; slow for large ones, so call it in a thread."""
+    if uploaded is not None:
+        return read_upload(uploaded)
+    if asked.input_reference is not None:
+        return read_data_url(asked.input_reference.image_url)
+    return None
