@@ -1,0 +1,237 @@
+"""Bad input through the real command line: exit status 2, one clear sentence, within seconds, nothing started."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.conftest import load_job
+
+ROOT = Path(__file__).resolve().parent.parent
+LIMIT_S = 15  # a second or two on an idle machine; nothing that trains, decodes or starts Ray fits into it
+
+
+def refused(*command: object, env: dict[str, str] | None = None) -> str:
+    """Run a command that must be refused, check the form of its answer, and return the sentence."""
+    start = time.monotonic()
+    result = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    elapsed = time.monotonic() - start
+    assert result.returncode == 2, result.stdout + result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    assert lines[0].endswith((".", "?"))
+    assert "Traceback" not in result.stdout
+    assert elapsed < LIMIT_S
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory, world_corpus: Path, camera_corpus: Path) -> dict[str, Path]:
+    """Return folders and files that are wrong in one way each, and two good corpora, by name."""
+    root = tmp_path_factory.mktemp("bad")
+    (root / "empty").mkdir()
+    (root / "texts").mkdir()
+    (root / "texts" / "notes.txt").write_text("no video here")
+    (root / "not_a_model").mkdir()
+    (root / "not_a_model" / "readme.txt").write_text("no model here")
+    frames = {
+        "no_prompt": {"text": ["a red circle moving left"]},
+        "empty_prompt": {"prompt": ["a red circle moving left", "  "]},
+        "no_rows": {"prompt": pd.Series([], dtype="str")},
+        "good_prompts": {"prompt": ["a red circle moving left"]},
+        "no_caption": {"video": ["clip_0.mp4"]},
+    }
+    for name, columns in frames.items():
+        pd.DataFrame(columns).to_parquet(root / f"{name}.parquet")
+    (root / "not_parquet.parquet").write_text("prompt\na red circle moving left\n")
+    (root / "broken.yaml").write_text("base: [unclosed\n")
+    names = {path.name: path for path in root.iterdir()}
+    return names | {"root": root, "missing": root / "missing", "world": world_corpus, "camera": camera_corpus}
+
+
+# Each row: what is wrong, the command with {names} of `here`, and words that the sentence must contain.
+CASES = [
+    # presets and keys
+    ("unknown preset, training", "train_cascade --data {world} --output {root}/o --preset tinny", ["tinny", "'tiny'"]),
+    ("unknown preset, encoding", "encode_latents --input {world} --output {root}/o --preset smal", ["smal", "'small'"]),
+    ("preset file missing", "train_cascade --preset {missing}.yaml --output {root}/o", ["missing.yaml"]),
+    ("preset file broken", "train_cascade --preset {broken.yaml} --output {root}/o", ["broken.yaml"]),
+    ("mistyped key", "train_cascade --preset tiny --set base.trainig.steps=5", ["trainig", "training"]),
+    ("mistyped section", "train_cascade --preset tiny --set bse.training.steps=5", ["bse", "base"]),
+    ("wrong type", "train_cascade --preset tiny --set base.training.steps=many", ["base.training.steps", "many"]),
+    ("no value", "train_cascade --preset tiny --set base.training.steps", ["base.training.steps"]),
+    ("unknown stage", "train_cascade --preset tiny --stages bsae", ["bsae", "'base'"]),
+    ("mistyped key, generating", "generate --model {root} --prompts {good_prompts.parquet} --output {root}/o --set a.b=1", []),
+    # sizes
+    ("not divisible by the U-Net", "train_cascade --preset tiny --set base.latent_size=7", ["7", "multiple"]),
+    ("not a multiple of base", "train_cascade --preset tiny --set upsample.0.latent_size=12", ["12", "multiple of 8"]),
+    ("not a power of two", "train_cascade --preset tiny --set temporal_factor=3", ["3", "power of two"]),
+    # folders
+    ("missing corpus", "encode_latents --input {missing} --output {root}/o --preset tiny", ["missing", "not exist"]),
+    ("empty corpus", "encode_latents --input {empty} --output {root}/o --preset tiny", ["empty"]),
+    ("no video in it", "encode_latents --input {texts} --output {root}/o --preset tiny", ["texts", "video"]),
+    ("missing data", "train_cascade --data {missing} --output {root}/o --preset tiny", ["missing", "not exist"]),
+    ("empty data", "train_cascade --data {empty} --output {root}/o --preset tiny", ["empty"]),
+    ("no video in the data", "train_cascade --data {texts} --output {root}/o --preset tiny", ["texts", "video"]),
+    ("missing weights", "train_cascade --data {world} --output {root}/o --init-from {missing}", ["missing", "not exist"]),
+    ("unknown scheme", "encode_latents --input gs://bucket/videos --output {root}/o --preset tiny", ["gs", "s3://"]),
+    ("output is a file", "encode_latents --input {world} --output {good_prompts.parquet} --preset tiny", ["good_prompts"]),
+    # captions
+    ("no captions", "train_cascade --data {camera} --output {root}/o --preset tiny --stages base", ["caption"]),
+    ("captions missing", "encode_latents --input {world} --captions {missing}.parquet --output {root}/o --preset tiny", ["missing"]),
+    ("no caption column", "encode_latents --input {world} --captions {no_caption.parquet} --output {root}/o --preset tiny", ["caption"]),
+    # prompts and models
+    ("missing prompts", "generate --model {model} --prompts {missing}.parquet --output {root}/o", ["missing", "not exist"]),
+    ("no prompt column", "generate --model {model} --prompts {no_prompt.parquet} --output {root}/o", ["prompt", "text"]),
+    ("empty prompt", "generate --model {model} --prompts {empty_prompt.parquet} --output {root}/o", ["prompt", "empty"]),
+    ("no prompts", "generate --model {model} --prompts {no_rows.parquet} --output {root}/o", ["no_rows"]),
+    ("not a parquet file", "generate --model {model} --prompts {not_parquet.parquet} --output {root}/o", ["not_parquet"]),
+    ("missing model", "generate --model {missing} --prompts {good_prompts.parquet} --output {root}/o", ["missing"]),
+    ("not a model", "generate --model {not_a_model} --prompts {good_prompts.parquet} --output {root}/o", ["not_a_model"]),
+    ("evaluating a missing model", "evaluate --model {missing} --data {world} --output {root}/o", ["missing"]),
+    ("evaluating on missing data", "evaluate --model {model} --data {missing} --output {root}/o", ["missing"]),
+]
+
+
+@pytest.mark.parametrize(("command", "words"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_is_refused_in_one_sentence(command, words, here, request):
+    job, *arguments = command.split()
+    model = request.getfixturevalue("tiny_model") if "{model}" in command else ""
+    sentence = refused(f"jobs/{job}.py", *(_filled(word, here, model) for word in arguments))
+    for word in words:
+        assert word in sentence
+    assert not (here["root"] / "o").exists()
+
+
+def test_the_service_refuses_a_missing_model(here):
+    assert "missing" in refused("-m", "serve", "--model", here["missing"])
+
+
+# --- buckets -----------------------------------------------------------------------------------------------------
+
+
+BUCKET_COMMANDS = [
+    "encode_latents --input {uri} --output {root}/o --preset tiny",
+    "train_cascade --data {uri} --output {root}/o --preset tiny",
+    "generate --model {model} --prompts {uri}/prompts.parquet --output {root}/o",
+    "evaluate --model {model} --data {uri} --output {root}/o",
+]
+
+
+@pytest.mark.parametrize("command", BUCKET_COMMANDS, ids=lambda command: command.split()[0])
+def test_a_bucket_that_is_not_there(command, here, tiny_model, s3_endpoint):
+    sentence = _refused_with_uri(command, "s3://no-such-bucket/videos", here, tiny_model)
+    assert "no-such-bucket" in sentence
+
+
+@pytest.mark.parametrize("command", BUCKET_COMMANDS, ids=lambda command: command.split()[0])
+def test_wrong_credentials(command, here, tiny_model, strict_s3):
+    env = {"AWS_ENDPOINT_URL": strict_s3, "AWS_ACCESS_KEY_ID": "wrong", "AWS_SECRET_ACCESS_KEY": "wrong"}
+    sentence = _refused_with_uri(command, "s3://private/videos", here, tiny_model, env)
+    assert "s3://private/videos" in sentence
+    assert "AWS_ACCESS_KEY_ID" in sentence
+
+
+def test_nobody_answers_at_the_endpoint(here, tiny_model):
+    env = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    sentence = _refused_with_uri(BUCKET_COMMANDS[0], "s3://videos/raw", here, tiny_model, env)
+    assert "AWS_ENDPOINT_URL" in sentence
+
+
+@pytest.fixture(scope="module")
+def strict_s3() -> Iterator[str]:
+    """Start an S3 server that checks keys (moto does so for a whole process, hence a process of its own)."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    endpoint = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(
+        command,
+        env={**os.environ, "INITIAL_NO_AUTH_ACTION_COUNT": "0"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as server:
+        try:
+            deadline = time.monotonic() + 30
+            while time.monotonic() < deadline:
+                try:
+                    urllib.request.urlopen(f"{endpoint}/moto-api/", timeout=1)
+                    break
+                except OSError:
+                    time.sleep(0.1)
+            yield endpoint
+        finally:
+            server.terminate()
+
+
+# --- latents of another encoder, and corrupt videos --------------------------------------------------------------
+
+
+def test_latents_of_two_encoders_are_not_mixed(latents_table, tmp_path):
+    shutil.copytree(latents_table, tmp_path / "both" / "one")
+    shutil.copytree(latents_table, tmp_path / "both" / "two")
+    manifest = tmp_path / "both" / "two" / "manifest.json"
+    text = manifest.read_text()
+    fingerprint = _find(json.loads(text), "fingerprint")
+    manifest.write_text(text.replace(fingerprint, "0" * len(fingerprint)))
+
+    sentence = refused("jobs/train_cascade.py", "--data", tmp_path / "both", "--output", tmp_path / "o", "--stages", "base")
+    assert "encoder" in sentence
+
+
+def test_a_corrupt_video_lands_in_the_errors_table_and_nothing_else_stops(world_corpus, tiny_model, ray_cluster, tmp_path):
+    shutil.copytree(world_corpus, tmp_path / "corpus")
+    whole = (world_corpus / "clip_0.mp4").read_bytes()
+    (tmp_path / "corpus" / "cut_off.mp4").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "corpus" / "text.mp4").write_text("this is no video")
+
+    arguments = ["--input", tmp_path / "corpus", "--captions", tmp_path / "corpus" / "captions.parquet"]
+    arguments += ["--output", tmp_path / "latents", "--preset", "tiny", "--autoencoder", f"{tiny_model}/autoencoder"]
+    load_job("encode_latents").main([str(word) for word in arguments])
+
+    errors = pd.read_parquet(tmp_path / "latents" / "errors.parquet")
+    assert sorted(Path(uri).name for uri in errors["uri"]) == ["cut_off.mp4", "text.mp4"]
+    assert errors["error"].str.len().min() > 0
+    assert len(list((tmp_path / "latents" / "shards").glob("*.parquet"))) > 0
+
+
+def _filled(word: str, here: dict[str, Path], model: str) -> str:
+    for name, path in here.items():
+        word = word.replace(f"{{{name}}}", str(path))
+    return word.replace("{model}", model)
+
+
+def _refused_with_uri(
+    command: str, uri: str, here: dict[str, Path], model: str, env: dict[str, str] | None = None
+) -> str:
+    job, *arguments = command.replace("{uri}", uri).split()
+    return refused(f"jobs/{job}.py", *(_filled(word, here, model) for word in arguments), env=env)
+
+
+def _find(value: object, part: str) -> str:
+    """Return the first string in nested JSON whose key contains `part`."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if part in key and isinstance(item, str):
+                return item
+        return next((found for item in value.values() if (found := _find(item, part))), "")
+    return ""
