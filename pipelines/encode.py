@@ -150,16 +150,43 @@ def prepare(
     Raises:
         UserError: in one sentence, for whatever is wrong first.
     """
-    input_uri, output = storage.absolute(input_uri), storage.absolute(output_uri)
+    output = storage.absolute(output_uri)
+    videos, described = read_corpus(input_uri, captions)
+    encoders = find_encoders(autoencoder, config, captioned=described is not None)
+    storage.require_writable(output, "Output")
+    return Job(videos, described, ClipSpec.of(config), config, encoders, output)
+
+
+def read_corpus(input_uri: str, captions: str | None = None) -> tuple[list[Video], dict[str, str] | None]:
+    """Return the videos of a corpus and their captions by path, None for an uncaptioned corpus.
+
+    Args:
+        input_uri: folder of videos.
+        captions: parquet table; None: `captions.parquet` in the folder, if it is there.
+
+    Raises:
+        UserError: in one sentence, for whatever is wrong first.
+    """
+    input_uri = storage.absolute(input_uri)
     videos = list_videos(input_uri)
     if captions is None and storage.exists(storage.join(input_uri, CAPTIONS_NAME)):
         captions = storage.join(input_uri, CAPTIONS_NAME)
-        logger.info("captions: %s", captions)
-    described = None if captions is None else read_captions(storage.absolute(captions), videos)
-    encoders = find_encoders(autoencoder, config, captioned=described is not None)
-    job = Job(videos, described, ClipSpec.of(config), config, encoders, output)
-    storage.require_writable(output, "Output")
-    return job
+    return videos, None if captions is None else read_captions(storage.absolute(captions), videos)
+
+
+def find_autoencoder(output_uri: str, config: CascadeConfig) -> str | None:
+    """Return the autoencoder to use where none is named: the preset's, one trained earlier, or that of a model nearby.
+
+    None means that the preset has to train its own first.
+    """
+    if config.autoencoder.pretrained:
+        return config.autoencoder.pretrained
+    output = storage.absolute(output_uri)
+    above = storage.parent(output)
+    for folder in (output, storage.join(above, "model"), storage.join(storage.parent(above), "model")):
+        if storage.exists(storage.join(folder, "autoencoder", "config.json")):
+            return storage.join(folder, "autoencoder")
+    return None
 
 
 def _read_manifest(job: Job) -> dict[str, Any] | None:

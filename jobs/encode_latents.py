@@ -1,0 +1,55 @@
+r"""Encode a folder of videos into a table of latents that training reads.
+
+    python jobs/encode_latents.py --input s3://bucket/videos --captions s3://bucket/captions.parquet \
+        --output s3://bucket/latents --preset tiny
+
+The same command again continues an interrupted run, and does nothing when all is done. Videos that cannot be read
+end in OUTPUT/errors.parquet with the reason, and never stop the job.
+
+Without --autoencoder: the preset's own off-the-shelf one; else that of a model beside the output (../model or
+../../model); else the preset's autoencoder is trained on the input first, into OUTPUT/autoencoder.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from pipelines.encode import EncodeOptions, encode, find_autoencoder, read_corpus
+from videogen import storage
+from videogen.cli import add_preset_options, parser, run_job
+from videogen.config import load_preset
+from videogen.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the job."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--input", required=True, metavar="URI", help="folder of videos, searched recursively")
+    arguments.add_argument("--output", required=True, metavar="URI", help="folder of the table of latents")
+    arguments.add_argument(
+        "--captions", metavar="URI", help="parquet with `video` and `caption`; default: INPUT/captions.parquet, if any"
+    )
+    arguments.add_argument("--autoencoder", metavar="URI", help="folder of the image VAE, or of a model that holds it")
+    arguments.add_argument("--encoders", type=int, metavar="N", help="VAE actors; default: one a GPU, else one a core")
+    add_preset_options(arguments)
+    options = arguments.parse_args(argv)
+    config = load_preset(options.preset, options.overrides)
+    if options.encoders is not None and options.encoders < 1:
+        raise UserError(f"--encoders is {options.encoders}, but at least one is needed: leave it out to use all.")
+    read_corpus(options.input, options.captions)
+    autoencoder = options.autoencoder or find_autoencoder(options.output, config)
+    if autoencoder is None:
+        from pipelines.cascade import train_autoencoder
+
+        storage.require_writable(options.output, "Output")
+        autoencoder = train_autoencoder(config, data=options.input, output=options.output)
+    result = encode(
+        options.input, options.output, config, autoencoder, options.captions, EncodeOptions(options.encoders)
+    )
+    print(
+        f"{result.uri}: {result.ok} of {result.planned} clips, {result.encoded_now} of them now, "
+        f"{result.failed} failed, {result.seconds:.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(main))

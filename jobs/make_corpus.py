@@ -1,0 +1,38 @@
+"""Make a corpus to train on: a captioned world of moving shapes, and real camera clips without captions.
+
+    python jobs/make_corpus.py --output runs/data
+
+writes OUTPUT/captioned (mp4 files and captions.parquet), OUTPUT/unlabeled, OUTPUT/held_out/captioned,
+OUTPUT/held_out/unlabeled and OUTPUT/held_out/prompts.parquet. What is held out appears nowhere else: whole
+combinations of colour, shape and direction, and one of the camera scenes. Files that are there are left as they are.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from videogen import storage
+from videogen.cli import add_preset_options, parser, run_job
+from videogen.config import load_preset
+from videogen.data.corpus import CorpusSize, make_corpus
+from videogen.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the job."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--output", default="runs/data", metavar="URI", help="default: runs/data")
+    arguments.add_argument("--clips", type=int, default=CorpusSize().captioned, metavar="N", help="captioned clips")
+    arguments.add_argument("--seed", type=int, default=0, help="of backgrounds, positions and sizes")
+    add_preset_options(arguments)
+    options = arguments.parse_args(argv)
+    if options.clips < 1:
+        raise UserError(f"--clips is {options.clips}, but a corpus needs at least one clip.")
+    config = load_preset(options.preset, options.overrides)
+    output = storage.absolute(options.output)
+    storage.require_writable(output, "Output")
+    counts = make_corpus(output, config, CorpusSize(captioned=options.clips), options.seed)
+    print(f"{output}: " + ", ".join(f"{number} {name}" for name, number in counts.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(main))
