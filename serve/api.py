@@ -34,8 +34,6 @@ from serve.protocol import (
 )
 from serve.requests import complete, parse_fields, read_request, reference_image
 
-# The largest image as a JSON data URL (base64 adds a third), and room for the prompt.
-_MAX_BODY_BYTES = 24 * 2**20
 # How often the official client's `poll` asks; it would wait a second otherwise.
 _POLL_AFTER_MS = 500
 _PLAYGROUND = Path(__file__).with_name("playground.html")
@@ -224,7 +222,7 @@ def build_api(service: VideoService) -> FastAPI:
         await service.dispatcher.close()
         service.store.close()
 
-    app = FastAPI(title="VideoGen", version="1", lifespan=lifespan, max_body_size=_MAX_BODY_BYTES)
+    app = FastAPI(title="VideoGen", version="1", lifespan=lifespan)
     install_error_handlers(app)
     routes = VideoRoutes(service)
     app.add_api_route("/", routes.playground, methods=["GET"], include_in_schema=False)

@@ -38,25 +38,29 @@ class StageTimes:
     """How long each stage takes, as last measured: what makes a percentage mean time."""
 
     def __init__(self, stages: tuple[str, ...]) -> None:
-        self._seconds = dict.fromkeys(stages, _FIRST_GUESS_S)
-        self._measured: set[str] = set()
+        self._stages = stages
+        self._measured: dict[str, float] = {}
 
     def record(self, stage: str, seconds: float) -> None:
-        """Take in a measurement; the first replaces the guess."""
-        memory = _MEMORY if stage in self._measured else 0.0
-        self._seconds[stage] = memory * self._seconds[stage] + (1 - memory) * seconds
-        self._measured.add(stage)
+        """Take in a measurement; later ones count less than what is known already."""
+        known = self._measured.get(stage, seconds)
+        self._measured[stage] = _MEMORY * known + (1 - _MEMORY) * seconds
 
     @property
     def total_s(self) -> float:
         """Seconds that one job takes."""
-        return sum(self._seconds.values())
+        return self._sum(self._stages)
 
     def percent_before(self, stage: str) -> int:
         """Return how much of a job is done when `stage` starts, 0 to 99."""
-        names = list(self._seconds)
-        done = sum(self._seconds[name] for name in names[: names.index(stage)])
+        done = self._sum(self._stages[: self._stages.index(stage)])
         return min(99, int(100 * done / max(self.total_s, 1e-9)))
+
+    def _sum(self, stages: tuple[str, ...]) -> float:
+        """Add up the stages; one that was never measured counts as an average one."""
+        known = self._measured.values()
+        average = sum(known) / len(known) if known else _FIRST_GUESS_S
+        return sum(self._measured.get(stage, average) for stage in stages)
 
 
 class Dispatcher:

@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 # The client repeats 408, 409, 429 and 5xx unless told otherwise; only these are worth repeating.
 _TRANSIENT = frozenset({408, 429, 503})
-_CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
 class ApiError(Exception):

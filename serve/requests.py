@@ -13,6 +13,7 @@ from fastapi import Request
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from starlette.datastructures import UploadFile
+from starlette.types import Message
 
 from serve.errors import ApiError
 from serve.images import read_data_url, read_upload
@@ -21,6 +22,8 @@ from serve.protocol import CreateVideo, Model
 from videogen.cli import nearest
 from videogen.config import CascadeConfig
 
+# The largest image as a JSON data URL (base64 adds a third), and room for the prompt.
+MAX_BODY_BYTES = 24 * 2**20
 _IMAGE = "input_reference"
 # Durations are written with as many digits as they need; a client may round.
 _SECONDS_TOLERANCE = 0.01
@@ -48,7 +51,8 @@ class Upload:
 
 
 async def read_request(request: Request) -> Upload:
-    """Read a multipart, form or JSON body."""
+    """Read a multipart, form or JSON body of at most `MAX_BODY_BYTES`."""
+    request = _limited(request)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
         return await _read_form(request)
@@ -59,6 +63,28 @@ async def read_request(request: Request) -> Upload:
         status=415,
         code="unsupported_media_type",
     )
+
+
+def _limited(request: Request) -> Request:
+    """Return the request with a body that ends in `ApiError` once it is too long, whatever its headers promise.
+
+    FastAPI's own `max_body_size` answers some of these without the envelope.
+    """
+    num_bytes = 0
+
+    async def receive() -> Message:
+        nonlocal num_bytes
+        message = await request.receive()
+        num_bytes += len(message.get("body", b""))
+        if num_bytes > MAX_BODY_BYTES:
+            raise ApiError(
+                f"The body has more than {MAX_BODY_BYTES} bytes: send a smaller image.",
+                status=413,
+                code="request_too_large",
+            )
+        return message
+
+    return Request(request.scope, receive)
 
 
 async def _read_json(request: Request) -> dict[str, Any]:
