@@ -1,0 +1,79 @@
+"""The Ray cluster that a pipeline runs on: the one that is there, or a local one for the length of the job."""
+
+import logging
+import os
+import secrets
+import sys
+
+from videogen.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+_OBJECT_STORE_BYTES = 2 << 30
+_DEFAULTS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # What Ray's next release does; silences a warning in each worker.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Ray Train looks after its workers every two seconds; a tiny stage would wait for that at its start and its end.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
+}
+
+
+def connect() -> None:
+    """Join the cluster of `RAY_ADDRESS` (a submitted job has it), or start a local one with all cores and GPUs.
+
+    The local one names its node by the loopback address and ends with this process. Does nothing when connected.
+
+    Raises:
+        UserError: the cluster does not answer, or refuses the token.
+    """
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    address = os.environ.get("RAY_ADDRESS")
+    if not address and "ray" not in sys.modules:
+        _close_to_others()
+    import ray
+
+    if ray.is_initialized():
+        return
+    quiet = {"log_to_driver": False, "logging_level": logging.WARNING}
+    if address:
+        _join(address, quiet)
+    else:
+        ray.init(address="local", include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, **quiet)
+    _quiet_data()
+
+
+def _close_to_others() -> None:
+    """Keep the local cluster to this machine and this user. Ray reads these variables when it is imported."""
+    # Ray's own switch for systems on which it stays on the loopback interface.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    if os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def _join(address: str, options: dict[str, object]) -> None:
+    import ray
+
+    try:
+        ray.init(address=address, **options)
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        reason = " ".join(str(error).split())
+        if any(word in reason.lower() for word in ("token", "unauthenticated", "auth")):
+            raise UserError(
+                f"The Ray cluster at {address!r} refuses this process: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to "
+                f"the cluster's token (`ray get-auth-token` prints it on the head node)."
+            ) from error
+        raise UserError(
+            f"No Ray cluster answers at RAY_ADDRESS={address!r} ({reason[:200].rstrip('.')}): start one with "
+            f"`ray start --head`, or unset RAY_ADDRESS to run on this machine alone."
+        ) from error
+
+
+def _quiet_data() -> None:
+    """Leave the terminal to the job's own progress line."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
