@@ -62,50 +62,60 @@ def here(tmp_path_factory: pytest.TempPathFactory, world_corpus: Path, camera_co
     (root / "not_parquet.parquet").write_text("prompt\na red circle moving left\n")
     (root / "broken.yaml").write_text("base: [unclosed\n")
     names = {path.name: path for path in root.iterdir()}
-    return names | {"root": root, "missing": root / "missing", "world": world_corpus, "camera": camera_corpus}
+    return names | {
+        "root": root,
+        "missing": root / "missing",
+        "o": root / "o",
+        "world": world_corpus,
+        "camera": camera_corpus,
+    }
 
 
 # Each row: what is wrong, the command with {names} of `here`, and words that the sentence must contain.
 CASES = [
     # presets and keys
-    ("unknown preset, training", "train_cascade --data {world} --output {root}/o --preset tinny", ["tinny", "'tiny'"]),
-    ("unknown preset, encoding", "encode_latents --input {world} --output {root}/o --preset smal", ["smal", "'small'"]),
-    ("preset file missing", "train_cascade --preset {missing}.yaml --output {root}/o", ["missing.yaml"]),
-    ("preset file broken", "train_cascade --preset {broken.yaml} --output {root}/o", ["broken.yaml"]),
-    ("mistyped key", "train_cascade --preset tiny --set base.trainig.steps=5", ["trainig", "training"]),
-    ("mistyped section", "train_cascade --preset tiny --set bse.training.steps=5", ["bse", "base"]),
-    ("wrong type", "train_cascade --preset tiny --set base.training.steps=many", ["base.training.steps", "many"]),
-    ("no value", "train_cascade --preset tiny --set base.training.steps", ["base.training.steps"]),
-    ("unknown stage", "train_cascade --preset tiny --stages bsae", ["bsae", "'base'"]),
-    ("mistyped key, generating", "generate --model {root} --prompts {good_prompts.parquet} --output {root}/o --set a.b=1", []),
+    ("unknown preset, training", "train_cascade --data {world} --output {o} --preset tinny", ["tinny", "'tiny'"]),
+    ("unknown preset, encoding", "encode_latents --input {world} --output {o} --preset smal", ["smal", "'small'"]),
+    ("preset file missing", "train_cascade --preset {missing}.yaml --output {o}", ["missing.yaml"]),
+    ("preset file broken", "train_cascade --preset {broken.yaml} --output {o}", ["broken.yaml"]),
+    ("mistyped key", "train_cascade --set base.trainig.steps=5", ["trainig", "training"]),
+    ("mistyped section", "train_cascade --set bse.training.steps=5", ["bse", "base"]),
+    ("wrong type", "train_cascade --set base.training.steps=many", ["base.training.steps", "many"]),
+    ("no value", "train_cascade --set base.training.steps", ["base.training.steps"]),
+    ("unknown stage", "train_cascade --stages bsae", ["bsae", "'base'"]),
+    (
+        "mistyped key, generating",
+        "generate --model {model} --prompts {good_prompts.parquet} --output {o} --set base.sampling.guidance=2",
+        ["base.sampling.guidance", "guidance_scale"],
+    ),
     # sizes
-    ("not divisible by the U-Net", "train_cascade --preset tiny --set base.latent_size=7", ["7", "multiple"]),
-    ("not a multiple of base", "train_cascade --preset tiny --set upsample.0.latent_size=12", ["12", "multiple of 8"]),
-    ("not a power of two", "train_cascade --preset tiny --set temporal_factor=3", ["3", "power of two"]),
+    ("not divisible by the U-Net", "train_cascade --set base.latent_size=7", ["7", "multiple"]),
+    ("not a multiple of base", "train_cascade --set upsample.0.latent_size=12", ["12", "multiple of 8"]),
+    ("not a power of two", "train_cascade --set temporal_factor=3", ["3", "power of two"]),
     # folders
-    ("missing corpus", "encode_latents --input {missing} --output {root}/o --preset tiny", ["missing", "not exist"]),
-    ("empty corpus", "encode_latents --input {empty} --output {root}/o --preset tiny", ["empty"]),
-    ("no video in it", "encode_latents --input {texts} --output {root}/o --preset tiny", ["texts", "video"]),
-    ("missing data", "train_cascade --data {missing} --output {root}/o --preset tiny", ["missing", "not exist"]),
-    ("empty data", "train_cascade --data {empty} --output {root}/o --preset tiny", ["empty"]),
-    ("no video in the data", "train_cascade --data {texts} --output {root}/o --preset tiny", ["texts", "video"]),
-    ("missing weights", "train_cascade --data {world} --output {root}/o --init-from {missing}", ["missing", "not exist"]),
-    ("unknown scheme", "encode_latents --input gs://bucket/videos --output {root}/o --preset tiny", ["gs", "s3://"]),
-    ("output is a file", "encode_latents --input {world} --output {good_prompts.parquet} --preset tiny", ["good_prompts"]),
+    ("missing corpus", "encode_latents --input {missing} --output {o}", ["missing", "not exist"]),
+    ("empty corpus", "encode_latents --input {empty} --output {o}", ["empty"]),
+    ("no video in it", "encode_latents --input {texts} --output {o}", ["texts", "video"]),
+    ("missing data", "train_cascade --data {missing} --output {o}", ["missing", "not exist"]),
+    ("empty data", "train_cascade --data {empty} --output {o}", ["empty"]),
+    ("no video in the data", "train_cascade --data {texts} --output {o}", ["texts", "video"]),
+    ("missing weights", "train_cascade --data {world} --output {o} --init-from {missing}", ["missing", "not exist"]),
+    ("unknown scheme", "encode_latents --input gs://bucket/videos --output {o}", ["gs", "s3://"]),
+    ("output is a file", "encode_latents --input {world} --output {good_prompts.parquet}", ["good_prompts"]),
     # captions
-    ("no captions", "train_cascade --data {camera} --output {root}/o --preset tiny --stages base", ["caption"]),
-    ("captions missing", "encode_latents --input {world} --captions {missing}.parquet --output {root}/o --preset tiny", ["missing"]),
-    ("no caption column", "encode_latents --input {world} --captions {no_caption.parquet} --output {root}/o --preset tiny", ["caption"]),
+    ("no captions", "train_cascade --data {camera} --output {o} --stages base", ["caption"]),
+    ("captions missing", "encode_latents --input {world} --captions {missing}.parquet --output {o}", ["missing"]),
+    ("no caption column", "encode_latents --input {world} --captions {no_caption.parquet} --output {o}", ["caption"]),
     # prompts and models
-    ("missing prompts", "generate --model {model} --prompts {missing}.parquet --output {root}/o", ["missing", "not exist"]),
-    ("no prompt column", "generate --model {model} --prompts {no_prompt.parquet} --output {root}/o", ["prompt", "text"]),
-    ("empty prompt", "generate --model {model} --prompts {empty_prompt.parquet} --output {root}/o", ["prompt", "empty"]),
-    ("no prompts", "generate --model {model} --prompts {no_rows.parquet} --output {root}/o", ["no_rows"]),
-    ("not a parquet file", "generate --model {model} --prompts {not_parquet.parquet} --output {root}/o", ["not_parquet"]),
-    ("missing model", "generate --model {missing} --prompts {good_prompts.parquet} --output {root}/o", ["missing"]),
-    ("not a model", "generate --model {not_a_model} --prompts {good_prompts.parquet} --output {root}/o", ["not_a_model"]),
-    ("evaluating a missing model", "evaluate --model {missing} --data {world} --output {root}/o", ["missing"]),
-    ("evaluating on missing data", "evaluate --model {model} --data {missing} --output {root}/o", ["missing"]),
+    ("missing prompts", "generate --model {model} --prompts {missing}.parquet --output {o}", ["missing", "not exist"]),
+    ("no prompt column", "generate --model {model} --prompts {no_prompt.parquet} --output {o}", ["prompt", "text"]),
+    ("empty prompt", "generate --model {model} --prompts {empty_prompt.parquet} --output {o}", ["prompt", "empty"]),
+    ("no prompts", "generate --model {model} --prompts {no_rows.parquet} --output {o}", ["no_rows"]),
+    ("not a parquet file", "generate --model {model} --prompts {not_parquet.parquet} --output {o}", ["not_parquet"]),
+    ("missing model", "generate --model {missing} --prompts {good_prompts.parquet} --output {o}", ["missing"]),
+    ("not a model", "generate --model {not_a_model} --prompts {good_prompts.parquet} --output {o}", ["not_a_model"]),
+    ("evaluating a missing model", "evaluate --model {missing} --data {world} --output {o}", ["missing"]),
+    ("evaluating on missing data", "evaluate --model {model} --data {missing} --output {o}", ["missing"]),
 ]
 
 
@@ -116,7 +126,7 @@ def test_is_refused_in_one_sentence(command, words, here, request):
     sentence = refused(f"jobs/{job}.py", *(_filled(word, here, model) for word in arguments))
     for word in words:
         assert word in sentence
-    assert not (here["root"] / "o").exists()
+    assert not here["o"].exists()
 
 
 def test_the_service_refuses_a_missing_model(here):
@@ -127,10 +137,10 @@ def test_the_service_refuses_a_missing_model(here):
 
 
 BUCKET_COMMANDS = [
-    "encode_latents --input {uri} --output {root}/o --preset tiny",
-    "train_cascade --data {uri} --output {root}/o --preset tiny",
-    "generate --model {model} --prompts {uri}/prompts.parquet --output {root}/o",
-    "evaluate --model {model} --data {uri} --output {root}/o",
+    "encode_latents --input {uri} --output {o}",
+    "train_cascade --data {uri} --output {o}",
+    "generate --model {model} --prompts {uri}/prompts.parquet --output {o}",
+    "evaluate --model {model} --data {uri} --output {o}",
 ]
 
 
@@ -194,11 +204,15 @@ def test_latents_of_two_encoders_are_not_mixed(latents_table, tmp_path):
     fingerprint = _find(json.loads(text), "fingerprint")
     manifest.write_text(text.replace(fingerprint, "0" * len(fingerprint)))
 
-    sentence = refused("jobs/train_cascade.py", "--data", tmp_path / "both", "--output", tmp_path / "o", "--stages", "base")
+    sentence = refused(
+        "jobs/train_cascade.py", "--data", tmp_path / "both", "--output", tmp_path / "o", "--stages", "base"
+    )
     assert "encoder" in sentence
 
 
-def test_a_corrupt_video_lands_in_the_errors_table_and_nothing_else_stops(world_corpus, tiny_model, ray_cluster, tmp_path):
+def test_a_corrupt_video_lands_in_the_errors_table_and_nothing_else_stops(
+    world_corpus, tiny_model, ray_cluster, tmp_path
+):
     shutil.copytree(world_corpus, tmp_path / "corpus")
     whole = (world_corpus / "clip_0.mp4").read_bytes()
     (tmp_path / "corpus" / "cut_off.mp4").write_bytes(whole[: len(whole) // 2])

@@ -1,7 +1,6 @@
 """Guards of the house: where things live, who may import whom, and what must stay light."""
 
 import ast
-import os
 import re
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-STDLIB = sysconfig.get_paths()["stdlib"]
+STDLIB_PLATFORM = str(Path(sysconfig.get_paths()["stdlib"]) / "platform.py")
 PACKAGES = {"videogen": ROOT / "platform" / "videogen", "pipelines": ROOT / "pipelines", "serve": ROOT / "serve"}
 JOBS = sorted((ROOT / "jobs").glob("*.py"))
 SOURCES = sorted(path for folder in PACKAGES.values() for path in folder.rglob("*.py"))
@@ -28,14 +27,16 @@ LIGHT = ("videogen", "videogen.errors", "videogen.cli", "videogen.storage", "vid
 
 def test_platform_is_a_folder_not_a_package():
     assert not (ROOT / "platform" / "__init__.py").exists()
-    assert [item.name for item in (ROOT / "platform").iterdir() if not item.name.startswith(("_", "."))] == ["videogen"]
+    assert [item.name for item in (ROOT / "platform").glob("[!_.]*")] == ["videogen"]
 
 
 @pytest.mark.parametrize("folder", [".", "jobs", "platform"])
 def test_platform_is_pythons_own_from(folder):
     code = "import sys; sys.path.insert(0, ''); import platform; platform.system(); print(platform.__file__)"
-    printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT / folder, capture_output=True, text=True, check=True)
-    assert printed.stdout.strip() == os.path.join(STDLIB, "platform.py")
+    printed = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / folder, capture_output=True, text=True, check=True
+    )
+    assert printed.stdout.strip() == STDLIB_PLATFORM
 
 
 def test_platform_is_pythons_own_in_a_ray_worker(ray_cluster):
@@ -50,7 +51,7 @@ def test_platform_is_pythons_own_in_a_ray_worker(ray_cluster):
         return platform.__file__, videogen.__file__
 
     theirs, ours = ray.get(look.remote())
-    assert theirs == os.path.join(STDLIB, "platform.py")
+    assert theirs == STDLIB_PLATFORM
     assert Path(ours) == PACKAGES["videogen"] / "__init__.py"
 
 
@@ -80,7 +81,7 @@ def test_the_import_rules_name_every_room_of_the_library():
 
 def test_jobs_are_imported_by_nobody():
     for path in [*SOURCES, *JOBS]:
-        assert not [module for module in _imports(path) if module.split(".")[0] in ("jobs", "benchmarks", "tests")], path
+        assert not {"jobs", "benchmarks", "tests"} & {module.split(".")[0] for module in _imports(path)}, path
 
 
 # --- light modules stay light, and every job answers at once -----------------------------------------------------
@@ -139,8 +140,8 @@ def test_every_declared_dependency_is_constrained():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     constrained = {_name(line) for line in lines if line and not line.startswith("#")}
-    wanted = [*project["dependencies"], *(entry for group in project["optional-dependencies"].values() for entry in group)]
-    assert {_name(entry) for entry in wanted} <= constrained
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    assert {_name(entry) for group in groups for entry in group} <= constrained
 
 
 def _name(requirement: str) -> str:
