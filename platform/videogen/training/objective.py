@@ -4,6 +4,7 @@ One loop (`videogen.training.loop`) trains every objective. The loop knows nothi
 nothing of DeepSpeed or Ray.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, Self
 
@@ -33,7 +34,7 @@ class Adversary(Protocol):
         ...
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """Base class of all objectives: `engine(batch, generator)` calls `forward`.
 
     A sub-class sets the class attributes, builds its model in `__init__` (on the CPU, from a fixed seed) and
@@ -69,17 +70,17 @@ class Objective(nn.Module):
             module._apply(fn)
         return super()._apply(fn, recurse)
 
+    @abstractmethod
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Turn dataset rows into one batch of CPU tensors, clips first. Runs in the loader's thread."""
-        raise TypeError(f"{type(self).__name__} must define collate()")
 
+    @abstractmethod
     def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
         """Return the mean loss of the batch and values to log.
 
         All randomness comes from `generator`, which the loop seeds from (seed, sample counter). Logs are numbers or
         0-d tensors; "timestep_loss" may hold (timesteps in 0..1, loss of each clip), which is logged by bins.
         """
-        raise TypeError(f"{type(self).__name__} must define forward()")
 
     def save(self, state_dict: dict[str, Tensor], folder: str) -> None:
         """Write the component into `folder`; `state_dict` holds the model's full fp32 weights (EMA if it is on)."""

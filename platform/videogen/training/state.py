@@ -1,0 +1,33 @@
+"""What must survive an interruption, beside weights and optimizer: where training stands."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """Position of a run. Everything else (data order, noise, learning rate) is a function of it."""
+
+    seed: int
+    """Of data order and training noise."""
+    config_hash: str
+    """Of everything that the weights depend on; a checkpoint of another hash is refused."""
+    world_size: int
+    """Workers that wrote the shards beside this state."""
+    samples_seen: int = 0
+    """Clips that have entered an optimizer step."""
+    step: int = 0
+    """Optimizer steps taken."""
+
+    def advanced(self, samples: int) -> Self:
+        """Return the state after one more optimizer step on `samples` clips."""
+        return replace(self, samples_seen=self.samples_seen + samples, step=self.step + 1)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Return what `as_dict` described."""
+        return cls(**values)
