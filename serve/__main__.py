@@ -11,11 +11,16 @@ import sys
 import threading
 from collections.abc import Sequence
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from pipelines import cluster
 from videogen import cli
 from videogen.errors import UserError
+
+if TYPE_CHECKING:
+    from serve.preflight import Plan
 
 _EXAMPLE = """
 Serving {model} at {url}   (playground: open it in a browser)
@@ -41,26 +46,43 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--storage", default="runs/serve", metavar="DIR", help="job database and videos (default: %(default)s)"
     )
     options = parser.parse_args(argv)
-    from serve.config import ServeConfig
-
+    _catch_signals(_interrupt)
     try:
-        config = ServeConfig(host=options.host, port=options.port, storage=options.storage)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"--{first['loc'][0]} {first['input']!r} is not usable: {first['msg']}.") from error
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
-    from serve import launch
-
-    try:
-        url = launch.start(options.model, config)
-        _say(_EXAMPLE.format(model=options.model, url=url, storage=options.storage))
-        stopped.wait()
+        plan = _plan(options.model, host=options.host, port=options.port, storage=options.storage)
+        _serve(plan)
+        _say(_EXAMPLE.format(model=options.model, url=plan.url, storage=options.storage))
+        threading.Event().wait()
     except KeyboardInterrupt:
         _say("\nStopping; jobs that have not finished go on at the next start.")
     finally:
         _shut_down()
+
+
+def _plan(model: str, **options: Any) -> "Plan":
+    from serve.config import ServeConfig
+    from serve.preflight import prepare
+
+    try:
+        config = ServeConfig(**options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"--{first['loc'][0]} {first['input']!r} is not usable: {first['msg']}.") from error
+    return prepare(model, config)
+
+
+def _serve(plan: "Plan") -> None:
+    # Before Ray is imported by anything else: it reads its settings then.
+    cluster.connect()
+    from serve import launch
+
+    # Ray has put handlers of its own in place, which print a C++ stack.
+    _catch_signals(_interrupt)
+    launch.start(plan)
+
+
+def _catch_signals(handler: "signal._HANDLER") -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -69,12 +91,13 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 def _shut_down() -> None:
     """Stop the service and the Ray that was started for it; a second Ctrl-C does not leave half of it running."""
+    _catch_signals(signal.SIG_IGN)
+    if "ray" not in sys.modules:
+        return
     import ray
 
     from serve import launch
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
     if ray.is_initialized():
         launch.stop()
         ray.shutdown()

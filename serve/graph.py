@@ -7,6 +7,7 @@ are passed on by reference, each stage fetching from the object store only what 
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import TypeAlias
 
 import numpy as np
 from ray import serve as ray_serve
@@ -34,7 +35,7 @@ from videogen.stages import Sample, new_sample
 # A replica that dies is replaced by Serve; its stage is then run once more, from the values of the stages before.
 _TRIES_PER_STAGE = 2
 
-Part = Sample | DeploymentResponse
+Part: TypeAlias = Sample | DeploymentResponse
 
 
 class Runner:

@@ -161,7 +161,7 @@ class JobStore:
     def page(self, *, limit: int, after: str | None = None, newest_first: bool = True) -> tuple[list[Job], bool]:
         """Return up to `limit` jobs that follow the job `after`, and whether more follow them."""
         order, compare = ("DESC", "<") if newest_first else ("ASC", ">")
-        where, values = "", ()
+        where, values = "", tuple[int, ...]()
         if after is not None:
             where, values = f"WHERE sequence {compare} ?", (self.get(after).sequence,)
         query = f"SELECT * FROM jobs {where} ORDER BY sequence {order} LIMIT ?"  # noqa: S608

@@ -1,7 +1,6 @@
 """Starts and stops the service on Ray Serve."""
 
-import socket
-from pathlib import Path
+import logging
 
 import ray
 from fastapi import FastAPI
@@ -13,12 +12,10 @@ from ray.serve.handle import DeploymentHandle
 from serve.api import VideoService, build_api
 from serve.config import ServeConfig
 from serve.graph import GraphEngine, runner_deployment
+from serve.preflight import Plan
 from serve.protocol import Model
 from serve.requests import describe_model
-from videogen import storage
-from videogen.config import CascadeConfig
 from videogen.errors import UserError
-from videogen.stages import load_cascade_config
 
 APP_NAME = "videogen"
 _SMALL_CPUS = 0.1
@@ -36,7 +33,7 @@ class ApiReplica:
         return build_api(self._service)
 
 
-def build_app(model: str, cascade: CascadeConfig, config: ServeConfig) -> Application:
+def build_app(plan: Plan) -> Application:
     """Return the whole application: API, runner, and one deployment a stage."""
     api = ray_serve.deployment(
         ApiReplica,
@@ -47,27 +44,17 @@ def build_app(model: str, cascade: CascadeConfig, config: ServeConfig) -> Applic
         ray_actor_options={"num_cpus": _SMALL_CPUS, "resources": {"node:__internal_head__": 0.001}},
         graceful_shutdown_timeout_s=10,
     )
-    return api.bind(runner_deployment(model, cascade, config), describe_model(cascade), config)
+    runner = runner_deployment(plan.model, plan.cascade, plan.config)
+    return api.bind(runner, describe_model(plan.cascade), plan.config)
 
 
-def start(model: str, config: ServeConfig) -> str:
-    """Serve the model at the URI `model`, on the running Ray or on one started here; return the service's URL.
-
-    Everything that can be wrong with the arguments is a `UserError`, raised before Ray is started.
-    """
-    model = storage.absolute(model)
-    storage.require_readable(model, "The model")
-    with storage.local_copy(model) as folder:
-        cascade = load_cascade_config(str(folder))
-    config = config.model_copy(update={"storage": _local_folder(config.storage)})
-    config.require_fit(cascade)
-    _require_free(config.host, config.port)
-    if not ray.is_initialized():
-        ray.init(include_dashboard=False, log_to_driver=False)
-    _require_cpus(cascade, config)
-    ray_serve.start(http_options=HTTPOptions(host=config.host, port=config.port))
-    ray_serve.run(build_app(model, cascade, config), name=APP_NAME, route_prefix="/")
-    return f"http://{config.host}:{config.port}"
+def start(plan: Plan) -> None:
+    """Serve on the Ray that this process is connected to; return when requests are answered."""
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    _require_cpus(plan)
+    ray_serve.start(http_options=HTTPOptions(host=plan.config.host, port=plan.config.port))
+    _require_no_other_service()
+    ray_serve.run(build_app(plan), name=APP_NAME, route_prefix="/")
 
 
 def stop() -> None:
@@ -75,31 +62,19 @@ def stop() -> None:
     ray_serve.shutdown()
 
 
-def _local_folder(uri: str) -> str:
-    if storage.is_remote(uri):
-        raise UserError(f"--storage {uri!r} must be a local folder: the job database cannot live on S3.")
-    storage.require_writable(uri, "--storage")
-    return str(Path(storage.absolute(uri)))
-
-
-def _require_free(host: str, port: int) -> None:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise UserError(
-            f"Cannot listen on {host}:{port} ({error.strerror or error}): choose another --port."
-        ) from error
-
-
-def _require_cpus(cascade: CascadeConfig, config: ServeConfig) -> None:
+def _require_cpus(plan: Plan) -> None:
     """Raise `UserError` when the replicas cannot all be placed: Serve would wait for more machines, for ever."""
-    stages = [config.stage(name) for name in cascade.stage_names()]
+    stages = [plan.config.stage(name) for name in plan.cascade.stage_names()]
     needed = sum(stage.min_replicas * stage.num_cpus for stage in stages) + 2 * _SMALL_CPUS
     available = ray.cluster_resources().get("CPU", 0)
     if needed > available:
         raise UserError(
             f"The service needs {needed:g} CPUs, but Ray has {available:g}: lower num_cpus of the stages, or add nodes."
         )
+
+
+def _require_no_other_service() -> None:
+    """Raise `UserError` when the cluster runs Serve already: its proxy keeps the address that it was started with."""
+    running = ", ".join(ray_serve.status().applications)
+    if running:
+        raise UserError(f"This Ray cluster serves {running} already: stop that with `serve shutdown` first.")

@@ -121,6 +121,14 @@ def server(tmp_path: Path, tiny: CascadeConfig) -> Iterator[Server]:
     server.stop()
 
 
+@pytest.fixture(scope="module")
+def quiet_server(tmp_path_factory: pytest.TempPathFactory, tiny: CascadeConfig) -> Iterator[Server]:
+    """One server for all tests that leave no job behind."""
+    server = Server(tmp_path_factory.mktemp("serve"), tiny)
+    yield server
+    server.stop()
+
+
 # --- the official client -----------------------------------------------------------------------------------------
 
 
@@ -240,9 +248,9 @@ BAD_FIELDS = [
 @pytest.mark.parametrize("encoding", ["data", "json"])
 @pytest.mark.parametrize(("fields", "param", "code", "message"), BAD_FIELDS)
 def test_bad_fields_are_refused_in_the_envelope(
-    server: Server, encoding: str, fields: dict[str, str], param: str, code: str, message: str
+    quiet_server: Server, encoding: str, fields: dict[str, str], param: str, code: str, message: str
 ) -> None:
-    answer = requests.post(f"{server.url}/v1/videos", **{encoding: fields or {"size": "64x64"}})
+    answer = requests.post(f"{quiet_server.url}/v1/videos", **{encoding: fields or {"size": "64x64"}})
     error = answer.json()["error"]
     assert answer.status_code == 400
     assert answer.headers["x-should-retry"] == "false"
@@ -251,8 +259,8 @@ def test_bad_fields_are_refused_in_the_envelope(
     assert message in error["message"]
 
 
-def test_the_client_raises_our_sentence_and_does_not_repeat_it(server: Server) -> None:
-    client = server.client.with_options(max_retries=2)
+def test_the_client_raises_our_sentence_and_does_not_repeat_it(quiet_server: Server) -> None:
+    client = quiet_server.client.with_options(max_retries=2)
     with pytest.raises(openai.BadRequestError, match="this model makes '64x64' only") as caught:
         client.videos.create(prompt=PROMPT, size="1280x720")
     assert (caught.value.code, caught.value.param) == ("unsupported_size", "size")
@@ -274,8 +282,8 @@ def test_the_client_raises_our_sentence_and_does_not_repeat_it(server: Server) -
         ("GET", "/v1/models/sora-2", 404),
     ],
 )
-def test_every_refusal_has_the_envelope(server: Server, method: str, path: str, status: int) -> None:
-    answer = requests.request(method, server.url + path)
+def test_every_refusal_has_the_envelope(quiet_server: Server, method: str, path: str, status: int) -> None:
+    answer = requests.request(method, quiet_server.url + path)
     assert answer.status_code == status
     assert set(answer.json()["error"]) == ENVELOPE
     assert answer.headers["x-should-retry"] == "false"
@@ -292,8 +300,8 @@ def test_every_refusal_has_the_envelope(server: Server, method: str, path: str, 
         ("application/json", b" " * (25 * 2**20), 413),
     ],
 )
-def test_unreadable_bodies_have_the_envelope(server: Server, content_type: str, body: bytes, status: int) -> None:
-    answer = requests.post(f"{server.url}/v1/videos", data=body, headers={"content-type": content_type})
+def test_unreadable_bodies_have_the_envelope(quiet_server: Server, content_type: str, body: bytes, status: int) -> None:
+    answer = requests.post(f"{quiet_server.url}/v1/videos", data=body, headers={"content-type": content_type})
     assert answer.status_code == status
     assert set(answer.json()["error"]) == ENVELOPE
 
@@ -338,17 +346,17 @@ def test_an_uploaded_image_reaches_the_engine_as_pixels(server: Server) -> None:
         (b"\x89PNG" + b"\0" * (17 * 2**20), "bytes, at most"),
     ],
 )
-def test_bad_images_are_refused_with_the_reason(server: Server, content: bytes, reason: str) -> None:
+def test_bad_images_are_refused_with_the_reason(quiet_server: Server, content: bytes, reason: str) -> None:
     with pytest.raises(openai.BadRequestError, match=reason) as caught:
-        server.client.videos.create(prompt=PROMPT, input_reference=("a.png", content, "image/png"))
+        quiet_server.client.videos.create(prompt=PROMPT, input_reference=("a.png", content, "image/png"))
     assert (caught.value.param, caught.value.code) == ("input_reference", "input_reference_invalid")
-    assert server.client.videos.list().data == []
+    assert quiet_server.client.videos.list().data == []
 
 
 @pytest.mark.parametrize("url", ["http://169.254.169.254/secret", "file:///etc/passwd", "data:image/png;base64,!!!"])
-def test_the_server_fetches_no_url_for_a_client(server: Server, url: str) -> None:
+def test_the_server_fetches_no_url_for_a_client(quiet_server: Server, url: str) -> None:
     body = {"prompt": PROMPT, "input_reference": {"image_url": url}}
-    answer = requests.post(f"{server.url}/v1/videos", json=body)
+    answer = requests.post(f"{quiet_server.url}/v1/videos", json=body)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "input_reference_invalid")
 
 
@@ -370,12 +378,12 @@ def test_content_can_be_fetched_in_ranges(server: Server) -> None:
     assert requests.get(url, headers={"range": "bytes=999999999-"}).status_code == 416
 
 
-def test_models_and_health_tell_what_is_served(server: Server, tiny: CascadeConfig) -> None:
-    (model,) = server.client.models.list().data
+def test_models_and_health_tell_what_is_served(quiet_server: Server, tiny: CascadeConfig) -> None:
+    (model,) = quiet_server.client.models.list().data
     assert (model.id, model.size, model.seconds) == ("videogen-tiny", "64x64", "0.9375")
     assert tuple(model.stages) == tiny.stage_names()
-    assert server.client.models.retrieve(model.id).id == model.id
-    health = requests.get(f"{server.url}/health").json()
+    assert quiet_server.client.models.retrieve(model.id).id == model.id
+    health = requests.get(f"{quiet_server.url}/health").json()
     assert health == {"status": "ok", "model": "videogen-tiny", "queued": 0, "in_progress": 0}
 
 
@@ -384,8 +392,8 @@ def test_the_model_s_own_size_and_duration_may_be_named(server: Server) -> None:
     assert video.seconds == "0.9375"
 
 
-def test_the_playground_is_one_page_that_loads_nothing_else(server: Server) -> None:
-    page = requests.get(server.url)
+def test_the_playground_is_one_page_that_loads_nothing_else(quiet_server: Server) -> None:
+    page = requests.get(quiet_server.url)
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     for foreign in ("http://", "https://", '<link rel="stylesheet', "<script src", "@import", "url("):
@@ -394,8 +402,8 @@ def test_the_playground_is_one_page_that_loads_nothing_else(server: Server) -> N
         assert used in page.text
 
 
-def test_the_openapi_document_describes_both_forms_of_create(server: Server) -> None:
-    document = requests.get(f"{server.url}/openapi.json").json()
+def test_the_openapi_document_describes_both_forms_of_create(quiet_server: Server) -> None:
+    document = requests.get(f"{quiet_server.url}/openapi.json").json()
     body = document["paths"]["/v1/videos"]["post"]["requestBody"]["content"]
     assert set(body) == {"application/json", "multipart/form-data"}
     assert body["multipart/form-data"]["schema"]["properties"]["input_reference"]["format"] == "binary"

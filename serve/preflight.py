@@ -1,0 +1,58 @@
+"""Everything about `python -m serve` that can be wrong, found before Ray is started."""
+
+import socket
+from dataclasses import dataclass
+
+from serve.config import ServeConfig
+from videogen import storage
+from videogen.config import CascadeConfig
+from videogen.errors import UserError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be served: the model's URI, what its folder says it is, and how it is deployed."""
+
+    model: str
+    cascade: CascadeConfig
+    config: ServeConfig
+
+    @property
+    def url(self) -> str:
+        """Where the service will answer."""
+        host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+        return f"http://{host}:{self.config.port}"
+
+
+def prepare(model: str, config: ServeConfig) -> Plan:
+    """Check the arguments and return the plan, with paths that mean the same in every worker."""
+    model = storage.absolute(model)
+    storage.require_readable(model, "The model")
+    folder = _local_folder(config.storage)
+    _require_free(config.host, config.port)
+    # Last, because it may fetch the model.
+    from videogen.stages import load_cascade_config
+
+    with storage.local_copy(model) as copy:
+        cascade = load_cascade_config(str(copy))
+    config = config.model_copy(update={"storage": folder})
+    config.require_fit(cascade)
+    return Plan(model, cascade, config)
+
+
+def _local_folder(uri: str) -> str:
+    if storage.is_remote(uri):
+        raise UserError(f"--storage {uri!r} must be a local folder: the job database cannot live on S3.")
+    storage.require_writable(uri, "--storage")
+    return storage.absolute(uri)
+
+
+def _require_free(host: str, port: int) -> None:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"Cannot listen on {host}:{port} ({reason}): choose another --port or --host.") from error
