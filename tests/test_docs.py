@@ -1,6 +1,8 @@
 """What the documents say is kept true: links, commands, options, and the list of "Add a stage"."""
 
+import importlib
 import inspect
+import pkgutil
 import re
 import subprocess
 import sys
@@ -61,7 +63,7 @@ def test_add_a_stage_is_true(tiny):
     """Each numbered step names files and functions; they exist and do what the step says."""
     from videogen import config, models, stages
     from videogen.models.networks import build_network
-    from videogen.stages import Stage
+    from videogen.stages import STAGES, Stage, stage_class
     from videogen.training.objective import Objective
     from videogen.training.objectives import build_objective
 
@@ -78,31 +80,30 @@ def test_add_a_stage_is_true(tiny):
     for name in tiny.trainable_stages():
         assert sum(parameter.numel() for parameter in build_network(tiny, name).parameters()) > 0
     assert inspect.getsourcefile(build_network) == str(Path(models.__file__).with_name("networks.py"))
-    # 4: every stage has a class in a file of its own, registered in one place.
-    classes = _concrete(Stage)
-    files = {Path(inspect.getsourcefile(kind)) for kind in classes}
-    assert len(files) == len(classes)
-    assert {path.parent for path in files} == {Path(stages.__file__).parent}
-    registry = Path(stages.__file__).read_text()
-    assert all(kind.__name__ in registry for kind in classes)
-    assert all(kind.consumes and kind.produces for kind in classes)
+    # 4: every stage is registered, once, and says what it consumes and produces.
+    assert _concrete(Stage) == set(STAGES)
+    assert len({kind.kind for kind in STAGES}) == len(STAGES)
+    for name in tiny.stage_names():
+        kind = stage_class(name)
+        assert kind in STAGES
+        assert kind.consumes
+        assert kind.produces
+    assert {Path(inspect.getsourcefile(kind)).parent for kind in STAGES} == {Path(stages.__file__).parent}
+    assert f"`{Path(inspect.getsourcefile(stage_class)).relative_to(ROOT)}`" in steps[3][1]
     # 5: every trained stage has an objective, paired in one place.
     pairing = inspect.getsource(build_objective)
     for kind in _concrete(Objective):
         assert kind.__name__ in pairing, f"{kind.__name__} is in no pair"
 
 
-def _concrete(base: type) -> list[type]:
-    """Return the sub-classes that live in the package and have none of their own, once all modules are imported."""
-    import importlib
-    import pkgutil
-
-    package = importlib.import_module("videogen.stages" if base.__name__ == "Stage" else "videogen.training.objectives")
-    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+def _concrete(base: type) -> set[type]:
+    """Return the classes of `base`'s package that can be instantiated, once all its modules are imported."""
+    package = "videogen.stages" if base.__name__ == "Stage" else "videogen.training.objectives"
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
         importlib.import_module(module.name)
-    found, open_ = [], [base]
-    while open_:
-        children = [kind for kind in open_.pop().__subclasses__() if kind.__module__.startswith("videogen.")]
-        open_ += children
-        found += [kind for kind in children if not kind.__subclasses__()]
+    found, unseen = set(), [base]
+    while unseen:
+        children = [kind for kind in unseen.pop().__subclasses__() if kind.__module__.startswith(f"{package}.")]
+        unseen += children
+        found |= {kind for kind in children if not inspect.isabstract(kind)}
     return found
