@@ -7,7 +7,7 @@ needs: where it runs, how many there are, and which jobs it runs together.
 import asyncio
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ray import serve as ray_serve
@@ -17,7 +17,9 @@ from serve.batcher import Batcher
 from serve.config import ServeConfig, StageServeConfig
 from videogen import storage
 from videogen.config import CascadeConfig
-from videogen.stages import Sample, Stage, load_stage
+
+if TYPE_CHECKING:
+    from videogen.stages import Sample
 
 # Serve's default of 20 s kills a running batch when replicas are scaled down; the rest of the grace is for hand-over.
 _DRAIN_MARGIN_S = 30
@@ -27,7 +29,7 @@ _DRAIN_MARGIN_S = 30
 class StageOutput:
     """What one stage made of one job. Travels from replica to replica by reference."""
 
-    values: Sample
+    values: "Sample"
     batch_size: int
     seconds: float
 
@@ -44,8 +46,11 @@ class StageReplica:
     """One copy of one stage, on one device."""
 
     def __init__(self, name: str, model: str, config: StageServeConfig) -> None:
+        # Only here, in the stage's own process: the other replicas stay small without torch.
+        from videogen.stages import load_stage
+
         with storage.local_copy(model) as folder:
-            self._stage: Stage = load_stage(name, str(folder), device="cuda" if config.num_gpus else "cpu")
+            self._stage = load_stage(name, str(folder), device="cuda" if config.num_gpus else "cpu")
         self._batcher: Batcher[Sample, Sample] = Batcher(
             self._stage, max_batch_size=config.max_batch_size, wait_s=config.batch_wait_s, key=batch_key
         )
@@ -54,7 +59,7 @@ class StageReplica:
         """Return what the stage reads and writes."""
         return StageKeys(tuple(self._stage.consumes), tuple(self._stage.produces))
 
-    async def run(self, *parts: Sample | StageOutput) -> StageOutput:
+    async def run(self, *parts: "Sample | StageOutput") -> StageOutput:
         """Run the stage on one job, whose values are spread over the outputs of earlier stages (later ones win)."""
         sample = merge(parts, self._stage.consumes)
         batched = await self._batcher.submit(sample)
@@ -67,16 +72,12 @@ class StageReplica:
             await asyncio.shield(batcher.close())
 
 
-def merge(parts: Sequence[Sample | StageOutput], keys: Sequence[str]) -> Sample:
-    """Return one sample with those of `keys` that the parts hold.
-
-    Arrays are copied: those that come out of Ray's object store are read-only, and torch wants to write.
-    """
+def merge(parts: Sequence["Sample | StageOutput"], keys: Sequence[str]) -> "Sample":
+    """Return one sample with those of `keys` that the parts hold."""
     merged: Sample = {}
     for part in parts:
         merged.update(part.values if isinstance(part, StageOutput) else part)
-    held = {key: merged[key] for key in keys if key in merged}
-    return {key: np.array(value) if isinstance(value, np.ndarray) else value for key, value in held.items()}
+    return {key: merged[key] for key in keys if key in merged}
 
 
 def batch_key(sample: Mapping[str, Any]) -> Hashable:

@@ -7,6 +7,7 @@ from serve.config import ServeConfig
 from videogen import storage
 from videogen.config import CascadeConfig
 from videogen.errors import UserError
+from videogen.stages import load_cascade_config
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,7 @@ def prepare(model: str, config: ServeConfig) -> Plan:
     storage.require_readable(model, "The model")
     folder = _local_folder(config.storage)
     _require_free(config.host, config.port)
-    # Last, because it may fetch the model.
-    from videogen.stages import load_cascade_config
-
-    with storage.local_copy(model) as copy:
-        cascade = load_cascade_config(str(copy))
+    cascade = load_cascade_config(model)
     config = config.model_copy(update={"storage": folder})
     config.require_fit(cascade)
     return Plan(model, cascade, config)

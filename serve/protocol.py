@@ -43,14 +43,14 @@ class CreateVideo(WireModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
-    prompt: str = Field(max_length=4096, description="what the video shows")
+    prompt: str = Field(max_length=4000, description="what the video shows")
     model: str | None = Field(default=None, description="the served model, if given")
     seconds: str | None = Field(default=None, description="the model's own duration, if given")
     size: str | None = Field(default=None, description="the model's own WxH, if given")
     input_reference: InputReference | None = Field(default=None, description="an image that the video starts from")
     # Ours.
     seed: int | None = Field(default=None, ge=0, lt=2**63, description="same prompt and seed, same frames")
-    negative_prompt: str | None = Field(default=None, max_length=4096, description="what the video shall not show")
+    negative_prompt: str | None = Field(default=None, max_length=4000, description="what the video shall not show")
 
 
 class VideoError(WireModel):

@@ -235,7 +235,7 @@ def test_jobs_survive_a_restart(server: Server) -> None:
 BAD_FIELDS = [
     ({}, "prompt", "invalid_prompt", "prompt is missing"),
     ({"prompt": "  "}, "prompt", "invalid_prompt", "prompt is empty"),
-    ({"prompt": "x" * 5000}, "prompt", "invalid_prompt", "at most 4096"),
+    ({"prompt": "x" * 5000}, "prompt", "invalid_prompt", "at most 4000"),
     ({"prompt": PROMPT, "size": "1280x720"}, "size", "unsupported_size", "'64x64' only"),
     ({"prompt": PROMPT, "seconds": "8"}, "seconds", "unsupported_seconds", "'0.9375' only"),
     ({"prompt": PROMPT, "seconds": "soon"}, "seconds", "unsupported_seconds", "'0.9375' only"),
