@@ -4,8 +4,12 @@ import logging
 import os
 import secrets
 import sys
+from typing import TYPE_CHECKING
 
 from videogen.errors import UserError
+
+if TYPE_CHECKING:
+    from videogen.config import CascadeConfig
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +72,32 @@ def _join(address: str, options: dict[str, object]) -> None:
             f"No Ray cluster answers at RAY_ADDRESS={address!r} ({reason[:200].rstrip('.')}): start one with "
             f"`ray start --head`, or unset RAY_ADDRESS to run on this machine alone."
         ) from error
+
+
+def cpus_for(config: "CascadeConfig", stage: str) -> float:
+    """Return the CPUs of one training worker of a stage; on a local cluster never more than the machine has.
+
+    Raises:
+        UserError: a local cluster will never have what the stage asks for.
+    """
+    import ray
+
+    training = config.stage_config(stage).training
+    if os.environ.get("RAY_ADDRESS"):
+        return training.cpus_per_worker  # it may grow
+    total = ray.cluster_resources()
+    if training.use_gpu and total.get("GPU", 0) < training.num_workers:
+        raise UserError(
+            f"Stage {stage!r} wants {training.num_workers} workers with a GPU each, but this machine has "
+            f"{total.get('GPU', 0):.0f} GPUs: run on a cluster that has them, or --set {stage}.training.num_workers=1 "
+            f"{stage}.training.use_gpu=false."
+        )
+    if training.num_workers > total["CPU"]:
+        raise UserError(
+            f"Stage {stage!r} wants {training.num_workers} workers, but this machine has {total['CPU']:.0f} cores: "
+            f"--set {stage}.training.num_workers={total['CPU']:.0f}, or run on a larger cluster."
+        )
+    return min(training.cpus_per_worker, total["CPU"] // training.num_workers)
 
 
 def _quiet_data() -> None:

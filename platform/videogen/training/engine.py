@@ -130,7 +130,7 @@ class Engine:
             with deepspeed.zero.GatheredParameters([weight], enabled=hasattr(weight, "ds_id")):
                 return weight.detach().clone()
         if not self.zero_stage:
-            return optimizer.state.get(weight, {}).get(SLOT, weight)
+            return optimizer.state.get(weight, {}).get(SLOT, weight) if self.uses_ema else weight
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
         full = safe_get_full_optimizer_state(weight, SLOT) if self.uses_ema else safe_get_full_fp32_param(weight)

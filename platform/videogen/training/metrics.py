@@ -68,8 +68,13 @@ class MetricsLog:
         self._since = (time.perf_counter(), state.samples_seen, wait_s)
         return line
 
+    def flush(self) -> None:
+        """Let readers see everything so far."""
+        if self._writer is not None:
+            self._writer.flush()
+
     def close(self) -> None:
-        """Flush TensorBoard's file."""
+        """Finish TensorBoard's file."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None

@@ -10,8 +10,8 @@ class TrainState:
 
     seed: int
     """Of data order and training noise."""
-    config_hash: str
-    """Of everything that the weights depend on; a checkpoint of another hash is refused."""
+    run: str
+    """Name of the run, which holds a hash of configuration and data."""
     world_size: int
     """Workers that wrote the shards beside this state."""
     samples_seen: int = 0
@@ -22,6 +22,10 @@ class TrainState:
     def advanced(self, samples: int) -> Self:
         """Return the state after one more optimizer step on `samples` clips."""
         return replace(self, samples_seen=self.samples_seen + samples, step=self.step + 1)
+
+    def at(self, other: Self) -> Self:
+        """Return this run's state at the position of `other`, the checkpoint that it continues."""
+        return replace(self, samples_seen=other.samples_seen, step=other.step)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

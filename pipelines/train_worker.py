@@ -1,0 +1,236 @@
+"""What runs on a training worker: build, resume, train, export. Nothing heavy is imported before that."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from videogen import storage
+from videogen.config import CascadeConfig, config_from_dict
+
+if TYPE_CHECKING:
+    from videogen.training.engine import Engine
+    from videogen.training.loop import Callbacks
+    from videogen.training.metrics import MetricsLog
+    from videogen.training.state import TrainState
+
+_NOTE_EVERY_S = 0.3
+_FROZEN = ("autoencoder", "text_encoder", "tokenizer")
+"""Components that objectives read; only these are fetched from a remote model folder."""
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """Everything that a worker is told."""
+
+    config: dict[str, Any]
+    stage: str
+    data_uris: list[str]
+    output_uri: str
+    init_from: str | None
+    run_name: str
+    num_cpus: float
+    board: Any
+    """Handle of a `Board` actor."""
+
+
+class Board:
+    """Where worker 0 notes its progress, and any worker why trying again is of no use. A Ray actor without a CPU."""
+
+    def __init__(self) -> None:
+        self._progress: tuple[int, int, float, float] | None = None
+        self._cause: str | None = None
+
+    def note(self, step: int, total: int, loss: float, samples_per_s: float) -> None:
+        """Keep the latest progress."""
+        self._progress = (step, total, loss, samples_per_s)
+
+    def progress(self) -> tuple[int, int, float, float] | None:
+        """Return the latest progress."""
+        return self._progress
+
+    def give_up(self, cause: str) -> None:
+        """Keep the first cause."""
+        self._cause = self._cause or cause
+
+    def cause(self) -> str | None:
+        """Return why the stage cannot succeed, or None."""
+        return self._cause
+
+
+def run_worker(settings: dict[str, Any]) -> dict[str, Any]:
+    """Train function of the `TorchTrainer`; worker 0's result describes the finished stage."""
+    import ray
+
+    from videogen.training.loop import TrainingError
+
+    job: TrainJob = settings["job"]
+    if ray.get(job.board.cause.remote()):
+        return {}  # a restart of what has failed for a reason that will not go away
+    try:
+        return _train(job)
+    except Exception as error:
+        # Machines and networks fail as OSError and RuntimeError, and deserve another attempt; mistakes do not.
+        if isinstance(error, TrainingError) or not isinstance(error, OSError | RuntimeError):
+            ray.get(job.board.give_up.remote(f"{type(error).__name__}: {error}"))
+        raise
+
+
+def _train(job: TrainJob) -> dict[str, Any]:
+    import torch
+    import torch.distributed as dist
+
+    from videogen.training.datasets import open_clips
+    from videogen.training.loader import BatchPlan, Loader
+    from videogen.training.loop import train
+    from videogen.training.metrics import MetricsLog
+    from videogen.training.objectives import build_objective
+
+    started = time.perf_counter()
+    num_threads = max(1, int(job.num_cpus))
+    torch.set_num_threads(num_threads)
+    config = config_from_dict(job.config)
+    training = config.stage_config(job.stage).training
+    plan = BatchPlan(training.batch_size, training.gradient_accumulation_steps, dist.get_world_size(), dist.get_rank())
+    with _frozen_components(job.output_uri) as model_folder, _metrics_folder(job) as folder:
+        objective = build_objective(job.stage, config, model_folder, job.init_from)
+        dataset = open_clips(objective.dataset_kind, job.data_uris, config)
+        loader = Loader(dataset, objective.fields, objective.collate, plan, config.seed, num_readers=num_threads)
+        engine, state = _build_or_resume(job, config, objective, plan)
+        metrics = MetricsLog(folder.path, state)
+        began = time.perf_counter()
+        state = train(engine, loader, state, training, metrics, _callbacks(job, engine, metrics, folder))
+        trained = time.perf_counter()
+        weights = engine.state_dict()
+        if dist.get_rank() == 0:
+            _export(objective, weights, storage.join(job.output_uri, objective.component))
+    return {
+        "component": objective.component,
+        "steps": state.step,
+        "samples": state.samples_seen,
+        "clips": len(dataset),
+        "world_size": plan.world_size,
+        "parameters": sum(tensor.numel() for tensor in weights.values()),
+        "seconds": {
+            "start": round(began - started, 2),
+            "train": round(trained - began, 2),
+            "export": round(time.perf_counter() - trained, 2),
+        },
+    }
+
+
+def _build_or_resume(job: TrainJob, config: CascadeConfig, objective: Any, plan: Any) -> "tuple[Engine, TrainState]":
+    """Return the engine and where training stands: at the start, or at the latest checkpoint."""
+    import ray.train
+    import torch.distributed as dist
+
+    from videogen.training import checkpoint
+    from videogen.training.engine import Engine
+    from videogen.training.state import TrainState
+
+    training = config.stage_config(job.stage).training
+    fresh = TrainState(seed=config.seed, run=job.run_name, world_size=plan.world_size)
+    saved = ray.train.get_checkpoint()
+    if saved is None:
+        return Engine(objective, training, plan), fresh
+    with saved.as_directory() as folder:
+        state = checkpoint.read_state(folder)
+        resharded = checkpoint.is_resharded(state, training.zero_stage, plan.world_size)
+        engine = Engine(objective, training, plan, load_universal=resharded)
+        checkpoint.load(engine, state, folder)
+        # Inside: the first worker of a node to leave may remove the folder (ray#57118).
+        dist.barrier()
+    return engine, fresh.at(state)
+
+
+def _callbacks(job: TrainJob, engine: "Engine", metrics: "MetricsLog", folder: "_Folder") -> "Callbacks":
+    import ray.train
+    import torch.distributed as dist
+
+    from videogen.training import checkpoint
+    from videogen.training.loop import Callbacks
+
+    class Report(Callbacks):
+        """Progress to the board, checkpoints to Ray Train; never a report without one, each costs a barrier."""
+
+        noted = 0.0
+
+        def on_progress(self, step: int, total: int, loss: float, samples_per_s: float) -> None:
+            now = time.monotonic()
+            if dist.get_rank() == 0 and (now - self.noted > _NOTE_EVERY_S or step == total):
+                self.noted = now
+                job.board.note.remote(step, total, loss, samples_per_s)
+
+        def on_checkpoint(self, state: "TrainState") -> None:
+            # Each worker its own folder, which Ray removes after the upload.
+            shards = tempfile.mkdtemp(prefix="videogen-checkpoint-")
+            checkpoint.save(engine, state, shards)
+            ray.train.report(
+                {"step": state.step, "samples": state.samples_seen},
+                checkpoint=ray.train.Checkpoint.from_directory(shards),
+                checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
+                delete_local_checkpoint_after_upload=True,
+            )
+            metrics.flush()
+            folder.publish()
+
+    return Report()
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """A local folder whose content belongs at `uri`."""
+
+    path: str
+    uri: str
+
+    def publish(self) -> None:
+        """Upload what is there, if it is not where it belongs already."""
+        if self.path != self.uri and any(Path(self.path).iterdir()):
+            storage.upload(self.path, self.uri)
+
+
+@contextlib.contextmanager
+def _metrics_folder(job: TrainJob) -> Iterator[_Folder]:
+    """Yield where to write metrics: the final place if it is local, else a folder that is published now and then."""
+    from videogen.training.metrics import METRICS_NAME
+
+    uri = storage.join(job.output_uri, "training", job.stage)
+    if not storage.is_remote(uri):
+        yield _Folder(uri, uri)
+        return
+    with tempfile.TemporaryDirectory(prefix="videogen-metrics-") as path:
+        earlier = storage.join(uri, METRICS_NAME)
+        if storage.exists(earlier):
+            (Path(path) / METRICS_NAME).write_bytes(storage.read_bytes(earlier))
+        folder = _Folder(path, uri)
+        yield folder
+        if int(os.environ.get("RANK", "0")) == 0:
+            folder.publish()
+
+
+@contextlib.contextmanager
+def _frozen_components(output_uri: str) -> Iterator[str]:
+    """Yield a local folder with the components of the model that stay as they are."""
+    if not storage.is_remote(output_uri):
+        yield output_uri
+        return
+    with tempfile.TemporaryDirectory(prefix="videogen-model-") as folder:
+        for name in _FROZEN:
+            uri = storage.join(output_uri, name)
+            if storage.exists(uri):
+                with storage.local_copy(uri) as path:
+                    shutil.copytree(path, Path(folder) / name)
+        yield folder
+
+
+def _export(objective: Any, weights: dict[str, Any], uri: str) -> None:
+    """Write the component beside its place and move it there whole."""
+    with tempfile.TemporaryDirectory(prefix="videogen-export-") as folder:
+        objective.save(weights, folder)
+        storage.upload(folder, uri)
