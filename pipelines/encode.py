@@ -45,6 +45,7 @@ _UNIT_BYTES = 64 << 20
 """Decoded frames of one unit, which cross the object store together."""
 _DECODE_CPUS, _ENCODE_CPUS = 0.25, 0.75
 """Without GPUs: one encoder a core, and decoders in the gaps that it leaves."""
+_UNITS_WORTH_AN_ENCODER = 4
 _MAX_ENCODERS = 256
 
 
@@ -274,8 +275,11 @@ def _dataset(units: Sequence[Unit], job: Job, options: EncodeOptions) -> "ray.da
     factor = job.config.vae_scale_factor
     num_gpus = int(ray.cluster_resources().get("GPU", 0))
     num_free = num_gpus or max(1, int(ray.available_resources().get("CPU", 1)))
-    size = min(options.encoders or num_free, len(units))
-    pool = ray.data.ActorPoolStrategy(min_size=size, max_size=min(len(units), _MAX_ENCODERS) if num_gpus else size)
+    # An encoder takes as long to start as to encode a few units.
+    size = options.encoders or max(1, min(num_free, len(units) // _UNITS_WORTH_AN_ENCODER))
+    pool = ray.data.ActorPoolStrategy(
+        min_size=size, max_size=max(size, min(len(units), _MAX_ENCODERS)) if num_gpus else size
+    )
     source = ray.data.from_items([unit.as_row() for unit in units], override_num_blocks=len(units))
     decoded = source.map_batches(
         decode_unit,

@@ -1,0 +1,189 @@
+"""Planning: which frames become clips, captions found or refused, every video accounted for."""
+
+import itertools
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from videogen.data import FrameDataset, JoinedClips
+from videogen.data.clips import ClipSpec, list_videos, plan_clips, read_captions
+from videogen.data.dataset import ByteCache
+from videogen.data.video import VideoInfo, write_mp4
+from videogen.data.world import all_attributes, render_clip
+from videogen.errors import UserError
+
+SPEC = ClipSpec(num_frames=15, fps=16.0, size=64)
+
+
+def write_clips(folder, *lengths):
+    for index, length in enumerate(lengths):
+        frames = render_clip(all_attributes()[index], index, num_frames=length)
+        (folder / f"{index}.mp4").write_bytes(write_mp4(frames, 16))
+
+
+@given(
+    num_frames=st.integers(1, 2000),
+    fps=st.floats(1, 240),
+    length=st.integers(2, 61),
+    target=st.sampled_from([8.0, 16.0, 24.0, 32.0]),
+)
+def test_windows_are_even_disjoint_and_inside_the_video(num_frames, fps, length, target):
+    windows = ClipSpec(length, target, 64).windows(VideoInfo(num_frames, fps, 64, 64))
+    assert bool(windows) == (num_frames >= length)
+    frames = [index for window in windows for index in range(window[0], window[-1] + 1)]
+    assert len(frames) == len(set(frames))
+    assert all(0 <= index < num_frames for index in frames)
+    steps = {second - first for window in windows for first, second in itertools.pairwise(window)}
+    assert len(steps) <= 1
+    assert all(len(window) == length for window in windows)
+
+
+def test_a_world_clip_is_one_window_and_camera_rates_are_halved():
+    assert SPEC.windows(VideoInfo(15, 16.0, 64, 64)) == [tuple(range(15))]
+    camera = SPEC.windows(VideoInfo(120, 30000 / 1001, 176, 144))
+    assert [window[:3] for window in camera] == [(0, 2, 4), (29, 31, 33), (58, 60, 62), (87, 89, 91)]
+
+
+def test_every_video_gives_clips_or_one_failure(tmp_path):
+    write_clips(tmp_path, 15, 31, 9)
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    videos = list_videos(str(tmp_path))
+    plan = plan_clips(videos, SPEC)
+    assert [clip.source.rsplit("/", 1)[-1] for clip in plan.clips] == ["0.mp4", "1.mp4", "1.mp4"]
+    reasons = {failure.uri.rsplit("/", 1)[-1]: (failure.stage, failure.error) for failure in plan.failures}
+    assert reasons["2.mp4"] == ("plan", "it has 9 frames, fewer than the 15 of a clip")
+    assert reasons["broken.mp4"][0] == "probe"
+    assert plan.clips[1].fps == 16.0
+    assert len({clip.clip_id for clip in plan.clips}) == 3
+
+
+def test_a_replaced_video_is_another_clip(tmp_path):
+    write_clips(tmp_path, 15)
+    first = plan_clips(list_videos(str(tmp_path)), SPEC).clips
+    assert first == plan_clips(list_videos(str(tmp_path)), SPEC).clips
+    (tmp_path / "0.mp4").write_bytes(write_mp4(render_clip(all_attributes()[5], 1), 16))
+    assert plan_clips(list_videos(str(tmp_path)), SPEC).clips[0].clip_id != first[0].clip_id
+
+
+def test_videos_are_found_in_sub_folders_by_name(tmp_path):
+    (tmp_path / "b" / "c").mkdir(parents=True)
+    for name in ("b/c/two.MP4", "b/one.webm", "a.txt", "three.mkv.part"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [video.path for video in list_videos(str(tmp_path))] == ["b/c/two.MP4", "b/one.webm"]
+
+
+def test_videos_in_a_bucket(s3):
+    from videogen import storage
+
+    storage.write_bytes(f"{s3}/corpus/x/0.mp4", write_mp4(render_clip(all_attributes()[0], 0), 16))
+    (video,) = list_videos(f"{s3}/corpus")
+    assert (video.uri, video.path) == (f"{s3}/corpus/x/0.mp4", "x/0.mp4")
+    (clip,) = plan_clips([video], SPEC).clips
+    assert clip.frame_indices == tuple(range(15))
+
+
+@pytest.mark.parametrize(("make", "words"), [(False, "does not exist"), (True, "empty folder")])
+def test_a_missing_or_empty_folder_is_refused(tmp_path, make, words):
+    folder = tmp_path / "corpus"
+    if make:
+        folder.mkdir()
+    with pytest.raises(UserError, match=words):
+        list_videos(str(folder))
+
+
+def test_a_folder_without_videos_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing to see")
+    with pytest.raises(UserError, match="holds no video"):
+        list_videos(str(tmp_path))
+
+
+def test_captions_by_path_and_by_uri(tmp_path):
+    write_clips(tmp_path, 15, 15, 15)
+    videos = list_videos(str(tmp_path))
+    table = tmp_path / "captions.parquet"
+    names = ["./0.mp4", videos[1].uri, "elsewhere.mp4"]
+    pd.DataFrame({"video": names, "caption": [" one  two ", "three", "four"]}).to_parquet(table)
+    captions = read_captions(str(table), videos)
+    assert captions == {"0.mp4": "one two", "1.mp4": "three"}
+    plan = plan_clips(videos, SPEC, captions)
+    assert [clip.caption for clip in plan.clips] == ["one two", "three"]
+    assert [(failure.uri, failure.error) for failure in plan.failures] == [(videos[2].uri, "it has no caption")]
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"video": ["0.mp4"], "text": ["a"]}, "no column 'caption'"),
+        ({"file": ["0.mp4"], "caption": ["a"]}, "no column 'video'"),
+        ({"video": ["9.mp4"], "caption": ["a"]}, "describe none of the 1 videos"),
+        ({"video": ["0.mp4"], "caption": ["  "]}, "describe none of the 1 videos"),
+        ({"video": ["0.mp4"], "caption": [None]}, "describe none of the 1 videos"),
+    ],
+)
+def test_captions_that_do_not_fit_are_refused(tmp_path, columns, words):
+    write_clips(tmp_path, 15)
+    table = tmp_path / "captions.parquet"
+    pd.DataFrame(columns).to_parquet(table)
+    with pytest.raises(UserError, match=words):
+        read_captions(str(table), list_videos(str(tmp_path)))
+
+
+def test_captions_must_be_parquet(tmp_path):
+    write_clips(tmp_path, 15)
+    (tmp_path / "captions.csv").write_text("video,caption\n")
+    with pytest.raises(UserError, match="not a parquet table"):
+        read_captions(str(tmp_path / "captions.csv"), list_videos(str(tmp_path)))
+
+
+def test_raw_frames_as_a_dataset(tmp_path, tiny, caplog):
+    write_clips(tmp_path, 15, 31)
+    good = (tmp_path / "0.mp4").read_bytes()
+    middle = len(good) // 2
+    # The header is whole, the frames are not.
+    (tmp_path / "00_damaged.mp4").write_bytes(good[: middle - 600] + bytes(middle + 600))
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    dataset = FrameDataset.open(str(tmp_path), tiny)
+    assert "broken.mp4 is left out" in caplog.text
+    rows = [dataset.row(index)["frames"] for index in range(len(dataset))]
+    assert {(row.shape, str(row.dtype)) for row in rows} == {((15, 64, 64, 3), "uint8")}
+    assert "00_damaged.mp4 cannot be decoded, the next clip stands in" in caplog.text
+    assert FrameDataset.open(str(tmp_path), tiny).fingerprint == dataset.fingerprint
+    with pytest.raises(KeyError, match="caption"):
+        dataset.row(0, ("caption",))
+
+
+def test_raw_frames_of_nothing_usable_are_refused(tmp_path, tiny):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    with pytest.raises(UserError, match=r"no usable video.*broken\.mp4"):
+        FrameDataset.open(str(tmp_path), tiny)
+
+
+def test_joined_datasets_are_one(tmp_path, tiny):
+    parts = []
+    for name, lengths in (("a", (15, 15)), ("b", (31,))):
+        (tmp_path / name).mkdir()
+        write_clips(tmp_path / name, *lengths)
+        parts.append(FrameDataset.open(str(tmp_path / name), tiny))
+    joined = JoinedClips(parts)
+    assert len(joined) == 4
+    assert (joined.row(3, ("frames",))["frames"] == parts[1].row(1)["frames"]).all()
+    assert joined.fingerprint != JoinedClips(parts[::-1]).fingerprint
+    with pytest.raises(IndexError):
+        joined.row(4, ("frames",))
+
+
+def test_the_cache_forgets_what_was_used_longest_ago():
+    import numpy as np
+
+    cache = ByteCache(2500)
+    made = []
+
+    def make(key):
+        made.append(key)
+        return np.zeros(1000, np.uint8)
+
+    for key in "abacab":
+        cache.get(key, lambda key=key: make(key))
+    assert made == ["a", "b", "c", "b"]
