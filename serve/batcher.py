@@ -65,7 +65,7 @@ class Batcher(Generic[Item, Result]):
         return await entry.done
 
     async def close(self) -> None:
-        """Let the running batch end, and cancel whoever still waits."""
+        """Cancel whoever waits for a result; a forward pass that has begun ends by itself, unheard."""
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # Serve's default of 20 s kills a running batch when replicas are scaled down; the rest of the grace is for hand-over.
 _DRAIN_MARGIN_S = 30
+# How often a replica that is taken down looks whether its last request has ended.
+DRAIN_POLL_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def stage_deployment(name: str, model: str, config: StageServeConfig) -> Applica
             # A replica is busy when it has one full batch.
             "target_ongoing_requests": config.max_batch_size,
         },
+        graceful_shutdown_wait_loop_s=DRAIN_POLL_S,
         graceful_shutdown_timeout_s=config.max_stage_s + _DRAIN_MARGIN_S,
         # The forward pass has its own thread, but loading and long C++ calls may hold the interpreter for a while.
         health_check_timeout_s=max(60.0, config.max_stage_s),

@@ -16,7 +16,7 @@ from ray.serve import Application
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from serve.config import ServeConfig
-from serve.deployments import StageKeys, StageOutput, stage_deployments
+from serve.deployments import DRAIN_POLL_S, StageKeys, StageOutput, stage_deployments
 from serve.engine import (
     Event,
     Generation,
@@ -147,6 +147,7 @@ def runner_deployment(model: str, cascade: CascadeConfig, config: ServeConfig) -
         name="runner",
         ray_actor_options={"num_cpus": 0.1},
         max_ongoing_requests=max(config.max_running_jobs, 1),
+        graceful_shutdown_wait_loop_s=DRAIN_POLL_S,
         graceful_shutdown_timeout_s=sum(config.stage(name).max_stage_s for name in stages),
     )
     return deployment.bind(stages, cascade.output_fps)

@@ -11,6 +11,7 @@ from ray.serve.handle import DeploymentHandle
 
 from serve.api import VideoService, build_api
 from serve.config import ServeConfig
+from serve.deployments import DRAIN_POLL_S
 from serve.graph import GraphEngine, runner_deployment
 from serve.preflight import Plan
 from serve.protocol import Model
@@ -42,6 +43,7 @@ def build_app(plan: Plan) -> Application:
         max_ongoing_requests=256,
         # The database and the videos are on the head node's disk.
         ray_actor_options={"num_cpus": _SMALL_CPUS, "resources": {"node:__internal_head__": 0.001}},
+        graceful_shutdown_wait_loop_s=DRAIN_POLL_S,
         graceful_shutdown_timeout_s=10,
     )
     runner = runner_deployment(plan.model, plan.cascade, plan.config)
