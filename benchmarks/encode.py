@@ -16,15 +16,20 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from videogen.cli import parser, run_job
 from videogen.config import CascadeConfig, load_preset
 
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
-def main(argv: list[str] | None = None) -> None:
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark and print one line of a Markdown table."""
     options = _options(argv)
     config = load_preset("tiny")
@@ -57,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     )
 
 
-def _options(argv: list[str] | None) -> argparse.Namespace:
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser(__doc__)
     arguments.add_argument(
         "--clips", type=int, default=256, help="clips of the short corpus; the long one has three times as many"
@@ -107,7 +112,7 @@ def _bare(corpus: Path, model: Path, config: CascadeConfig) -> float:
     return len(paths) / (time.perf_counter() - started)
 
 
-def _bare_loop(paths: list[str], model: str, config: CascadeConfig, barrier) -> None:
+def _bare_loop(paths: list[str], model: str, config: CascadeConfig, barrier: Any) -> None:
     import torch
 
     torch.set_num_threads(1)
@@ -121,14 +126,14 @@ def _bare_loop(paths: list[str], model: str, config: CascadeConfig, barrier) -> 
     os._exit(0)
 
 
-def _load(model: str):
+def _load(model: str) -> "AutoencoderKL":
     import torch
     from diffusers import AutoencoderKL
 
     return AutoencoderKL.from_pretrained(f"{model}/autoencoder").eval().to(memory_format=torch.channels_last)
 
 
-def _bare_latents(path: str, vae, config: CascadeConfig) -> list[np.ndarray]:
+def _bare_latents(path: str, vae: "AutoencoderKL", config: CascadeConfig) -> list[np.ndarray]:
     """Decode one clip and encode it at every size, with nothing around."""
     import decord
     import torch
@@ -151,11 +156,11 @@ def _bare_latents(path: str, vae, config: CascadeConfig) -> list[np.ndarray]:
 def _pipeline(corpus: Path, output: Path, model: Path, config: CascadeConfig) -> tuple[float, str]:
     """Return the seconds of one call of the pipeline, and the table that it wrote."""
     from pipelines import cluster
-    from pipelines.encode import encode
+    from pipelines.encode import EncodeOptions, encode
 
     cluster.connect()
     started = time.perf_counter()
-    result = encode(str(corpus), str(output), config, str(model))
+    result = encode(str(corpus), str(output), config, str(model), options=EncodeOptions(encoders=os.cpu_count()))
     assert result.failed == 0
     return time.perf_counter() - started, result.uri
 

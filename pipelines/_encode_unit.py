@@ -8,6 +8,7 @@ import functools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,9 @@ from videogen import storage
 from videogen.data import Clip, Failure, VideoError, resize_frames
 from videogen.data.isolated import DecoderDiedError, IsolatedDecoder, shared_decoder
 from videogen.data.latents import shard_bytes, shard_row, shard_schema
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
 _ATTEMPTS = 2
 """For a decoder that died or was stopped; a video that is plainly unreadable is not tried again."""
@@ -132,7 +136,7 @@ class EncodeUnit:
         return encode_prompts(self._tokenizer, self._text_encoder, [caption])[0].cpu().numpy()
 
 
-def encode_frames(vae, frames: np.ndarray) -> np.ndarray:
+def encode_frames(vae: "AutoencoderKL", frames: np.ndarray) -> np.ndarray:
     """Return the posterior mean of uint8 frames (F, H, W, 3): float32 (F, C, h, w), scaling factor not applied."""
     import torch
 

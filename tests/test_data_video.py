@@ -155,7 +155,7 @@ def test_a_decoder_that_hangs_is_stopped_and_replaced(clip, tmp_path):
 def test_a_decoder_that_crashes_is_replaced(clip):
     with IsolatedDecoder() as decoder:
         first = decoder.read_frames(str(clip), range(15), 64)
-        os.kill(decoder._child.pid, signal.SIGSEGV)
+        os.kill(decoder._child.process.pid, signal.SIGSEGV)
         with pytest.raises(DecoderDiedError, match="crashed"):
             decoder.read_frames(str(clip), range(15), 64)
         assert np.array_equal(decoder.read_frames(str(clip), range(15), 64), first)
@@ -166,7 +166,7 @@ def test_a_child_outlives_neither_its_limit_nor_its_parent(clip, tmp_path):
     os.mkfifo(pipe)
     decoder = IsolatedDecoder()
     assert decoder.probe(str(clip)).num_frames == 15
-    child = decoder._child
+    child = decoder._child.process
     request = {"source": str(pipe), "indices": [0], "size": 64, "limit_s": 0.3}
     child.stdin.write(isolated.pack(request))
     child.stdin.flush()
@@ -175,12 +175,12 @@ def test_a_child_outlives_neither_its_limit_nor_its_parent(clip, tmp_path):
 
 
 def test_children_are_recycled(clip, monkeypatch):
-    monkeypatch.setattr(isolated, "_VIDEOS_PER_CHILD", 2)
+    monkeypatch.setattr(isolated, "_REQUESTS_PER_CHILD", 2)
     with IsolatedDecoder() as decoder:
         children = set()
         for _ in range(5):
             decoder.probe(str(clip))
-            children.add(decoder._child.pid)
+            children.add(decoder._child.process.pid)
     assert len(children) == 3
 
 

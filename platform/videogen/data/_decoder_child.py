@@ -46,7 +46,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 
 def _answer(request: dict[str, Any], source: str | bytes) -> bytes:
-    if request["indices"] is None:
+    if isinstance(source, str) and request["indices"] is None:
         return pack(dataclasses.asdict(probe(source)))
     frames = read_frames(source, request["indices"], request["size"])
     return pack({"shape": frames.shape}, frames.tobytes())

@@ -22,7 +22,7 @@ import numpy as np
 from videogen.data._decoder_child import LENGTHS, pack
 from videogen.data.video import VideoError, VideoInfo
 
-_VIDEOS_PER_CHILD = 2000
+_REQUESTS_PER_CHILD = 2000
 """After so many requests a child is replaced, because decoders leak."""
 
 
@@ -39,8 +39,7 @@ class IsolatedDecoder:
 
     def __init__(self, limit_s: float = 60.0) -> None:
         self._limit_s = limit_s
-        self._child: subprocess.Popen[bytes] | None = None
-        self._num_requests = 0
+        self._child: _Child | None = None
         self._lock = threading.Lock()
 
     def probe(self, uri: str) -> VideoInfo:
@@ -58,12 +57,7 @@ class IsolatedDecoder:
     def close(self) -> None:
         """End the child."""
         if self._child is not None:
-            self._child.kill()
-            self._child.wait()
-            for pipe in (self._child.stdin, self._child.stdout):
-                # A request that the dead child never read may still sit in the buffer.
-                with contextlib.suppress(OSError):
-                    pipe.close()
+            self._child.end()
             self._child = None
 
     def __enter__(self) -> Self:
@@ -77,15 +71,11 @@ class IsolatedDecoder:
 
     def _ask(self, request: dict[str, Any], body: bytes, limit_s: float) -> tuple[dict[str, Any], bytearray]:
         with self._lock:
-            if self._num_requests >= _VIDEOS_PER_CHILD:
+            if self._child is not None and self._child.num_requests >= _REQUESTS_PER_CHILD:
                 self.close()
-            if self._child is None:
-                self._child = _start_child()
-                self._num_requests = 0
-            self._num_requests += 1
+            self._child = self._child or _Child()
             try:
-                # The child's own alarm is the second line, for when this process is killed meanwhile.
-                header, answer = self._exchange(pack({**request, "limit_s": limit_s + 5}, body), limit_s)
+                header, answer = self._child.ask(request, body, limit_s)
             except BaseException:
                 # Also on Ctrl-C: an answer that nobody read must not become the next question's.
                 self.close()
@@ -94,18 +84,51 @@ class IsolatedDecoder:
             raise VideoError(header["error"])
         return header, answer
 
-    def _exchange(self, message: bytes, limit_s: float) -> tuple[dict[str, Any], bytearray]:
+
+class _Child:
+    """A running decoder process."""
+
+    def __init__(self) -> None:
+        # It must import this very package, also where it came with a job's working directory.
+        source_root = str(Path(__file__).parents[2])
+        search = [source_root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "videogen.data._decoder_child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(search), "OMP_NUM_THREADS": "1"},
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._requests, self._answers = self.process.stdin, self.process.stdout
+        self.num_requests = 0
+
+    def ask(self, request: dict[str, Any], body: bytes, limit_s: float) -> tuple[dict[str, Any], bytearray]:
+        """Return the answer to one request: its header, and its raw bytes."""
+        self.num_requests += 1
         deadline = time.monotonic() + limit_s
+        # The child's own alarm is the second line, for when this process is killed meanwhile.
+        message = pack({**request, "limit_s": limit_s + 5}, body)
         # A dead child is noticed, with the way it died, when its answer is read.
         with contextlib.suppress(OSError):
-            self._child.stdin.write(message)
-            self._child.stdin.flush()
+            self._requests.write(message)
+            self._requests.flush()
         header_bytes, body_bytes = LENGTHS.unpack(self._read(LENGTHS.size, deadline, limit_s))
         header = json.loads(self._read(header_bytes, deadline, limit_s))
         return header, self._read(body_bytes, deadline, limit_s)
 
+    def end(self) -> None:
+        """Kill it, whatever it is doing."""
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self._requests, self._answers):
+            # A request that the dead child never read may still sit in the buffer.
+            with contextlib.suppress(OSError):
+                pipe.close()
+
     def _read(self, num_bytes: int, deadline: float, limit_s: float) -> bytearray:
-        pipe = self._child.stdout.fileno()
+        pipe = self._answers.fileno()
         buffer = bytearray(num_bytes)
         filled = 0
         while filled < num_bytes:
@@ -114,22 +137,9 @@ class IsolatedDecoder:
                 raise DecoderDiedError(f"the decoder was stopped after {limit_s:.0f} s")
             count = os.readv(pipe, [memoryview(buffer)[filled:]])
             if not count:
-                raise DecoderDiedError(f"the decoder crashed (exit status {self._child.wait()})")
+                raise DecoderDiedError(f"the decoder crashed (exit status {self.process.wait()})")
             filled += count
         return buffer
-
-
-def _start_child() -> "subprocess.Popen[bytes]":
-    # The child must import this very package, also where it came with a job's working directory.
-    source_root = str(Path(__file__).parents[2])
-    search = [source_root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return subprocess.Popen(
-        [sys.executable, "-m", "videogen.data._decoder_child"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(search), "OMP_NUM_THREADS": "1"},
-    )
 
 
 def shared_decoder() -> IsolatedDecoder:

@@ -113,8 +113,9 @@ def _openable(source: str | bytes) -> Iterator[str | io.BytesIO]:
 
 def _reason(error: BaseException) -> str:
     """Return what an exception says, without the source lines and stack that native ones carry."""
-    if getattr(error, "strerror", None):
-        return error.strerror
+    # FFmpeg's errors have it as the system's do, without being OSErrors.
+    if description := getattr(error, "strerror", None):
+        return str(description)
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and "Stack trace" not in line]
     text = next((line for line in lines if not line.startswith("[bt]")), type(error).__name__)
     return _NATIVE_PREFIX.sub("", text)[:200]
