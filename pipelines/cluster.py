@@ -4,6 +4,7 @@ import logging
 import os
 import secrets
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from videogen.errors import UserError
@@ -20,7 +21,19 @@ _DEFAULTS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Ray Train looks after its workers every two seconds; a tiny stage would wait for that at its start and its end.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
+    # The native part of Ray prints its warnings past Python's logging.
+    "RAY_BACKEND_LOG_LEVEL": "error",
 }
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a step takes while it runs."""
+
+    cpus: float = 0
+    gpus: float = 0
+    alone: bool = False
+    """The step spreads over the whole cluster by itself."""
 
 
 def connect() -> None:
@@ -74,6 +87,14 @@ def _join(address: str, options: dict[str, object]) -> None:
         ) from error
 
 
+def total() -> Resources:
+    """Return what the connected cluster has now; nothing when there is none."""
+    import ray
+
+    found = ray.cluster_resources() if ray.is_initialized() else {}
+    return Resources(found.get("CPU", 0), found.get("GPU", 0))
+
+
 def cpus_for(config: "CascadeConfig", stage: str) -> float:
     """Return the CPUs of one training worker of a stage; on a local cluster never more than the machine has.
 
@@ -107,3 +128,4 @@ def _quiet_data() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines import cluster, records
+from pipelines.dag import cause_of
 from pipelines.train_worker import Board, TrainJob, run_worker
 from videogen import storage
 from videogen.config import CascadeConfig
@@ -155,15 +156,3 @@ def _board(on_progress: Callable[[TrainProgress], None] | None) -> Iterator[Any]
         stopped.set()
         reader.join()
         ray.kill(board)
-
-
-def cause_of(error: BaseException) -> str:
-    """Return the root of an exception in one line: of Ray's wrappers, the one that a worker has raised."""
-    failures = getattr(error, "worker_failures", None)
-    if failures:
-        return cause_of(failures[min(failures)])
-    inner = getattr(error, "controller_failure", None) or getattr(error, "cause", None)
-    if isinstance(inner, BaseException):
-        return cause_of(inner)
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
