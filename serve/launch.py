@@ -56,7 +56,10 @@ def start(plan: Plan) -> None:
     _require_cpus(plan)
     ray_serve.start(http_options=HTTPOptions(host=plan.config.host, port=plan.config.port))
     _require_no_other_service()
-    ray_serve.run(build_app(plan), name=APP_NAME, route_prefix="/")
+    try:
+        ray_serve.run(build_app(plan), name=APP_NAME, route_prefix="/")
+    except RuntimeError as error:
+        raise UserError(f"The model {plan.model!r} cannot be served: {_why_not(error)}.") from error
 
 
 def stop() -> None:
@@ -80,3 +83,13 @@ def _require_no_other_service() -> None:
     running = ", ".join(ray_serve.status().applications)
     if running:
         raise UserError(f"This Ray cluster serves {running} already: stop that with `serve shutdown` first.")
+
+
+def _why_not(error: RuntimeError) -> str:
+    """Return what made a replica fail. Ray Serve's own error names the deployment, but not the cause."""
+    application = ray_serve.status().applications.get(APP_NAME)
+    for name, deployment in application.deployments.items() if application else ():
+        causes = [line.strip() for line in deployment.message.splitlines() if "Error" in line]
+        if causes:
+            return f"{name} does not start, {causes[-1].rstrip('.')}"
+    return str(error).rstrip(".")
