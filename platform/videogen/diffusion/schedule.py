@@ -17,6 +17,8 @@ def build_scheduler(config: DiffusionConfig) -> UniPCMultistepScheduler:
         prediction_type="v_prediction",
         rescale_betas_zero_snr=True,
         timestep_spacing="trailing",
+        # Without effect on trailing steps, but Stable Diffusion pipelines insist on it.
+        steps_offset=1,
         # The last step lands on the data instead of one noise level above it.
         final_sigmas_type="zero",
     )

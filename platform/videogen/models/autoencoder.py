@@ -8,12 +8,15 @@ import re
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder
+from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_3d_blocks import MidBlockTemporalDecoder
 from torch import nn
 
 from videogen.config.schema import AutoencoderModelConfig
+
+# `DiffusionPipeline.from_pretrained` looks for `ModelMixin` in the module of each component that is not its own.
+__all__ = ["ModelMixin", "VideoAutoencoder", "build_image_autoencoder"]
 
 
 def build_image_autoencoder(config: AutoencoderModelConfig, sample_size: int) -> AutoencoderKL:

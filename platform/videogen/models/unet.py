@@ -10,13 +10,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel, UNet3DConditionModel
+from diffusers import ModelMixin, UNet2DConditionModel, UNet3DConditionModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import get_timestep_embedding
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from videogen.config.schema import UNetConfig
+
+# `DiffusionPipeline.from_pretrained` looks for `ModelMixin` in the module of each component that is not its own.
+__all__ = ["ModelMixin", "VideoUNet", "build_image_unet", "build_video_unet"]
 
 _CONDITION_CHANNELS = 32
 

@@ -36,7 +36,10 @@ class HingeAdversary:
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for real, fake in self._pending:
-            loss = functional.relu(1 - self.model(real.float())).mean() + functional.relu(1 + self.model(fake.float())).mean()
+            loss = (
+                functional.relu(1 - self.model(real.float())).mean()
+                + functional.relu(1 + self.model(fake.float())).mean()
+            )
             (loss / len(self._pending)).backward()
             total += float(loss.detach()) / len(self._pending)
         self._pending.clear()

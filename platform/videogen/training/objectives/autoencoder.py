@@ -11,6 +11,9 @@ from videogen.models.networks import build_network
 from videogen.training.objective import Objective
 
 _STD_MOMENTUM = 0.95
+_INITIAL_LOG_VARIANCE = -5.0
+# The squared error pulls colours into place early, the absolute one sharpens edges later.
+_SQUARED_WEIGHT = 2.0
 
 
 class AutoencoderObjective(Objective):
@@ -23,6 +26,7 @@ class AutoencoderObjective(Objective):
 
     def __init__(self, config: CascadeConfig) -> None:
         super().__init__(build_network(config, "autoencoder"))
+        _quieten(self.model.quant_conv)
         self.kl_weight = config.autoencoder.kl_weight
         self.frames_per_clip = config.autoencoder.frames_per_clip
         # Low resolutions of the cascade are encoded too, so the VAE sees every size it will be used at.
@@ -46,10 +50,12 @@ class AutoencoderObjective(Objective):
         size = self.sizes[min(choice, len(self.sizes) - 1)]
         if size != frames.shape[-1]:
             frames = torch.nn.functional.interpolate(frames, size=(size, size), mode="area")
+        frames = _vary_colours(frames, generator)
         posterior = self.model.encode(frames).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator).to(frames)
         decoded = self.model.decode(posterior.mean + posterior.std * noise).sample
-        reconstruction = (decoded - frames).abs().mean()
+        difference = decoded - frames
+        reconstruction = difference.abs().mean() + _SQUARED_WEIGHT * difference.square().mean()
         kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
         with torch.no_grad():
             self.latent_std.lerp_(posterior.mean.std(), 1 - _STD_MOMENTUM)
@@ -61,3 +67,25 @@ class AutoencoderObjective(Objective):
         model = super().with_weights(state_dict)
         model.register_to_config(scaling_factor=round(1 / float(self.latent_std), 5))
         return model
+
+
+def _quieten(quant_conv: torch.nn.Conv2d) -> None:
+    """Start the posterior nearly noiseless: at unit variance the noise would drown what the encoder first learns."""
+    half = quant_conv.out_channels // 2
+    with torch.no_grad():
+        quant_conv.weight[half:] *= 0.1
+        quant_conv.bias[half:] = _INITIAL_LOG_VARIANCE
+
+
+def _vary_colours(frames: Tensor, generator: torch.Generator) -> Tensor:
+    """Return images (N, 3, H, W) in [-1, 1] with channels exchanged and saturation raised by up to a factor of four.
+
+    Most pixels of most videos are nearly grey, so a young VAE learns brightness alone for a long time; here colour
+    carries as much of the loss as brightness does.
+    """
+    count = len(frames)
+    order = torch.rand(count, 3, generator=generator).argsort(dim=1).to(frames.device)
+    mixed = frames[torch.arange(count, device=frames.device)[:, None], order]
+    grey = mixed.mean(dim=1, keepdim=True)
+    saturation = 1 + 3 * torch.rand(count, 1, 1, 1, generator=generator).to(frames)
+    return (grey + saturation * (mixed - grey)).clamp(-1, 1)

@@ -82,9 +82,7 @@ class VideoDiffusionObjective(Objective):
             low_res, conditions["low_res_noise"] = self._noised(
                 conditioning.enlarge(batch["low_res"], self.section.latent_size), self.section.low_res_noise, generator
             )
-        inputs = conditioning.unet_input(
-            self.schedule.add_noise(data, noise, timesteps), reference, present, low_res
-        )
+        inputs = conditioning.unet_input(self.schedule.add_noise(data, noise, timesteps), reference, present, low_res)
         predicted = self.model(inputs, timesteps, embeds, conditions)
         target = self.schedule.velocity(data, noise, timesteps)
         losses = functional.mse_loss(predicted, target, reduction="none").mean(dim=(1, 2, 3, 4))
@@ -103,4 +101,3 @@ class VideoDiffusionObjective(Objective):
     @staticmethod
     def _chance(probability: float, count: int, generator: torch.Generator) -> Tensor:
         return torch.rand(count, generator=generator) < probability
-

@@ -1,0 +1,29 @@
+"""The stages of the cascade, one file each. Importing this package is light; its names load on first use."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from videogen.stages.configuration import load_cascade_config
+    from videogen.stages.registry import STAGES, load_stage, load_stages, new_sample, run_stages, stage_class
+    from videogen.stages.stage import Sample, Stage
+
+__all__ = [
+    "STAGES",
+    "Sample",
+    "Stage",
+    "load_cascade_config",
+    "load_stage",
+    "load_stages",
+    "new_sample",
+    "run_stages",
+    "stage_class",
+]
+
+_MODULES = {"load_cascade_config": "configuration", "Sample": "stage", "Stage": "stage"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'registry')}"), name)

@@ -1,0 +1,23 @@
+"""The cascade's configuration as it travels with a model folder."""
+
+from videogen import storage
+from videogen.config import CascadeConfig, config_from_dict
+from videogen.errors import UserError
+
+INDEX = "model_index.json"
+
+
+def load_cascade_config(folder: str) -> CascadeConfig:
+    """Return the configuration that a model folder (local or URI) was trained with.
+
+    Raises:
+        UserError: it is not a finished model folder.
+    """
+    index = storage.join(folder, INDEX)
+    storage.require_readable(folder, "Model folder")
+    if not storage.exists(index):
+        raise UserError(f"{folder!r} is not a finished model: it has no {INDEX}; finish jobs/train_cascade.py first.")
+    values = storage.read_json(index).get("cascade")
+    if not isinstance(values, dict):
+        raise UserError(f"{index!r} describes another kind of model: give a folder that jobs/train_cascade.py wrote.")
+    return config_from_dict(values)

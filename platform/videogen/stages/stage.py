@@ -1,0 +1,89 @@
+"""`Stage`: one step of the cascade as a plain class, without any knowledge of a cluster.
+
+In-process generation, batch generation and the service are all built from these classes, so what a stage does is
+written once. Samples are dicts of numpy arrays, strings and numbers: they travel through Arrow tables and object
+stores as they are.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Self
+
+import torch
+
+Sample = dict[str, Any]
+
+
+class Stage(ABC):
+    """One step of the cascade: `stage(samples)` returns what it adds to each sample.
+
+    On the CPU a sample's result is the same, bit for bit, alone or in any batch and on any number of cores: samples
+    pass one by one on one thread, because the kernels of a CPU sum in an order that depends on both. On other devices
+    samples of a batch pass together.
+    """
+
+    kind: ClassVar[str]
+    consumes: ClassVar[tuple[str, ...]]
+    """Keys that a sample must hold."""
+    produces: ClassVar[tuple[str, ...]]
+    """Keys of what the stage returns."""
+
+    def __init__(self, name: str, device: str = "cpu") -> None:
+        self.name = name
+        self.device = torch.device(device)
+
+    @classmethod
+    @abstractmethod
+    def from_pretrained(cls, folder: str, name: str, device: str = "cpu") -> Self:
+        """Load the stage `name` from a local model folder in diffusers layout."""
+
+    @abstractmethod
+    def run(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Return what the stage adds to each sample; called with gradients off."""
+
+    @torch.no_grad()
+    def __call__(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Return, in order, what the stage adds to each of `samples`."""
+        if not samples:
+            return []
+        if self.device.type != "cpu":
+            return self.run(samples)
+        with single_thread():
+            return [self.run([sample])[0] for sample in samples]
+
+    def seeds(self, samples: Sequence[Sample]) -> list[torch.Generator]:
+        """Return one generator a sample, which depends on the sample's seed and on the stage only.
+
+        Noise is drawn on the CPU, so that a seed means the same on every device.
+        """
+        return [torch.Generator().manual_seed(stage_seed(int(sample["seed"]), self.name)) for sample in samples]
+
+    def noise(self, samples: Sequence[Sample], shape: Sequence[int]) -> torch.Tensor:
+        """Return standard normal noise (B, *shape) on the stage's device."""
+        drawn = [torch.randn(tuple(shape), generator=generator) for generator in self.seeds(samples)]
+        return torch.stack(drawn).to(self.device)
+
+    def tensor(self, samples: Sequence[Sample], key: str) -> torch.Tensor:
+        """Return the samples' arrays under `key` as one float32 tensor (B, ...) on the stage's device."""
+        # Arrays from an object store are read-only, which torch must not alias.
+        arrays = [torch.tensor(sample[key]) for sample in samples]
+        return torch.stack(arrays).to(self.device, torch.float32)
+
+
+def stage_seed(seed: int, name: str) -> int:
+    """Return the seed of one stage's noise: stages of one sample must not share their noise."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Run torch's kernels on one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,121 @@
+"""Base and upsample stages: reference-guided latent video diffusion (VideoGen, sec. 3.2)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from diffusers import AutoencoderKL, UniPCMultistepScheduler
+from torch.nn import functional
+
+from videogen.config.schema import BaseConfig, DiffusionConfig, UpsampleConfig
+from videogen.diffusion import conditioning
+from videogen.diffusion.sampling import sample_latents
+from videogen.diffusion.schedule import NoiseSchedule
+from videogen.models.unet import VideoUNet
+from videogen.stages.configuration import load_cascade_config
+from videogen.stages.stage import Sample, Stage
+
+
+class BaseStage(Stage):
+    """Text and reference image to latents of the key frames, at the lowest resolution."""
+
+    kind: ClassVar = "base"
+    consumes: ClassVar[tuple[str, ...]] = ("prompt_embeds", "negative_prompt_embeds", "reference_image", "seed")
+    produces: ClassVar = ("latents",)
+
+    def __init__(
+        self,
+        name: str,
+        unet: Any,
+        scheduler: Any,
+        autoencoder: Any,
+        section: BaseConfig,
+        num_frames: int,
+        fps: float,
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(name, device)
+        self.unet = unet.to(self.device).eval()
+        self.scheduler = scheduler
+        self.autoencoder = autoencoder.to(self.device).eval()
+        self.section = section
+        self.num_frames = num_frames
+        self.fps = fps
+
+    @classmethod
+    def from_pretrained(cls, folder: str, name: str, device: str = "cpu") -> Self:
+        """Load the stage's U-Net with `scheduler/` and `autoencoder/`, whose encoder reads the reference image."""
+        root = Path(folder)
+        config = load_cascade_config(folder)
+        section = config.stage_config(name)
+        unet = VideoUNet.from_pretrained(root / name, use_safetensors=True)
+        scheduler = UniPCMultistepScheduler.from_pretrained(root / "scheduler")
+        autoencoder = AutoencoderKL.from_pretrained(root / "autoencoder", use_safetensors=True)
+        return cls(name, unet, scheduler, autoencoder, section, config.num_frames, config.fps, device)
+
+    def run(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Return `latents`, float32 (F, C, h, w) in the scale of the diffusion models."""
+        size = self.section.latent_size
+        channels = self.autoencoder.config.latent_channels
+        latents = sample_latents(
+            self.unet,
+            self.scheduler,
+            self.noise(samples, (channels, self.num_frames, size, size)),
+            prompt_embeds=self.tensor(samples, "prompt_embeds"),
+            negative_prompt_embeds=self.tensor(samples, "negative_prompt_embeds"),
+            reference=self._encode_reference(samples),
+            sampling=self.section.sampling,
+            **self.extra_inputs(samples),
+        )
+        return [{"latents": clip.transpose(0, 1).contiguous().cpu().numpy()} for clip in latents]
+
+    def extra_inputs(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """Return the scalar conditions (and, for upsample stages, the low-resolution latents)."""
+        count = len(samples)
+        return {
+            "conditions": {
+                "fps": torch.full((count,), float(self.fps), device=self.device),
+                "motion": torch.full((count,), conditioning.NOT_STATED, device=self.device),
+                "reference_noise": torch.zeros(count, device=self.device),
+            }
+        }
+
+    def _encode_reference(self, samples: Sequence[Sample]) -> torch.Tensor:
+        """Return the latents (B, C, h, w) of the reference images at this stage's resolution."""
+        images = self.tensor(samples, "reference_image").permute(0, 3, 1, 2) / 127.5 - 1
+        side = self.section.latent_size * 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
+        images = functional.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
+        return self.autoencoder.encode(images).latent_dist.mode() * self.autoencoder.config.scaling_factor
+
+
+class UpsampleStage(BaseStage):
+    """Low-resolution latents to the next size, by noise-augmented conditioning."""
+
+    kind: ClassVar = "upsample"
+    consumes: ClassVar = (*BaseStage.consumes, "latents")
+    section: UpsampleConfig
+
+    def extra_inputs(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """Return the conditions and the enlarged low-resolution latents with a little noise on them."""
+        inputs = super().extra_inputs(samples)
+        level = torch.full((len(samples),), self.section.low_res_noise_at_sampling, device=self.device)
+        low_res = self.tensor(samples, "latents").transpose(1, 2)
+        enlarged = conditioning.enlarge(low_res, self.section.latent_size)
+        drawn = [
+            torch.randn(enlarged.shape[1:], generator=generator)
+            for generator in self.seeds([{"seed": int(sample["seed"]) + 1} for sample in samples])
+        ]
+        noise = torch.stack(drawn).to(self.device)
+        inputs["low_res"] = self.schedule.add_noise(enlarged, noise, level)
+        inputs["conditions"]["low_res_noise"] = level.float()
+        return inputs
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The schedule that training noised the low-resolution latents with."""
+        if not hasattr(self, "_schedule"):
+            names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
+            config = {name: self.scheduler.config[name] for name in names}
+            self._schedule = NoiseSchedule(DiffusionConfig(**config))
+        return self._schedule
