@@ -53,7 +53,9 @@ class VideoAutoencoder(AutoencoderKLTemporalDecoder):
         scaling_factor: float = 0.18215,
     ) -> None:
         # diffusers builds every norm of the decoder with 32 groups (so widths are multiples of 32); regrouped below.
-        super().__init__(
+        # The plain constructor: the decorated one would add its own arguments to the configuration of this class.
+        AutoencoderKLTemporalDecoder.__init__.__wrapped__(
+            self,
             down_block_types=tuple(down_block_types),
             block_out_channels=tuple(block_out_channels),
             layers_per_block=layers_per_block,
@@ -61,7 +63,6 @@ class VideoAutoencoder(AutoencoderKLTemporalDecoder):
             sample_size=sample_size,
             scaling_factor=scaling_factor,
         )
-        self.register_to_config(norm_num_groups=norm_num_groups)
         # The image decoder's middle always has two residual blocks; diffusers' temporal one has `layers_per_block`.
         widest = block_out_channels[-1]
         self.decoder.mid_block = MidBlockTemporalDecoder(

@@ -61,7 +61,9 @@ class VideoUNet(UNet3DConditionModel):
         attention_head_dim: int = 64,
         conditions: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(
+        # The plain constructor: the decorated one would add its own arguments to the configuration of this class.
+        UNet3DConditionModel.__init__.__wrapped__(
+            self,
             sample_size=sample_size,
             in_channels=in_channels,
             out_channels=out_channels,
@@ -74,8 +76,6 @@ class VideoUNet(UNet3DConditionModel):
             attention_head_dim=attention_head_dim,
             time_cond_proj_dim=_CONDITION_CHANNELS * len(conditions) or None,
         )
-        # `UNet3DConditionModel.__init__` has registered its own arguments over ours.
-        self.register_to_config(conditions=tuple(conditions))
         for name, module in self.named_modules():
             if name.endswith("proj_out") and ("temp_attentions" in name or "transformer_in" in name):
                 nn.init.zeros_(module.weight)
