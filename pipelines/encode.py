@@ -321,7 +321,9 @@ def _finish(job: Job, plan: Plan, records: Sequence[Mapping[str, Any]]) -> dict[
             f"None of the {counts['planned']} clips could be encoded; of {failures[0].uri!r}: {failures[0].error}."
         )
     if failures:
-        logger.warning("%d inputs gave no latents: see errors.parquet in %s", len(failures), job.output)
+        logger.warning(
+            "%d of %d gave no latents: see errors.parquet in %s", len(failures), counts["planned"], job.output
+        )
     manifest = {
         **job.identity,
         "input_fingerprint": job.fingerprint,
