@@ -88,8 +88,8 @@ def train_stage(
     cluster.connect()
     cpus = cluster.cpus_for(config, stage)
     run_name = f"{stage}-{records.hash_of([who.config_hash, who.data_fingerprint, init_from])}"
-    with _board(on_progress) as board:
-        job = TrainJob(config.model_dump(mode="json"), stage, uris, output, init_from, run_name, cpus, board)
+    job = TrainJob(config.model_dump(mode="json"), stage, uris, output, init_from, run_name, cpus, _board())
+    with _followed(job, on_progress):
         details = _fit(config, job)
     return records.write(output, stage, who, details)
 
@@ -102,8 +102,8 @@ def _fit(config: CascadeConfig, job: TrainJob) -> dict[str, Any]:
     try:
         result = _trainer(config, job).fit()
     except ray.train.TrainingFailedError as error:
-        raise StageError(ray.get(job.board.cause.remote()) or cause_of(error)) from error
-    given_up = ray.get(job.board.cause.remote())
+        raise StageError(ray.get(job.board.cause.remote(job.run_name)) or cause_of(error)) from error
+    given_up = ray.get(job.board.cause.remote(job.run_name))
     if given_up:
         raise StageError(given_up)
     return result.return_value
@@ -134,25 +134,40 @@ def _trainer(config: CascadeConfig, job: TrainJob) -> Any:
     )
 
 
-@contextlib.contextmanager
-def _board(on_progress: Callable[[TrainProgress], None] | None) -> Iterator[Any]:
-    """Start the actor on which worker 0 notes its progress, and read it for as long as the stage runs."""
+def _board() -> Any:
+    """Return the actor on which workers note their progress; one serves all stages of this driver."""
     import ray
 
-    board = ray.remote(num_cpus=0)(Board).remote()
+    session = ray.get_runtime_context().get_job_id()
+    with _boards_lock:
+        if session not in _boards:
+            _boards.clear()
+            _boards[session] = ray.remote(num_cpus=0)(Board).remote()
+        return _boards[session]
+
+
+_boards: dict[str, Any] = {}
+_boards_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _followed(job: TrainJob, on_progress: Callable[[TrainProgress], None] | None) -> Iterator[None]:
+    """Read the board for as long as the stage runs."""
+    import ray
+
+    ray.get(job.board.begin.remote(job.run_name))
     stopped = threading.Event()
 
     def poll() -> None:
         while not stopped.wait(_POLL_S):
-            noted = ray.get(board.progress.remote())
+            noted = ray.get(job.board.progress.remote(job.run_name))
             if noted is not None and on_progress is not None:
                 on_progress(TrainProgress(*noted))
 
     reader = threading.Thread(target=poll, name="train-progress", daemon=True)
     reader.start()
     try:
-        yield board
+        yield
     finally:
         stopped.set()
         reader.join()
-        ray.kill(board)

@@ -40,27 +40,32 @@ class TrainJob:
 
 
 class Board:
-    """Where worker 0 notes its progress, and any worker why trying again is of no use. A Ray actor without a CPU."""
+    """Where workers note their progress, and why trying again is of no use, by run. A Ray actor without a CPU."""
 
     def __init__(self) -> None:
-        self._progress: tuple[int, int, float, float] | None = None
-        self._cause: str | None = None
+        self._progress: dict[str, tuple[int, int, float, float]] = {}
+        self._causes: dict[str, str] = {}
 
-    def note(self, step: int, total: int, loss: float, samples_per_s: float) -> None:
+    def begin(self, run: str) -> None:
+        """Forget an earlier attempt of the driver."""
+        self._progress.pop(run, None)
+        self._causes.pop(run, None)
+
+    def note(self, run: str, step: int, total: int, loss: float, samples_per_s: float) -> None:
         """Keep the latest progress."""
-        self._progress = (step, total, loss, samples_per_s)
+        self._progress[run] = (step, total, loss, samples_per_s)
 
-    def progress(self) -> tuple[int, int, float, float] | None:
+    def progress(self, run: str) -> tuple[int, int, float, float] | None:
         """Return the latest progress."""
-        return self._progress
+        return self._progress.get(run)
 
-    def give_up(self, cause: str) -> None:
+    def give_up(self, run: str, cause: str) -> None:
         """Keep the first cause."""
-        self._cause = self._cause or cause
+        self._causes.setdefault(run, cause)
 
-    def cause(self) -> str | None:
-        """Return why the stage cannot succeed, or None."""
-        return self._cause
+    def cause(self, run: str) -> str | None:
+        """Return why the run cannot succeed, or None."""
+        return self._causes.get(run)
 
 
 def run_worker(settings: dict[str, Any]) -> dict[str, Any]:
@@ -70,14 +75,14 @@ def run_worker(settings: dict[str, Any]) -> dict[str, Any]:
     from videogen.training.loop import TrainingError
 
     job: TrainJob = settings["job"]
-    if ray.get(job.board.cause.remote()):
+    if ray.get(job.board.cause.remote(job.run_name)):
         return {}  # a restart of what has failed for a reason that will not go away
     try:
         return _train(job)
     except Exception as error:
         # Machines and networks fail as OSError and RuntimeError, and deserve another attempt; mistakes do not.
         if isinstance(error, TrainingError) or not isinstance(error, OSError | RuntimeError):
-            ray.get(job.board.give_up.remote(f"{type(error).__name__}: {error}"))
+            ray.get(job.board.give_up.remote(job.run_name, f"{type(error).__name__}: {error}"))
         raise
 
 
@@ -164,7 +169,7 @@ def _callbacks(job: TrainJob, engine: "Engine", metrics: "MetricsLog", folder: "
             now = time.monotonic()
             if dist.get_rank() == 0 and (now - self.noted > _NOTE_EVERY_S or step == total):
                 self.noted = now
-                job.board.note.remote(step, total, loss, samples_per_s)
+                job.board.note.remote(job.run_name, step, total, loss, samples_per_s)
 
         def on_checkpoint(self, state: "TrainState") -> None:
             # Each worker its own folder, which Ray removes after the upload.
