@@ -150,6 +150,10 @@ class BaseConfig(Section):
     reference_dropout: float = Field(default=0.05, ge=0, le=1, description="chance of no reference in training")
     motion_dropout: float = Field(default=0.5, ge=0, le=1, description="chance of an unstated amount of motion")
     reference_noise: int = Field(default=100, ge=0, description="largest timestep of noise on the reference")
+    reference_deviation: float | None = Field(
+        default=None, gt=0, lt=1, description="latents' deviation from the reference; predicts only what differs"
+    )
+    timestep_shift: float = Field(default=1.0, gt=0, description="above 1 trains more on noisy timesteps")
     sampling: SamplingConfig = SamplingConfig()
     training: TrainingConfig
 

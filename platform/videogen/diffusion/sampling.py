@@ -1,20 +1,19 @@
 """Guided sampling of video latents."""
 
 import copy
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from videogen.config.schema import SamplingConfig
-from videogen.diffusion.conditioning import unet_input
-
-Denoiser = Callable[..., torch.Tensor]
+from videogen.diffusion.denoiser import VideoDenoiser
 
 
 @torch.no_grad()
 def sample_latents(
-    unet: Denoiser,
+    denoiser: VideoDenoiser,
     scheduler: Any,
     noise: torch.Tensor,
     *,
@@ -28,7 +27,7 @@ def sample_latents(
     """Return latents (B, C, F, H, W).
 
     Args:
-        unet: predicts the velocity, see `VideoUNet.forward`.
+        denoiser: predicts the velocity.
         scheduler: a diffusers scheduler; a copy is used, so that concurrent calls do not share its step counter.
         noise: (B, C, F, H, W), standard normal.
         prompt_embeds, negative_prompt_embeds: (B, L, D).
@@ -40,19 +39,21 @@ def sample_latents(
     scheduler.set_timesteps(sampling.num_inference_steps, device=noise.device)
     present = torch.ones(noise.shape[0], device=noise.device)
 
-    def predict(latents: torch.Tensor, timestep: torch.Tensor, embeds: torch.Tensor, with_reference: bool) -> torch.Tensor:
-        inputs = unet_input(latents, reference, present if with_reference else present * 0, low_res)
-        return unet(inputs, timestep, embeds, conditions)
+    def predict(latents: torch.Tensor, timestep: torch.Tensor, with_text: bool, with_reference: bool) -> torch.Tensor:
+        return denoiser(
+            latents,
+            timestep.expand(len(latents)),
+            prompt_embeds if with_text else negative_prompt_embeds,
+            reference=reference,
+            reference_present=present if with_reference else torch.zeros_like(present),
+            conditions=conditions,
+            low_res=low_res,
+        )
 
     latents = noise * scheduler.init_noise_sigma
     for timestep in scheduler.timesteps:
         inputs = scheduler.scale_model_input(latents, timestep)
-        velocity = guided(
-            lambda text, image, inputs=inputs, timestep=timestep: predict(
-                inputs, timestep, prompt_embeds if text else negative_prompt_embeds, image
-            ),
-            sampling,
-        )
+        velocity = guided(functools.partial(predict, inputs, timestep), sampling)
         latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
     return latents
 

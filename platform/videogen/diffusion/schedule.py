@@ -32,23 +32,31 @@ class NoiseSchedule:
         self.num_train_timesteps = config.num_train_timesteps
         self._alphas_cumprod = scheduler.alphas_cumprod
 
-    def sample_timesteps(self, batch_size: int, generator: torch.Generator) -> torch.Tensor:
-        """Return (B,) timesteps, stratified over the batch so that its loss varies less (VDM, arXiv 2107.00630)."""
+    def sample_timesteps(self, batch_size: int, generator: torch.Generator, shift: float = 1.0) -> torch.Tensor:
+        """Return (B,) timesteps, stratified over the batch so that its loss varies less (VDM, arXiv 2107.00630).
+
+        Args:
+            batch_size: B.
+            generator: source of randomness.
+            shift: above 1 draws more of the noisy timesteps (the timestep shift of SD 3, arXiv 2403.03206, sec. 5.3).
+        """
         offset = torch.rand((), generator=generator)
         strata = (torch.randperm(batch_size, generator=generator) + offset) / batch_size
+        strata = shift * strata / (1 + (shift - 1) * strata)
         return (strata * self.num_train_timesteps).long().clamp(max=self.num_train_timesteps - 1)
 
     def add_noise(self, data: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """Return `data` (B, ...) at the noise levels of `timesteps` (B,)."""
-        signal, spread = self._scales(data, timesteps)
+        signal, spread = self.scales(data, timesteps)
         return signal * data + spread * noise
 
     def velocity(self, data: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """Return the target of velocity prediction (Salimans and Ho, arXiv 2202.00512)."""
-        signal, spread = self._scales(data, timesteps)
+        signal, spread = self.scales(data, timesteps)
         return signal * noise - spread * data
 
-    def _scales(self, data: torch.Tensor, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def scales(self, data: torch.Tensor, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the factors of signal and of noise at `timesteps` (B,), shaped to multiply `data` (B, ...)."""
         cumulative = self._alphas_cumprod.to(data.device)[timesteps.to(data.device)].to(data.dtype)
         cumulative = cumulative.reshape(-1, *(1,) * (data.ndim - 1))
         return cumulative.sqrt(), (1 - cumulative).sqrt()

@@ -66,18 +66,21 @@ def _to_uint8(pixels: "torch.Tensor") -> np.ndarray:
 def psnr_db(frames: np.ndarray, truth: np.ndarray) -> float:
     """Return the peak signal-to-noise ratio of one clip, uint8 (F, H, W, 3), in dB."""
     import torch
+
+    if not frames.size:
+        return float("nan")
     from torchmetrics.functional.image import peak_signal_noise_ratio
 
     pair = [torch.from_numpy(np.ascontiguousarray(values)).double() for values in (frames, truth)]
     return float(peak_signal_noise_ratio(pair[0], pair[1], data_range=(0.0, 255.0)))
 
 
-def measure_stages(clips: Iterable[np.ndarray], model_folder: str | Path, device: str = "cpu") -> StagePsnr:
+def measure_stages(
+    clips: Iterable[np.ndarray], model_folder: str | Path, temporal_factor: int, device: str = "cpu"
+) -> StagePsnr:
     """Measure decode and interpolate on real clips, each uint8 (F, H, W, 3) at the full frame rate."""
-    from videogen.models.flow import blend
-    from videogen.stages import load_cascade_config, load_stage
+    from videogen.stages import load_stage
 
-    factor = load_cascade_config(model_folder).temporal_factor
     image = ImageDecoder(model_folder, device)
     decode = load_stage("decode", model_folder, device=device)
     interpolate = load_stage("interpolate", model_folder, device=device)
@@ -85,9 +88,10 @@ def measure_stages(clips: Iterable[np.ndarray], model_folder: str | Path, device
     for truth in clips:
         latents = image.encode(truth)
         frame_wise = image.decode(latents)
-        middle = np.arange(len(truth)) % factor != 0
-        interpolated = interpolate([{"latents": latents[::factor]}])[0]["latents"]
-        blended = _on_numpy(blend, latents[::factor], factor)
+        middle = np.arange(len(truth)) % temporal_factor != 0
+        keys = latents[::temporal_factor]
+        interpolated = interpolate([{"latents": keys}])[0]["latents"]
+        blended = _blend(keys, temporal_factor)
         rows.append(
             (
                 psnr_db(decode([{"latents": latents}])[0]["frames"], truth),
@@ -101,11 +105,13 @@ def measure_stages(clips: Iterable[np.ndarray], model_folder: str | Path, device
     return StagePsnr(len(rows), *(float(mean) for mean in means))
 
 
-def _on_numpy(function, latents: np.ndarray, factor: int) -> np.ndarray:  # type: ignore[no-untyped-def]
-    """Apply a function of (B, F, C, h, w) tensors to one clip."""
+def _blend(keys: np.ndarray, factor: int) -> np.ndarray:
+    """Return one clip's key latents (F, C, h, w) with linear blends between them."""
     import torch
 
-    return function(torch.from_numpy(latents)[None], factor)[0].numpy()
+    from videogen.models.flow import blend
+
+    return blend(torch.from_numpy(keys)[None], factor)[0].numpy()
 
 
 def overall(parts: Iterable[StagePsnr]) -> StagePsnr:

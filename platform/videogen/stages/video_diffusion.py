@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from videogen.config.schema import BaseConfig, DiffusionConfig, UpsampleConfig
 from videogen.diffusion import conditioning
+from videogen.diffusion.denoiser import VideoDenoiser
 from videogen.diffusion.sampling import sample_latents
 from videogen.diffusion.schedule import NoiseSchedule
 from videogen.models.unet import VideoUNet
@@ -36,8 +37,10 @@ class BaseStage(Stage):
         device: str = "cpu",
     ) -> None:
         super().__init__(name, device)
-        self.unet = unet.to(self.device).eval()
         self.scheduler = scheduler
+        names = DiffusionConfig.model_fields
+        self.schedule = NoiseSchedule(DiffusionConfig(**{name: scheduler.config[name] for name in names}))
+        self.denoiser = VideoDenoiser(unet.to(self.device).eval(), self.schedule, section.reference_deviation)
         self.autoencoder = autoencoder.to(self.device).eval()
         self.section = section
         self.num_frames = num_frames
@@ -59,7 +62,7 @@ class BaseStage(Stage):
         size = self.section.latent_size
         channels = self.autoencoder.config.latent_channels
         latents = sample_latents(
-            self.unet,
+            self.denoiser,
             self.scheduler,
             self.noise(samples, (channels, self.num_frames, size, size)),
             prompt_embeds=self.tensor(samples, "prompt_embeds"),
@@ -110,12 +113,3 @@ class UpsampleStage(BaseStage):
         inputs["low_res"] = self.schedule.add_noise(enlarged, noise, level)
         inputs["conditions"]["low_res_noise"] = level.float()
         return inputs
-
-    @property
-    def schedule(self) -> NoiseSchedule:
-        """The schedule that training noised the low-resolution latents with."""
-        if not hasattr(self, "_schedule"):
-            names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
-            config = {name: self.scheduler.config[name] for name in names}
-            self._schedule = NoiseSchedule(DiffusionConfig(**config))
-        return self._schedule

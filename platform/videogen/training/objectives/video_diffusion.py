@@ -8,12 +8,13 @@ conditioning augmentation, Cascaded Diffusion Models, arXiv 2106.15282).
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from videogen.config import CascadeConfig
 from videogen.config.schema import UpsampleConfig
 from videogen.diffusion import conditioning
+from videogen.diffusion.denoiser import VideoDenoiser
 from videogen.diffusion.schedule import NoiseSchedule
 from videogen.models.networks import build_network
 from videogen.models.text import encode_prompts
@@ -35,6 +36,10 @@ class VideoDiffusionObjective(Objective):
     def __init__(self, config: CascadeConfig, stage: str, model_folder: str) -> None:
         section = config.stage_config(stage)
         super().__init__(build_network(config, stage))
+        if section.reference_deviation is not None:
+            # The linear guess is a good start; a random output on top of it would have to be unlearned.
+            nn.init.zeros_(self.model.conv_out.weight)
+            nn.init.zeros_(self.model.conv_out.bias)
         self.stage = self.component = stage
         self.section = section
         self.fps = config.fps
@@ -47,6 +52,7 @@ class VideoDiffusionObjective(Objective):
             self.low_res_field = f"latents_{sizes[sizes.index(section.latent_size) - 1]}"
             self.fields = (*self.fields, self.low_res_field)
         self.schedule = NoiseSchedule(config.diffusion)
+        self.denoiser = VideoDenoiser(self.model, self.schedule, section.reference_deviation)
         self.scaling_factor = load_image_autoencoder(model_folder).config.scaling_factor
         self.empty_prompt = encode_prompts(*load_text_encoder(model_folder), [""])[0]
         if section.training.spatial_layers == "freeze":
@@ -69,7 +75,7 @@ class VideoDiffusionObjective(Objective):
         data = batch["latents"]
         count = len(data)
         noise = torch.randn(data.shape, generator=generator).to(data)
-        timesteps = self.schedule.sample_timesteps(count, generator).to(data.device)
+        timesteps = self.schedule.sample_timesteps(count, generator, self.section.timestep_shift).to(data.device)
         text_dropped = self._chance(self.section.text_dropout, count, generator).to(data.device)
         embeds = torch.where(text_dropped.reshape(-1, 1, 1), self.empty_prompt.to(data), batch["prompt_embeds"])
         reference, reference_noise = self._noised(data[:, :, 0], self.section.reference_noise, generator)
@@ -82,8 +88,15 @@ class VideoDiffusionObjective(Objective):
             low_res, conditions["low_res_noise"] = self._noised(
                 conditioning.enlarge(batch["low_res"], self.section.latent_size), self.section.low_res_noise, generator
             )
-        inputs = conditioning.unet_input(self.schedule.add_noise(data, noise, timesteps), reference, present, low_res)
-        predicted = self.model(inputs, timesteps, embeds, conditions)
+        predicted = self.denoiser(
+            self.schedule.add_noise(data, noise, timesteps),
+            timesteps,
+            embeds,
+            reference=reference,
+            reference_present=present,
+            conditions=conditions,
+            low_res=low_res,
+        )
         target = self.schedule.velocity(data, noise, timesteps)
         losses = functional.mse_loss(predicted, target, reduction="none").mean(dim=(1, 2, 3, 4))
         return losses.mean(), {"timestep_loss": (timesteps / self.schedule.num_train_timesteps, losses.detach())}

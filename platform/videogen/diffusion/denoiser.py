@@ -1,0 +1,65 @@
+"""`VideoDenoiser`: from noisy latents and conditions to a velocity. Training and sampling share this one definition."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from videogen.diffusion.conditioning import unet_input
+from videogen.diffusion.schedule import NoiseSchedule
+
+
+class VideoDenoiser:
+    """A video U-Net with its schedule and, if wanted, its prior.
+
+    Args:
+        unet: see `VideoUNet.forward`.
+        schedule: gives the noise level of a timestep.
+        reference_deviation: None, or the standard deviation by which latents differ from the reference image's. Then
+            the U-Net predicts only what the reference does not explain: the velocity is that of the best linear
+            guess under "latents = reference + normal deviation", plus the U-Net's output. It is the preconditioning
+            of EDM (arXiv 2206.00364, sec. 5) with the reference as the mean; a model that is trained from nothing
+            then need not learn to copy the background. Leave it out for U-Nets that start from an image model.
+    """
+
+    def __init__(self, unet: Any, schedule: NoiseSchedule, reference_deviation: float | None = None) -> None:
+        self.unet = unet
+        self.schedule = schedule
+        self.reference_deviation = reference_deviation
+
+    def __call__(
+        self,
+        noisy: torch.Tensor,
+        timesteps: torch.Tensor,
+        prompt_embeds: torch.Tensor,
+        *,
+        reference: torch.Tensor,
+        reference_present: torch.Tensor,
+        conditions: Mapping[str, torch.Tensor],
+        low_res: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return the velocity (B, C, F, H, W).
+
+        Args:
+            noisy: (B, C, F, H, W).
+            timesteps: (B,).
+            prompt_embeds: (B, L, D).
+            reference: (B, C, H, W).
+            reference_present: (B,) 1 where the reference is given, 0 where it is dropped.
+            conditions: name -> (B,).
+            low_res: (B, C, F, H, W), enlarged, for upsample stages.
+        """
+        inputs = unet_input(noisy, reference, reference_present, low_res)
+        output = self.unet(inputs, timesteps, prompt_embeds, conditions)
+        if self.reference_deviation is None:
+            return output
+        present = reference_present.to(noisy.dtype).reshape(-1, 1, 1, 1, 1)
+        return output + present * self._linear_guess(noisy, timesteps, reference.unsqueeze(2))
+
+    def _linear_guess(self, noisy: torch.Tensor, timesteps: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+        """Return E[velocity | noisy] for latents that are normal around the reference."""
+        assert self.reference_deviation is not None
+        signal, spread = self.schedule.scales(noisy, timesteps)
+        variance = self.reference_deviation**2
+        slope = signal * spread * (1 - variance) / (signal.square() * variance + spread.square())
+        return slope * (noisy - signal * reference) - spread * reference

@@ -1,0 +1,116 @@
+"""Held-out data: prompts that were never trained on, and real clips that were never shown.
+
+What counts as held out, in a folder that `jobs/evaluate.py --data` names:
+
+- its sub-folder `held_out/`, if there is one, else the folder itself;
+- in it, `prompts.parquet`, and each sub-folder with videos (or a table of latents) as one corpus, else the folder.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from videogen import storage
+from videogen.config import CascadeConfig
+from videogen.data.clips import CAPTIONS_NAME, Clip, ClipSpec, list_videos, plan_clips, read_captions
+from videogen.data.isolated import shared_decoder
+from videogen.data.latents import MANIFEST_NAME, LatentsTable, encoder_fingerprint
+from videogen.data.video import SUFFIXES
+from videogen.errors import UserError
+
+PROMPTS_NAME = "prompts.parquet"
+
+
+@dataclass(frozen=True)
+class HeldOutClip:
+    """One real clip; `read` returns its frames, uint8 (F, H, W, 3), at the full frame rate."""
+
+    caption: str | None
+    read: Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Everything to evaluate on."""
+
+    prompts: str | None
+    """URI of a prompts table."""
+    corpora: dict[str, list[HeldOutClip]]
+
+
+def find_held_out(uri: str, model: str, config: CascadeConfig, max_clips: int) -> HeldOut:
+    """Find held-out data.
+
+    Args:
+        uri: a folder as described above, made by `make_corpus`, `encode_latents` or by hand.
+        model: URI of the model folder, for tables of latents: they must be its encoder's.
+        config: the cascade; clips are as long and as large as its videos.
+        max_clips: clips of a corpus that are used, evenly spread over it.
+
+    Raises:
+        UserError: nothing there, or a table made by another encoder.
+    """
+    uri = storage.absolute(uri)
+    storage.require_readable(uri, "Data")
+    inner = storage.join(uri, "held_out")
+    root = inner if storage.is_dir(inner) else uri
+    prompts = storage.join(root, PROMPTS_NAME)
+    folders = storage.list_dirs(root) if not storage.exists(storage.join(root, MANIFEST_NAME)) else []
+    corpora = {}
+    for folder in folders or [root]:
+        clips = _clips(folder, model, config)
+        if clips:
+            corpora[folder.rsplit("/", 1)[-1]] = _spread(clips, max_clips)
+    if not corpora:
+        clips = _clips(root, model, config)
+        if not clips:
+            raise UserError(
+                f"Data {uri!r} hold no video and no latents: give a folder made by jobs/make_corpus.py or "
+                f"jobs/encode_latents.py, or any folder of videos."
+            )
+        corpora = {root.rsplit("/", 1)[-1]: _spread(clips, max_clips)}
+    return HeldOut(prompts if storage.exists(prompts) else None, corpora)
+
+
+def _clips(folder: str, model: str, config: CascadeConfig) -> list[HeldOutClip]:
+    if storage.exists(storage.join(folder, MANIFEST_NAME)):
+        return _clips_of_table(folder, model, config)
+    if not storage.list_files(folder, SUFFIXES):
+        return []
+    videos = list_videos(folder, "Data")
+    captions_uri = storage.join(folder, CAPTIONS_NAME)
+    captions = read_captions(captions_uri, videos) if storage.exists(captions_uri) else None
+    spec = ClipSpec.of(config)
+    plan = plan_clips(videos, spec, captions)
+    if not plan.clips:
+        first = plan.failures[0]
+        raise UserError(f"Data {folder!r} hold no usable video; of {first.uri!r}: {first.error}.")
+    return [_clip_of_video(clip, spec.size) for clip in plan.clips]
+
+
+def _clip_of_video(clip: Clip, size: int) -> HeldOutClip:
+    return HeldOutClip(clip.caption, lambda: shared_decoder().read_frames(clip.source, clip.frame_indices, size))
+
+
+def _clips_of_table(folder: str, model: str, config: CascadeConfig) -> list[HeldOutClip]:
+    table = LatentsTable.open(folder)
+    table.require_matches(config)
+    own = encoder_fingerprint(storage.join(model, "autoencoder"))
+    if table.encoder_fingerprint != own:
+        raise UserError(
+            f"Latents {folder!r} were made by encoder {table.encoder_fingerprint}, but model {model!r} has encoder "
+            f"{own}: encode the videos with this model's autoencoder (jobs/encode_latents.py --autoencoder)."
+        )
+    fields = ("caption",) if table.has_captions else ()
+    return [
+        HeldOutClip(
+            table.row(index, fields).get("caption"), lambda index=index: table.row(index, ("frames",))["frames"]
+        )
+        for index in range(len(table))
+    ]
+
+
+def _spread(clips: Sequence[HeldOutClip], count: int) -> list[HeldOutClip]:
+    chosen = np.unique(np.linspace(0, len(clips) - 1, min(count, len(clips))).round().astype(int))
+    return [clips[index] for index in chosen]
