@@ -243,4 +243,4 @@ def _seeds(
     seeds = [int(given) + index for index in range(count)] if isinstance(given, int) else [int(s) for s in given]
     if len(seeds) != count:
         raise UserError(f"{len(seeds)} seeds for {count} prompts: give one, or one a prompt.")
-    return [value % 2**63 for value in seeds]
+    return seeds

@@ -77,6 +77,9 @@ class VideoUNet(UNet3DConditionModel):
             time_cond_proj_dim=_CONDITION_CHANNELS * len(conditions) or None,
         )
         for name, module in self.named_modules():
+            if isinstance(module, nn.Dropout):
+                # Randomness comes from the objective's generator alone, so that a resumed step repeats itself.
+                module.p = 0.0
             if name.endswith("proj_out") and ("temp_attentions" in name or "transformer_in" in name):
                 nn.init.zeros_(module.weight)
                 nn.init.zeros_(module.bias)
