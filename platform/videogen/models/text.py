@@ -11,7 +11,7 @@ from videogen.config.schema import TextConfig
 
 _BEGIN, _END = "<|startoftext|>", "<|endoftext|>"
 _END_OF_WORD = "</w>"
-_WORD_SCALE = 5.0
+_WORD_SCALE = 50.0
 
 
 def build_tokenizer(config: TextConfig) -> CLIPTokenizer:
