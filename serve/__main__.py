@@ -6,6 +6,7 @@ Then open the printed address for the playground, or use any OpenAI client with 
 can reach the service unless --host says otherwise; there is no authentication.
 """
 
+import os
 import signal
 import sys
 import threading
@@ -99,7 +100,7 @@ def _shut_down() -> None:
     from serve import launch
 
     if ray.is_initialized():
-        launch.stop()
+        launch.stop(cluster_goes_on=bool(os.environ.get("RAY_ADDRESS")))
         ray.shutdown()
 
 

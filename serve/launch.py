@@ -62,9 +62,17 @@ def start(plan: Plan) -> None:
         raise UserError(f"The model {plan.model!r} cannot be served: {_why_not(error)}.") from error
 
 
-def stop() -> None:
-    """Stop the service. Jobs stay in the storage folder, and go on when it is served again."""
-    ray_serve.shutdown()
+def stop(*, cluster_goes_on: bool = True) -> None:
+    """Stop the service. Jobs stay in the storage folder, and go on when it is served again.
+
+    Args:
+        cluster_goes_on: also end Serve itself. On a Ray that ends with this process that would only be one more
+            thing to wait for, with complaints about a controller that is gone.
+    """
+    if cluster_goes_on:
+        ray_serve.shutdown()
+    elif APP_NAME in ray_serve.status().applications:
+        ray_serve.delete(APP_NAME)
 
 
 def _require_cpus(plan: Plan) -> None:

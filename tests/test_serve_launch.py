@@ -36,7 +36,7 @@ def test_a_running_service_answers_and_ends_clean_and_forgets_nothing(tiny_model
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
     try:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 300
         while "Ctrl-C stops" not in log.read_text():
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
@@ -47,9 +47,10 @@ def test_a_running_service_answers_and_ends_clean_and_forgets_nothing(tiny_model
             assert video.status == "completed"
             unfinished = client.videos.create(prompt=NEW_JOB)
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0, log.read_text()
+        assert process.wait(120) == 0, log.read_text()
     finally:
-        process.kill()
+        process.send_signal(signal.SIGTERM)  # no effect on one that has ended; Ray's processes end with it
+        process.wait(120)
     assert "Traceback" not in log.read_text()
     with pytest.raises(requests.ConnectionError):
         requests.get(f"http://127.0.0.1:{port}/health", timeout=5)
