@@ -7,7 +7,7 @@ are passed on by reference, each stage fetching from the object store only what 
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from ray import serve as ray_serve
@@ -30,14 +30,12 @@ from serve.engine import (
 from serve.images import encode_png
 from videogen.config import CascadeConfig
 from videogen.data.video import write_mp4
-
-if TYPE_CHECKING:
-    from videogen.stages import Sample
+from videogen.stages.sample import Sample, new_sample
 
 # A replica that dies is replaced by Serve; its stage is then run once more, from the values of the stages before.
 _TRIES_PER_STAGE = 2
 
-Part: TypeAlias = "Sample | DeploymentResponse"
+Part: TypeAlias = Sample | DeploymentResponse
 
 
 class Runner:
@@ -67,7 +65,7 @@ class Runner:
         # Without frames, the last event says why.
         raise RuntimeError(f"job {generation.job_id} gave no frames: {event}")
 
-    async def _walk(self, sample: "Sample") -> AsyncGenerator[Event | np.ndarray, None]:
+    async def _walk(self, sample: Sample) -> AsyncGenerator[Event | np.ndarray, None]:
         """Yield the events of every stage, and last the frames."""
         # Which part holds each value now. A part is the request or the response of a stage, oldest first.
         parts: list[Part] = [sample]
@@ -111,14 +109,9 @@ async def _call(handle: DeploymentHandle, parts: list[Part]) -> tuple[Deployment
     raise AssertionError("unreachable")
 
 
-def _sample(generation: Generation) -> "Sample":
-    """Return what the first stages consume. `videogen.stages.new_sample` would load torch into this small process."""
-    return {
-        "prompt": generation.prompt,
-        "negative_prompt": generation.negative_prompt,
-        "seed": generation.seed,
-        "reference_image": generation.reference_image,
-    }
+def _sample(generation: Generation) -> Sample:
+    """Return what the first stages consume."""
+    return new_sample(generation.prompt, generation.seed, generation.negative_prompt, generation.reference_image)
 
 
 class GraphEngine:

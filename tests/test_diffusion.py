@@ -20,7 +20,9 @@ def test_schedule_agrees_with_diffusers() -> None:
     data, noise = torch.randn(3, 4, 2, 8, 8), torch.randn(3, 4, 2, 8, 8)
     timesteps = torch.tensor([0, 500, 999])
     torch.testing.assert_close(schedule.add_noise(data, noise, timesteps), reference.add_noise(data, noise, timesteps))
-    torch.testing.assert_close(schedule.velocity(data, noise, timesteps), reference.get_velocity(data, noise, timesteps))
+    torch.testing.assert_close(
+        schedule.velocity(data, noise, timesteps), reference.get_velocity(data, noise, timesteps)
+    )
     assert torch.equal(schedule.add_noise(data, noise, timesteps)[2], noise[2]), "the last timestep must be pure noise"
 
 
@@ -98,8 +100,6 @@ def test_reference_prior_is_the_best_linear_guess() -> None:
 
 def test_a_dropped_reference_leaves_no_trace() -> None:
     noisy = torch.randn(1, 4, 3, 8, 8)
-    inputs = [
-        conditioning.unet_input(noisy, torch.randn(1, 4, 8, 8), torch.zeros(1)) for _ in range(2)
-    ]
+    inputs = [conditioning.unet_input(noisy, torch.randn(1, 4, 8, 8), torch.zeros(1)) for _ in range(2)]
     assert torch.equal(*inputs)
     assert inputs[0].shape[1] == conditioning.input_channels(4, with_low_res=False)

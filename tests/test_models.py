@@ -51,14 +51,16 @@ def test_inflated_unet_equals_the_image_model_on_every_frame(in_channels: int) -
 def test_inflated_unet_learns_through_its_temporal_layers() -> None:
     model = VideoUNet.from_unet2d(sd21_unet(), in_channels=9)
     model(torch.randn(1, 9, 4, 8, 8), 500, torch.randn(1, 7, 24)).square().mean().backward()
-    moved = {name for name, weight in model.named_parameters() if weight.grad is not None and weight.grad.abs().max() > 0}
+    moved = {
+        name for name, weight in model.named_parameters() if weight.grad is not None and weight.grad.abs().max() > 0
+    }
     assert any("temp_convs" in name for name in moved)
     assert any("temp_attentions" in name and "proj_out" in name for name in moved)
     assert "conv_in.weight" in moved
 
 
 def test_an_image_model_with_heads_of_several_widths_is_refused() -> None:
-    with pytest.raises(ValueError, match="SD 1.x"):
+    with pytest.raises(ValueError, match="several widths"):
         VideoUNet.from_unet2d(sd21_unet(attention_head_dim=(2, 2, 2, 2)))
 
 
@@ -148,7 +150,7 @@ def test_interpolation_learns_a_translation() -> None:
         parts = model.estimate(first, second, tau)
     error = (parts["latents"] - middle).square().mean()
     assert error < 0.3 * ((first + second) / 2 - middle).square().mean()
-    assert 0 <= parts["visibility"].min()
+    assert parts["visibility"].min() >= 0
     assert parts["visibility"].max() <= 1
 
 
@@ -166,7 +168,9 @@ def test_tiles_and_chunks_equal_the_whole_where_pieces_agree() -> None:
 def test_words_are_single_tokens_and_any_text_is_legal(tmp_path: Path) -> None:
     config = load_preset("tiny").text
     tokenizer = build_tokenizer(config)
-    assert tokenizer.tokenize("a red circle moving left") == [f"{w}</w>" for w in "a red circle moving left".split()]
+    assert tokenizer.tokenize("a red circle moving left") == [
+        f"{w}</w>" for w in ["a", "red", "circle", "moving", "left"]
+    ]
     assert tokenizer.unk_token_id not in tokenizer("Straße, 犬 & dog!").input_ids[1:-1]
     tokenizer.save_pretrained(tmp_path)
     loaded = type(tokenizer).from_pretrained(tmp_path)

@@ -9,7 +9,7 @@ It runs the same stage classes as batch generation and the service do.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,8 +24,9 @@ from videogen.models.networks import build_network
 from videogen.stages.decode import DecodeStage
 from videogen.stages.interpolate import InterpolateStage
 from videogen.stages.reference import ReferenceStage
-from videogen.stages.registry import new_sample, run_stages
-from videogen.stages.stage import Sample, Stage
+from videogen.stages.registry import run_stages
+from videogen.stages.sample import Sample, new_sample
+from videogen.stages.stage import Stage
 from videogen.stages.text import TextStage
 from videogen.stages.video_diffusion import BaseStage, UpsampleStage
 
@@ -57,7 +58,10 @@ class VideoGenPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "text_encoder->reference->base->upsample->interpolate->decode"
-    _optional_components = ["upsample", *(f"upsample_{index}" for index in range(1, MAX_UPSAMPLE_STAGES + 1))]
+    _optional_components: ClassVar[list[str]] = [
+        "upsample",
+        *(f"upsample_{index}" for index in range(1, MAX_UPSAMPLE_STAGES + 1)),
+    ]
 
     def __init__(
         self,
@@ -143,7 +147,9 @@ class VideoGenPipeline(DiffusionPipeline):
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         negatives = _one_each(negative_prompt, len(prompts), "negative_prompt")
         seeds = _seeds(generator, seed, len(prompts))
-        image = np.asarray(reference_image.convert("RGB")) if isinstance(reference_image, Image.Image) else reference_image
+        image = (
+            np.asarray(reference_image.convert("RGB")) if isinstance(reference_image, Image.Image) else reference_image
+        )
         samples = [new_sample(p, s, n, image) for p, s, n in zip(prompts, seeds, negatives, strict=True)]
         stages = self.stages()
         results = run_stages(self.progress_bar(stages) if len(prompts) else stages, samples)
@@ -222,7 +228,7 @@ def _components(config: CascadeConfig) -> dict[str, tuple[str | None, str | None
 
 
 def _one_each(value: str | Sequence[str] | None, count: int, name: str) -> list[str | None]:
-    values = [value] * count if value is None or isinstance(value, str) else list(value)
+    values: list[str | None] = [value] * count if value is None or isinstance(value, str) else list(value)
     if len(values) != count:
         raise UserError(f"{name} has {len(values)} entries for {count} prompts: give one, or one a prompt.")
     return values

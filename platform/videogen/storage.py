@@ -226,7 +226,10 @@ def _explained(uri: str, what: str, verb: str) -> Iterator[None]:
     except Exception as error:  # fsspec, botocore and aiohttp share no base class for "it did not work"
         reason = " ".join(str(error).split()) or type(error).__name__
         if is_remote(uri):
-            cure = "check the bucket's name and the variables AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            cure = (
+                "check the bucket's name and the variables AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY"
+            )
         else:
             cure = "check that it is a folder and its permissions"
         raise UserError(f"Cannot {verb} {what} {uri!r} ({reason.rstrip('.')}): {cure}.") from error

@@ -1,6 +1,7 @@
 """`CascadeConfig`: the whole cascade, and what follows from its numbers."""
 
-from typing import Self
+import itertools
+from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -43,7 +44,7 @@ class CascadeConfig(Section):
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Self:
-        for small, large in zip(self.latent_sizes, self.latent_sizes[1:], strict=False):
+        for small, large in itertools.pairwise(self.latent_sizes):
             if large <= small or large % small:
                 raise ValueError(
                     f"latent sizes must grow by whole factors from base to the last upsample stage, "
@@ -108,7 +109,7 @@ class CascadeConfig(Section):
         candidates = ("autoencoder", "reference", *self.diffusion_stages(), "interpolate", "decode")
         return tuple(name for name in candidates if not getattr(self.stage_config(name), "pretrained", None))
 
-    def stage_config(self, name: str) -> Section:
+    def stage_config(self, name: str) -> Any:
         """Return the section of a stage (or of the autoencoder) by its name."""
         if name in self.upsample_names():
             return self.upsample[self.upsample_names().index(name)]

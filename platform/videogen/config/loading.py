@@ -72,7 +72,7 @@ def _build(values: dict[str, Any], overrides: Sequence[str], origin: str) -> Cas
     try:
         return CascadeConfig.model_validate(values)
     except pydantic.ValidationError as error:
-        raise UserError(_sentence(error, values, origin)) from error
+        raise UserError(_sentence(error, origin)) from error
 
 
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
@@ -112,14 +112,16 @@ def _child(node: Any, part: str, key: str) -> Any:
     raise UserError(f"There is no key {key!r}: {part!r} does not exist there.")
 
 
-def _sentence(error: pydantic.ValidationError, values: dict[str, Any], origin: str) -> str:
+def _sentence(error: pydantic.ValidationError, origin: str) -> str:
     """Say the first problem in one sentence, with the nearest right key for an unknown one."""
     first = error.errors()[0]
     *path, last = first["loc"] or ("",)
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         known = _known_keys(path)
-        return f"There is no key {key!r} in {origin}.{nearest(str(last), known)} It may hold {', '.join(sorted(known))}."
+        return (
+            f"There is no key {key!r} in {origin}.{nearest(str(last), known)} It may hold {', '.join(sorted(known))}."
+        )
     if first["type"] == "missing":
         return f"The key {key!r} is missing from {origin}: add it."
     message = first["msg"].removeprefix("Value error, ").rstrip(".")

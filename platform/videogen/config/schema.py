@@ -113,6 +113,7 @@ class UNetConfig(Section):
     attention_head_dim: int = Field(default=64, description="channels of one attention head")
     norm_num_groups: int = 32
     gradient_checkpointing: bool = False
+    pooled_text: bool = Field(default=False, description="add the text to the time embedding too (video U-Nets)")
 
     @model_validator(mode="after")
     def _levels_agree(self) -> Self:
@@ -154,6 +155,9 @@ class BaseConfig(Section):
         default=None, gt=0, lt=1, description="latents' deviation from the reference; predicts only what differs"
     )
     timestep_shift: float = Field(default=1.0, gt=0, description="above 1 trains more on noisy timesteps")
+    loss_weighting: Literal["velocity", "sample"] = Field(
+        default="velocity", description="whose squared error counts; sample weighs down timesteps of little noise"
+    )
     sampling: SamplingConfig = SamplingConfig()
     training: TrainingConfig
 

@@ -1,6 +1,8 @@
 """What the video U-Net sees beside the noisy latents. One definition for training and for sampling.
 
 Channels of the input: noisy latents | low-resolution latents (upsample stages) | reference latents | reference mask.
+The mask is zero where the reference is dropped; else it says how near in time a frame is to the reference, from 1 at
+the first frame down to 1 / F at the last.
 Shapes: B clips, C latent channels, F frames, H x W latent pixels.
 """
 
@@ -36,7 +38,9 @@ def unet_input(
     frames = noisy.shape[2]
     present = reference_present.to(noisy.dtype).reshape(-1, 1, 1, 1, 1)
     repeated = reference.unsqueeze(2).expand(-1, -1, frames, -1, -1) * present
-    mask = torch.ones_like(noisy[:, :1]) * present
+    # diffusers' temporal layers have no positions; without them a frame cannot know how far a motion has come.
+    nearness = torch.linspace(1, 1 / frames, frames, device=noisy.device, dtype=noisy.dtype)
+    mask = torch.ones_like(noisy[:, :1]) * nearness.reshape(1, 1, -1, 1, 1) * present
     parts = [noisy, repeated, mask] if low_res is None else [noisy, low_res, repeated, mask]
     return torch.cat(parts, dim=1)
 

@@ -4,6 +4,8 @@ Only a discriminator that sees time is used: with an image discriminator beside 
 (Align Your Latents, arXiv 2304.08818, sec. 3.1.1).
 """
 
+import itertools
+
 import torch
 from torch import nn
 
@@ -19,7 +21,7 @@ class VideoDiscriminator(nn.Module):
         super().__init__()
         widths = (channels, 2 * channels, 4 * channels)
         layers: list[nn.Module] = [nn.Conv3d(3, widths[0], (3, 4, 4), (1, 2, 2), 1), nn.LeakyReLU(0.2)]
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in itertools.pairwise(widths):
             layers += [
                 nn.Conv3d(before, after, (3, 4, 4), (1, 2, 2), 1),
                 nn.GroupNorm(4, after),

@@ -59,8 +59,10 @@ class FlowInterpolator(ModelMixin, ConfigMixin):
         return self.estimate(first, second, tau)["latents"]
 
     def estimate(self, first: torch.Tensor, second: torch.Tensor, tau: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return `latents`, the warped and blended `coarse` latents, `flow` (B, 4, H, W) in latent pixels (to the
-        first, then to the second latent, x before y) and `visibility` (B, 1, H, W), the weight of the first in [0, 1].
+        """Return the parts of the estimate.
+
+        `latents`; the warped and blended `coarse` latents; `flow` (B, 4, H, W) in latent pixels (to the first, then
+        to the second latent, x before y); `visibility` (B, 1, H, W), the weight of the first in [0, 1].
         """
         tau = tau.reshape(-1, 1, 1, 1).to(first)
         tau_map = tau.expand(-1, 1, *first.shape[-2:])
@@ -124,9 +126,7 @@ def blend(latents: torch.Tensor, factor: int) -> torch.Tensor:
     result = latents.new_empty(latents.shape[0], factor * (frames - 1) + 1, *latents.shape[2:])
     for step in range(factor):
         weight = step / factor
-        result[:, step::factor] = (
-            latents if step == 0 else (1 - weight) * latents[:, :-1] + weight * latents[:, 1:]
-        )
+        result[:, step::factor] = latents if step == 0 else (1 - weight) * latents[:, :-1] + weight * latents[:, 1:]
     return result
 
 
@@ -144,8 +144,7 @@ class _FlowBlock(nn.Module):
             nn.SiLU(),
         )
         self.out = nn.Conv2d(channels, _FLOW_CHANNELS + _MASK_CHANNELS, 3, padding=1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        _zero(self.out)
 
     def forward(self, inputs: torch.Tensor, scale: int) -> torch.Tensor:
         size: Sequence[int] = inputs.shape[-2:]
@@ -175,8 +174,7 @@ class _Refinement(nn.Module):
             for _ in range(num_blocks)
         )
         self.conv_out = nn.Conv2d(channels, outputs, 3, padding=1)
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
+        _zero(self.conv_out)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         hidden = self.conv_in(inputs)
@@ -184,3 +182,8 @@ class _Refinement(nn.Module):
             hidden = hidden + block(hidden)
         output: torch.Tensor = self.conv_out(functional.silu(hidden))
         return output
+
+
+def _zero(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)

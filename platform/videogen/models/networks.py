@@ -21,6 +21,7 @@ def build_network(config: CascadeConfig, stage: str) -> Any:
     if stage == "interpolate":
         return FlowInterpolator(latent_channels=latent_channels, **config.interpolate.model.model_dump())
     if stage == "reference":
+        assert config.reference.model is not None, "the configuration checks it"
         return build_image_unet(config.reference.model, latent_channels, text_width, config.latent_sizes[-1])
     section = config.stage_config(stage)
     is_upsample = isinstance(section, UpsampleConfig)

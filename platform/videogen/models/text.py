@@ -33,7 +33,7 @@ def build_tokenizer(config: TextConfig) -> CLIPTokenizer:
 
 def _bpe_state(tokenizer: Tokenizer) -> list[tuple[str, str]]:
     merges = json.loads(tokenizer.to_str())["model"]["merges"]
-    return [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in merges]
+    return [(left, right) for left, right in merges]
 
 
 def build_text_encoder(config: TextConfig, tokenizer: CLIPTokenizer, seed: int) -> CLIPTextModel:

@@ -41,7 +41,8 @@ def decode_in_tiles(
                 pixels = (slice(*time), slice(None), _scaled(row, scale), _scaled(column, scale))
                 result[:, *pixels] += piece * weight
                 weights[:, *pixels] += weight
-    assert result is not None and weights is not None
+    assert result is not None
+    assert weights is not None
     return result / weights
 
 

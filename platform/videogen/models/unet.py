@@ -29,6 +29,8 @@ class VideoUNet(UNet3DConditionModel):
 
     Args:
         conditions: names of scalar conditions (such as fps); each is embedded and added to the time embedding.
+        pooled_text: also add the sum of the text embeddings there. Cross-attention alone needs many more steps
+            before a model that starts from nothing listens to its prompt.
         Others: as in `UNet3DConditionModel`.
     """
 
@@ -60,7 +62,9 @@ class VideoUNet(UNet3DConditionModel):
         cross_attention_dim: int = 1024,
         attention_head_dim: int = 64,
         conditions: tuple[str, ...] = (),
+        pooled_text: bool = False,
     ) -> None:
+        condition_channels = _CONDITION_CHANNELS * len(conditions) + (cross_attention_dim if pooled_text else 0)
         # The plain constructor: the decorated one would add its own arguments to the configuration of this class.
         UNet3DConditionModel.__init__.__wrapped__(
             self,
@@ -74,7 +78,7 @@ class VideoUNet(UNet3DConditionModel):
             norm_num_groups=norm_num_groups,
             cross_attention_dim=cross_attention_dim,
             attention_head_dim=attention_head_dim,
-            time_cond_proj_dim=_CONDITION_CHANNELS * len(conditions) or None,
+            time_cond_proj_dim=condition_channels or None,
         )
         for name, module in self.named_modules():
             if isinstance(module, nn.Dropout):
@@ -83,7 +87,7 @@ class VideoUNet(UNet3DConditionModel):
             if name.endswith("proj_out") and ("temp_attentions" in name or "transformer_in" in name):
                 nn.init.zeros_(module.weight)
                 nn.init.zeros_(module.bias)
-        if conditions:
+        if condition_channels:
             nn.init.zeros_(self.time_embedding.cond_proj.weight)
 
     @classmethod
@@ -129,18 +133,7 @@ class VideoUNet(UNet3DConditionModel):
         for name, weight in weights.items():
             if name not in own:
                 raise ValueError(f"The image model's weight {name!r} has no place in the video model: other layout.")
-            if weight.ndim == 4 and own[name].ndim == 2:
-                weight = weight[:, :, 0, 0]  # SD 1.x keeps proj_in and proj_out as 1 x 1 convolutions
-            if name == "conv_in.weight" and weight.shape[1] < own[name].shape[1]:
-                wide = torch.zeros_like(own[name])
-                wide[:, : weight.shape[1]] = weight
-                weight = wide
-            if weight.shape != own[name].shape:
-                raise ValueError(
-                    f"The image model's weight {name!r} has shape {tuple(weight.shape)}, "
-                    f"but {tuple(own[name].shape)} is needed: use a preset of the same widths."
-                )
-            converted[name] = weight
+            converted[name] = _fitted(name, weight, own[name])
         self.load_state_dict(converted, strict=False)
 
     def temporal_parameter_names(self) -> set[str]:
@@ -172,13 +165,15 @@ class VideoUNet(UNet3DConditionModel):
         Returns:
             (B, out_channels, F, H, W)
         """
-        embedded = self._embed_conditions(conditions or {}, sample) if self.config.conditions else None
+        embedded = self._embed_conditions(conditions or {}, sample, encoder_hidden_states)
         output: torch.Tensor = super().forward(
             sample, timestep, encoder_hidden_states, timestep_cond=embedded, return_dict=False
         )[0]
         return output
 
-    def _embed_conditions(self, conditions: Mapping[str, torch.Tensor], sample: torch.Tensor) -> torch.Tensor:
+    def _embed_conditions(
+        self, conditions: Mapping[str, torch.Tensor], sample: torch.Tensor, text: torch.Tensor
+    ) -> torch.Tensor | None:
         columns = []
         for name in self.config.conditions:
             values = conditions.get(name)
@@ -186,7 +181,9 @@ class VideoUNet(UNet3DConditionModel):
                 values = torch.full((sample.shape[0],), -1.0, device=sample.device)
             embedding = get_timestep_embedding(values.float().reshape(-1), _CONDITION_CHANNELS)
             columns.append(embedding * (values >= 0).reshape(-1, 1))
-        return torch.cat(columns, dim=1).to(sample.dtype)
+        if self.config.pooled_text:
+            columns.append(text.sum(dim=1) / text.shape[1] ** 0.5)
+        return torch.cat(columns, dim=1).to(sample.dtype) if columns else None
 
 
 def build_video_unet(
@@ -204,6 +201,7 @@ def build_video_unet(
         out_channels=out_channels,
         cross_attention_dim=cross_attention_dim,
         conditions=conditions,
+        pooled_text=config.pooled_text,
         **unet_arguments(config, "3D"),
     )
     if config.gradient_checkpointing:
@@ -250,3 +248,19 @@ def _head_width(num_heads: int | list[int] | tuple[int, ...], channels: tuple[in
             f"video model needs one width: use a model of the SD 2.x layout."
         )
     return widths.pop()
+
+
+def _fitted(name: str, weight: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return an image model's weight in the shape that the video model has for it."""
+    if weight.ndim == 4 and target.ndim == 2:
+        weight = weight[:, :, 0, 0]  # SD 1.x keeps proj_in and proj_out as 1 x 1 convolutions
+    if name == "conv_in.weight" and weight.shape[1] < target.shape[1]:
+        wide = torch.zeros_like(target)
+        wide[:, : weight.shape[1]] = weight
+        weight = wide
+    if weight.shape != target.shape:
+        raise ValueError(
+            f"The image model's weight {name!r} has shape {tuple(weight.shape)}, "
+            f"but {tuple(target.shape)} is needed: use a preset of the same widths."
+        )
+    return weight

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from videogen.stages.configuration import load_cascade_config
-    from videogen.stages.registry import STAGES, load_stage, load_stages, new_sample, run_stages, stage_class
-    from videogen.stages.stage import Sample, Stage
+    from videogen.stages.registry import STAGES, load_stage, load_stages, run_stages, stage_class
+    from videogen.stages.sample import Sample, new_sample
+    from videogen.stages.stage import Stage
 
 __all__ = [
     "STAGES",
@@ -20,7 +21,7 @@ __all__ = [
     "stage_class",
 ]
 
-_MODULES = {"load_cascade_config": "configuration", "Sample": "stage", "Stage": "stage"}
+_MODULES = {"load_cascade_config": "configuration", "Sample": "sample", "new_sample": "sample", "Stage": "stage"}
 
 
 def __getattr__(name: str) -> Any:

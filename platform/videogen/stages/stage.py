@@ -9,11 +9,11 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 
-Sample = dict[str, Any]
+from videogen.stages.sample import Sample
 
 
 class Stage(ABC):

@@ -53,7 +53,7 @@ class Objective(nn.Module, ABC):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
         # A plain dict keeps helpers out of parameters(), state_dict() and so out of ZeRO's partitions.
         self._frozen: dict[str, nn.Module] = {}
 

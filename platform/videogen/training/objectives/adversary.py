@@ -45,8 +45,9 @@ class HingeAdversary:
         self._pending.clear()
         if dist.is_initialized() and dist.get_world_size() > 1:
             for parameter in self.model.parameters():
-                dist.all_reduce(parameter.grad)
+                assert parameter.grad is not None
                 parameter.grad /= dist.get_world_size()
+                dist.all_reduce(parameter.grad)
         self.optimizer.step()
         return {"discriminator": total}
 

@@ -72,6 +72,7 @@ class AutoencoderObjective(Objective):
 def _quieten(quant_conv: torch.nn.Conv2d) -> None:
     """Start the posterior nearly noiseless: at unit variance the noise would drown what the encoder first learns."""
     half = quant_conv.out_channels // 2
+    assert quant_conv.bias is not None
     with torch.no_grad():
         quant_conv.weight[half:] *= 0.1
         quant_conv.bias[half:] = _INITIAL_LOG_VARIANCE

@@ -39,6 +39,7 @@ class DecodeObjective(Objective):
         self.adversarial_start = int(section.adversarial_start * section.training.steps)
         self.register_buffer("steps_seen", torch.zeros((), dtype=torch.long))
         self.add_frozen("features", EncoderFeatures(image_autoencoder))
+        self.adversary: HingeAdversary | None = None
         if self.adversarial_weight:
             self.adversary = HingeAdversary(section.discriminator_channels, section.training.learning_rate)
 

@@ -99,6 +99,9 @@ class VideoDiffusionObjective(Objective):
         )
         target = self.schedule.velocity(data, noise, timesteps)
         losses = functional.mse_loss(predicted, target, reduction="none").mean(dim=(1, 2, 3, 4))
+        if self.section.loss_weighting == "sample":
+            # The error of the clean latents is the error of the velocity times the noise's factor.
+            losses = losses * self.schedule.scales(losses, timesteps)[1].square()
         return losses.mean(), {"timestep_loss": (timesteps / self.schedule.num_train_timesteps, losses.detach())}
 
     def _key_frames(self, rows: list[dict[str, Any]], field: str) -> Tensor:
