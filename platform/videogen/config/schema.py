@@ -132,7 +132,16 @@ class UNetConfig(Section):
         return self
 
 
-class ReferenceConfig(Section):
+class NoiseConfig(Section):
+    """How a diffusion stage spends its training on the timesteps."""
+
+    timestep_shift: float = Field(default=1.0, gt=0, description="above 1 trains more on noisy timesteps")
+    loss_weighting: Literal["velocity", "sample"] = Field(
+        default="velocity", description="whose squared error counts; sample weighs down timesteps of little noise"
+    )
+
+
+class ReferenceConfig(NoiseConfig):
     """The text-to-image model that draws the reference image (sec. 3.1)."""
 
     pretrained: str | None = None
@@ -142,7 +151,7 @@ class ReferenceConfig(Section):
     training: TrainingConfig | None = None
 
 
-class BaseConfig(Section):
+class BaseConfig(NoiseConfig):
     """The base latent video diffusion model guided by the reference image (sec. 3.2)."""
 
     latent_size: int = Field(ge=2, description="latent pixels a side")
@@ -153,10 +162,6 @@ class BaseConfig(Section):
     reference_noise: int = Field(default=100, ge=0, description="largest timestep of noise on the reference")
     reference_deviation: float | None = Field(
         default=None, gt=0, lt=1, description="latents' deviation from the reference; predicts only what differs"
-    )
-    timestep_shift: float = Field(default=1.0, gt=0, description="above 1 trains more on noisy timesteps")
-    loss_weighting: Literal["velocity", "sample"] = Field(
-        default="velocity", description="whose squared error counts; sample weighs down timesteps of little noise"
     )
     sampling: SamplingConfig = SamplingConfig()
     training: TrainingConfig

@@ -4,6 +4,8 @@ Zero terminal signal matters more for video than for images: a mean shared by al
 than one pixel does, so a schedule that leaves a little signal leaks it in training and lacks it in sampling.
 """
 
+from typing import Literal
+
 import torch
 from diffusers import DDPMScheduler, UniPCMultistepScheduler
 
@@ -54,6 +56,21 @@ class NoiseSchedule:
         """Return the target of velocity prediction (Salimans and Ho, arXiv 2202.00512)."""
         signal, spread = self.scales(data, timesteps)
         return signal * noise - spread * data
+
+    def loss(
+        self,
+        predicted: torch.Tensor,
+        data: torch.Tensor,
+        noise: torch.Tensor,
+        timesteps: torch.Tensor,
+        weighting: Literal["velocity", "sample"],
+    ) -> torch.Tensor:
+        """Return (B,) squared errors of a predicted velocity, or of the clean sample that it stands for."""
+        error = (predicted - self.velocity(data, noise, timesteps)).square().mean(dim=tuple(range(1, data.ndim)))
+        if weighting == "sample":
+            # The error of the clean sample is the error of the velocity times the noise's factor.
+            error = error * self.scales(error, timesteps)[1].square()
+        return error
 
     def scales(self, data: torch.Tensor, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the factors of signal and of noise at `timesteps` (B,), shaped to multiply `data` (B, ...)."""

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
-from torch.nn import functional
 
 from videogen.config import CascadeConfig
 from videogen.diffusion.schedule import NoiseSchedule, build_scheduler
@@ -33,7 +32,7 @@ class ReferenceObjective(Objective):
         self.latents_field = f"latents_{config.latent_sizes[-1]}"
         self.fields = (self.latents_field, "prompt_embeds")
         self.schedule = NoiseSchedule(config.diffusion)
-        self.text_dropout = section.text_dropout
+        self.section = section
         self.model_folder = model_folder
         self.scaling_factor = load_image_autoencoder(model_folder).config.scaling_factor
         self.empty_prompt = encode_prompts(*load_text_encoder(model_folder), [""])[0]
@@ -52,12 +51,11 @@ class ReferenceObjective(Objective):
         frame = torch.randint(clips.shape[1], (count,), generator=generator)
         data = clips[torch.arange(count), frame.to(clips.device)] * self.scaling_factor
         noise = torch.randn(data.shape, generator=generator).to(data)
-        timesteps = self.schedule.sample_timesteps(count, generator).to(data.device)
-        dropped = (torch.rand(count, generator=generator) < self.text_dropout).to(data.device)
+        timesteps = self.schedule.sample_timesteps(count, generator, self.section.timestep_shift).to(data.device)
+        dropped = (torch.rand(count, generator=generator) < self.section.text_dropout).to(data.device)
         embeds = torch.where(dropped.reshape(-1, 1, 1), self.empty_prompt.to(data), batch["prompt_embeds"])
         predicted = self.model(self.schedule.add_noise(data, noise, timesteps), timesteps, embeds).sample
-        target = self.schedule.velocity(data, noise, timesteps)
-        losses = functional.mse_loss(predicted, target, reduction="none").mean(dim=(1, 2, 3))
+        losses = self.schedule.loss(predicted, data, noise, timesteps, self.section.loss_weighting)
         return losses.mean(), {"timestep_loss": (timesteps / self.schedule.num_train_timesteps, losses.detach())}
 
     def save(self, state_dict: dict[str, Tensor], folder: str) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from videogen.config import CascadeConfig
 from videogen.config.schema import UpsampleConfig
@@ -97,11 +96,7 @@ class VideoDiffusionObjective(Objective):
             conditions=conditions,
             low_res=low_res,
         )
-        target = self.schedule.velocity(data, noise, timesteps)
-        losses = functional.mse_loss(predicted, target, reduction="none").mean(dim=(1, 2, 3, 4))
-        if self.section.loss_weighting == "sample":
-            # The error of the clean latents is the error of the velocity times the noise's factor.
-            losses = losses * self.schedule.scales(losses, timesteps)[1].square()
+        losses = self.schedule.loss(predicted, data, noise, timesteps, self.section.loss_weighting)
         return losses.mean(), {"timestep_loss": (timesteps / self.schedule.num_train_timesteps, losses.detach())}
 
     def _key_frames(self, rows: list[dict[str, Any]], field: str) -> Tensor:
