@@ -66,7 +66,7 @@ def request_of(row: Mapping[str, Any]) -> Request:
     """
     prompt = row["prompt"]
     if not isinstance(prompt, str) or not prompt.strip():
-        raise UserError(f"the prompt is {prompt!r}: write a sentence that says what the video shows.")
+        raise UserError(f"the prompt {prompt!r} is empty: write a sentence that says what the video shows.")
     negative = row.get("negative_prompt")
     negative = negative if _given(negative) else ""
     if not isinstance(negative, str):

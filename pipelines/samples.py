@@ -14,11 +14,11 @@ _KEPT = "kept/"
 
 
 def pack(sample: Mapping[str, Any], names: set[str]) -> bytes:
-    """Return the arrays among the sample's values that are named, or kept."""
+    """Return the arrays among the sample's values that are named, or kept; text and numbers have their own columns."""
     from safetensors.numpy import save
 
-    chosen = {key: value for key, value in sample.items() if key in names or key.startswith(_KEPT)}
-    return save({key: np.ascontiguousarray(chosen[key]) for key in sorted(chosen) if chosen[key] is not None})
+    chosen = sorted(key for key in sample if key in names or key.startswith(_KEPT))
+    return save({key: np.ascontiguousarray(sample[key]) for key in chosen if isinstance(sample[key], np.ndarray)})
 
 
 def unpack(data: bytes) -> dict[str, Any]:

@@ -1,0 +1,178 @@
+"""Batch generation: prompts in, mp4 files and a manifest out.
+
+    prompts.parquet -> text -> reference -> base -> upsample -> interpolate -> decode + mp4 -> manifest.parquet
+
+Ray Data streams the prompts through one actor pool per stage. The last pool writes each video itself, so frames never
+travel. A row that fails carries its error to the manifest; the others do not notice. Rows whose video is already
+there are skipped, so the same call again continues.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pipelines import cluster
+from pipelines.generate_stage import LastWorker, Prepare, StageSpec, StageWorker
+from pipelines.manifest import Row, finished_rows, made_by, write_manifest
+from pipelines.progress import Progress
+from pipelines.prompts import Request, parquet_files, present_columns, read_requests
+from pipelines.samples import needed_after
+from pipelines.sampling import read_config
+from videogen import storage
+from videogen.config import CascadeConfig
+
+if TYPE_CHECKING:
+    import ray.data
+
+_MANIFEST_EVERY_S = 5.0
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """How a run is spread over the cluster."""
+
+    overrides: tuple[str, ...] = ()
+    batch_size: int = 4
+    """Rows that a stage works on at once."""
+    workers: int = 1
+    """Actors of each stage."""
+    gpus_per_worker: float = 0.0
+    """GPUs of each actor; above 0 the stages run on `cuda`."""
+    save_intermediates: bool = False
+
+
+@dataclass(frozen=True)
+class GenerateResult:
+    """What a run leaves behind."""
+
+    manifest_uri: str
+    rows: list[Row] = field(repr=False)
+    """All rows of the manifest, in the order of the prompts."""
+    num_skipped: int
+    seconds: float
+
+    @property
+    def num_failed(self) -> int:
+        """Rows without a video."""
+        return sum(row["status"] != "ok" for row in self.rows)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Everything that is known before Ray starts."""
+
+    model: str
+    prompts: str
+    output: str
+    config: CascadeConfig
+    requests: Sequence[Request]
+    maker: str
+    finished: dict[str, Row]
+    options: GenerateOptions
+
+
+def generate(model: str, prompts: str, output: str, options: GenerateOptions | None = None) -> GenerateResult:
+    """Make a video of every row of a prompts table.
+
+    Args:
+        model: URI of a model folder.
+        prompts: URI of a parquet file (or a folder of them); columns as in `pipelines.prompts.COLUMNS`.
+        output: URI of the folder for `videos/<id>.mp4`, `manifest.parquet` and, if asked, `intermediates/`.
+        options: how the run is spread.
+
+    Raises:
+        UserError: before any work, for anything that is wrong with the arguments or a row.
+    """
+    started = time.perf_counter()
+    plan = _plan(model, prompts, output, options or GenerateOptions())
+    rows = dict(plan.finished)
+
+    def write() -> str:
+        return write_manifest(plan.output, plan.requests, rows, plan.maker)
+
+    if len(rows) < len(plan.requests):
+        cluster.connect()
+        with Progress() as progress, progress.task("generate", total=len(plan.requests), unit="videos") as task:
+            task.advance(len(rows))
+            written = time.perf_counter()
+            try:
+                for row in _results(plan):
+                    rows[row["id"]] = row
+                    task.advance(1)
+                    if time.perf_counter() - written > _MANIFEST_EVERY_S:
+                        write()
+                        written = time.perf_counter()
+            finally:
+                # Also when interrupted: what is listed is not made again.
+                write()
+    uri = write()
+    listed = [rows[request.id] for request in plan.requests]
+    return GenerateResult(uri, listed, len(plan.finished), time.perf_counter() - started)
+
+
+def _plan(model: str, prompts: str, output: str, options: GenerateOptions) -> _Plan:
+    model, prompts, output = (storage.absolute(uri) for uri in (model, prompts, output))
+    requests = read_requests(prompts)
+    config = read_config(model, options.overrides)
+    storage.require_writable(output, "Output")
+    maker = made_by(model, config)
+    finished = finished_rows(output, requests, maker, options.save_intermediates)
+    return _Plan(model, prompts, output, config, requests, maker, finished, options)
+
+
+def _results(plan: _Plan) -> Iterator[Row]:
+    """Yield the manifest's rows as videos get ready."""
+    for batch in _graph(plan).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        yield from batch.to_pylist()
+
+
+def _graph(plan: _Plan) -> "ray.data.Dataset":
+    """Lay out read, prepare and one actor pool per stage."""
+    import ray
+    import ray.data
+
+    from videogen.stages import stage_class
+
+    options, names = plan.options, plan.config.stage_names()
+    # Every pool must fit at once, beside one task that reads: a pool that cannot start blocks all before it.
+    spare = max(0.0, ray.cluster_resources().get("CPU", 1.0) - 1.0)
+    cpus = min(1.0, math.floor(1e4 * spare / (len(names) * options.workers)) / 1e4)
+    resources = {"num_cpus": cpus, "num_gpus": options.gpus_per_worker}
+    files = parquet_files(plan.prompts)
+    filesystem, _ = storage.arrow_filesystem(plan.prompts)
+    dataset = ray.data.read_parquet(
+        [storage.arrow_filesystem(file)[1] for file in files],
+        filesystem=filesystem,
+        columns=sorted(set().union(*(present_columns(file) for file in files))),
+    )
+    dataset = dataset.map_batches(
+        Prepare(frozenset(plan.finished)).__call__,
+        batch_size=options.batch_size,
+        batch_format="pyarrow",
+        zero_copy_batch=True,
+    )
+    # Small blocks let all stages work at the same time.
+    dataset = dataset.repartition(target_num_rows_per_block=options.batch_size)
+    later = needed_after([stage_class(name).consumes for name in names])
+    for name, needed in zip(names, later, strict=True):
+        spec = StageSpec(
+            name=name,
+            model=plan.model,
+            config=plan.config,
+            device="cuda" if options.gpus_per_worker else "cpu",
+            needed_after=frozenset(needed),
+            keep=options.save_intermediates and name not in ("text", names[-1]),
+        )
+        last = name == names[-1]
+        dataset = dataset.map_batches(
+            LastWorker if last else StageWorker,
+            fn_constructor_args=(spec, plan.output, plan.config.output_fps) if last else (spec,),
+            batch_size=options.batch_size,
+            batch_format="pyarrow",
+            zero_copy_batch=True,
+            compute=ray.data.ActorPoolStrategy(size=options.workers),
+            **resources,
+        )
+    return dataset
