@@ -26,6 +26,7 @@ os.environ.update(
     RAY_AUTH_TOKEN=secrets.token_hex(16),  # of this run only: the token in the user's home is left alone
     RAY_USAGE_STATS_ENABLED="0",
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",  # what the next release does; silences a warning in each worker
+    RAY_worker_niceness="0",  # by default workers step behind everything else, and a busy machine starves them
     HF_HUB_OFFLINE="1",  # a test that reaches for the network is a wrong test
     AWS_ACCESS_KEY_ID="testing",
     AWS_SECRET_ACCESS_KEY="testing",
