@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _OBJECT_STORE_BYTES = 2 << 30
+_START_ATTEMPTS = 3
 _DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # What Ray's next release does; silences a warning in each worker.
@@ -61,7 +62,7 @@ def connect() -> None:
     if address:
         _join(address, quiet)
     else:
-        ray.init(address="local", include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, **quiet)
+        _start_local(quiet)
     _quiet_data()
 
 
@@ -73,6 +74,22 @@ def _set_up_local() -> None:
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     if os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def _start_local(options: dict[str, object]) -> None:
+    """Start Ray; on a machine so busy that a part of Ray misses its own deadline, try again."""
+    import ray
+
+    for attempt in range(1, _START_ATTEMPTS + 1):
+        try:
+            ray.init(address="local", include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, **options)
+        except Exception:
+            # ray.init() knows no narrower type for "timed out during startup".
+            ray.shutdown()
+            if attempt == _START_ATTEMPTS:
+                raise
+        else:
+            return
 
 
 def _join(address: str, options: dict[str, object]) -> None:

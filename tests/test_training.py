@@ -139,7 +139,7 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             for rank in range(world_size)
         ]
         for worker in workers:
-            output, _ = worker.communicate(timeout=180)
+            output, _ = worker.communicate(timeout=600)
             assert worker.returncode == 0, output[-3000:]
         return folder
 
