@@ -113,7 +113,7 @@ class UNetConfig(Section):
     attention_head_dim: int = Field(default=64, description="channels of one attention head")
     norm_num_groups: int = 32
     gradient_checkpointing: bool = False
-    pooled_text: bool = Field(default=False, description="add the text to the time embedding too (video U-Nets)")
+    pooled_text: bool = Field(default=False, description="add the text to the time embedding too")
 
     @model_validator(mode="after")
     def _levels_agree(self) -> Self:

@@ -213,6 +213,14 @@ def build_image_unet(config: UNetConfig, channels: int, cross_attention_dim: int
     """Return a fresh `UNet2DConditionModel` of a preset's widths, in the SD 2.x layout."""
     arguments = unet_arguments(config, "2D")
     heads = tuple(width // config.attention_head_dim for width in config.block_out_channels)
+    pooling: dict[str, Any] = {}
+    if config.pooled_text:
+        # diffusers' own ways: the text pooled into the time embedding, which then scales as well as shifts.
+        pooling = {
+            "addition_embed_type": "text",
+            "addition_embed_type_num_heads": 4,
+            "resnet_time_scale_shift": "scale_shift",
+        }
     return UNet2DConditionModel(
         sample_size=sample_size,
         in_channels=channels,
@@ -222,6 +230,7 @@ def build_image_unet(config: UNetConfig, channels: int, cross_attention_dim: int
         # diffusers calls the number of heads `attention_head_dim` in its image U-Net.
         **{**arguments, "attention_head_dim": heads},
         mid_block_type="UNetMidBlock2DCrossAttn",
+        **pooling,
     )
 
 
