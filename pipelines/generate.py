@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 from pipelines import cluster
 from pipelines.generate_stage import LastWorker, Prepare, StageSpec, StageWorker
-from pipelines.manifest import Row, finished_rows, made_by, write_manifest
+from pipelines.manifest import Row, finished_rows, write_manifest
 from pipelines.progress import Progress
 from pipelines.prompts import Request, parquet_files, present_columns, read_requests
 from pipelines.samples import needed_after
 from pipelines.sampling import read_config
+from pipelines.stamps import model_stamp
 from videogen import storage
 from videogen.config import CascadeConfig
 
@@ -117,7 +118,7 @@ def _plan(model: str, prompts: str, output: str, options: GenerateOptions) -> _P
     requests = read_requests(prompts)
     config = read_config(model, options.overrides)
     storage.require_writable(output, "Output")
-    maker = made_by(model, config)
+    maker = model_stamp(model, [config.model_dump_json()])
     finished = finished_rows(output, requests, maker, options.save_intermediates)
     return _Plan(model, prompts, output, config, requests, maker, finished, options)
 

@@ -165,7 +165,7 @@ class LastWorker(StageWorker):
         rows = table.to_pylist()
         videos: dict[str, dict[str, Any]] = {}
         for row, sample in self._samples(rows):
-            written = self._guarded(row, lambda row=row, sample=sample: self._write(row["id"], sample))
+            written = self._written(row, sample)
             videos[row["id"]] = written or {}
         records = [
             {"video": "", "num_frames": 0, "width": 0, "height": 0, "fps": self.fps}
@@ -175,6 +175,9 @@ class LastWorker(StageWorker):
             for row in rows
         ]
         return pa.Table.from_pylist(records, schema=MANIFEST_SCHEMA)
+
+    def _written(self, row: dict[str, Any], sample: "Sample") -> dict[str, Any] | None:
+        return self._guarded(row, lambda: self._write(row["id"], sample))
 
     def _write(self, name: str, sample: "Sample") -> dict[str, Any]:
         from safetensors.numpy import save

@@ -1,6 +1,5 @@
 """What a generation run leaves in its folder: the videos' names and the manifest that lists them."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -10,7 +9,6 @@ import pyarrow.parquet as pq
 
 from pipelines.prompts import Request
 from videogen import storage
-from videogen.config import CascadeConfig
 
 MANIFEST_NAME = "manifest.parquet"
 
@@ -46,17 +44,6 @@ def video_uri(output: str, name: str) -> str:
 def intermediates_uri(output: str, name: str) -> str:
     """Return where the intermediate results of an id lie."""
     return storage.join(output, "intermediates", f"{name}.safetensors")
-
-
-def made_by(model: str, config: CascadeConfig) -> str:
-    """Return a name for a model folder's content and the settings it samples with, without reading its weights."""
-    filesystem, path = storage.fsspec_filesystem(model)
-    parts = [config.model_dump_json()]
-    for uri in storage.list_files(model):
-        info = filesystem.info(storage.fsspec_filesystem(uri)[1])
-        stamp = info.get("ETag") or info.get("mtime")
-        parts.append(f"{storage.fsspec_filesystem(uri)[1].removeprefix(path)} {info['size']} {stamp}")
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def write_manifest(output: str, requests: Sequence[Request], rows: Mapping[str, Row], maker: str) -> str:

@@ -94,7 +94,7 @@ def _given(value: object) -> bool:
     return value is not None and value == value
 
 
-def _seed(value: object) -> int | None:
+def _seed(value: Any) -> int | None:
     if not _given(value):
         return None
     # pandas also turns a column of whole numbers with a gap into floats.

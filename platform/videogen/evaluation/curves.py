@@ -40,11 +40,10 @@ def read_curve(folder: str, stage: str) -> Curve | None:
     lines = {step: line for step, line in sorted(lines.items()) if math.isfinite(line["loss"])}
     if len(lines) < 2:
         return None
-    rates = [line["samples_per_s"] for line in lines.values() if line.get("samples_per_s")]
-    seconds = max((line.get("seconds", 0.0) for line in lines.values()), default=0.0)
-    return Curve(
-        stage, list(lines), [line["loss"] for line in lines.values()], float(np.median(rates or [0.0])), seconds
-    )
+    rates = [line["samples_per_s"] for line in lines.values()]
+    samples = np.diff([0, *(line["samples"] for line in lines.values())])
+    seconds = float(np.sum(samples / np.maximum(rates, 1e-9)))
+    return Curve(stage, list(lines), [line["loss"] for line in lines.values()], float(np.median(rates)), seconds)
 
 
 def draw(curve: Curve) -> Markup:

@@ -102,13 +102,12 @@ def _clips_of_table(folder: str, model: str, config: CascadeConfig) -> list[Held
             f"Latents {folder!r} were made by encoder {table.encoder_fingerprint}, but model {model!r} has encoder "
             f"{own}: encode the videos with this model's autoencoder (jobs/encode_latents.py --autoencoder)."
         )
-    fields = ("caption",) if table.has_captions else ()
-    return [
-        HeldOutClip(
-            table.row(index, fields).get("caption"), lambda index=index: table.row(index, ("frames",))["frames"]
-        )
-        for index in range(len(table))
-    ]
+    return [_clip_of_row(table, index) for index in range(len(table))]
+
+
+def _clip_of_row(table: LatentsTable, index: int) -> HeldOutClip:
+    caption = table.row(index, ("caption",))["caption"] if table.has_captions else None
+    return HeldOutClip(caption, lambda: table.row(index, ("frames",))["frames"])
 
 
 def _spread(clips: Sequence[HeldOutClip], count: int) -> list[HeldOutClip]:

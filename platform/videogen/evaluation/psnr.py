@@ -82,8 +82,8 @@ def measure_stages(
     from videogen.stages import load_stage
 
     image = ImageDecoder(model_folder, device)
-    decode = load_stage("decode", model_folder, device=device)
-    interpolate = load_stage("interpolate", model_folder, device=device)
+    decode = load_stage("decode", str(model_folder), device=device)
+    interpolate = load_stage("interpolate", str(model_folder), device=device)
     rows = []
     for truth in clips:
         latents = image.encode(truth)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.ndimage
+import scipy.ndimage  # type: ignore[import-untyped]
 
 from videogen.data.world import COLOURS, SHAPES
 
@@ -182,7 +182,7 @@ def _shape(coverage: np.ndarray, centres: np.ndarray) -> tuple[str, float]:
 def _touches_edge(coverage: np.ndarray) -> np.ndarray:
     """Tell for each frame whether the shape reaches the picture's border, bool (F,)."""
     edges = [coverage[:, 0], coverage[:, -1], coverage[:, :, 0], coverage[:, :, -1]]
-    return np.stack([edge.max(axis=1) > 0.5 for edge in edges]).any(axis=0)
+    return np.logical_or.reduce([edge.max(axis=1) > 0.5 for edge in edges])
 
 
 @functools.cache

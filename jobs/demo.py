@@ -1,0 +1,81 @@
+"""The whole way on one machine: real video to latents to six trained models to videos, measured and reported.
+
+    python jobs/demo.py
+
+Calls the other jobs with the `tiny` preset, each as a user would, and writes runs/demo/: data, latents, model,
+generated, evaluation.json and report/index.html. Run again, it skips what is done; interrupted, it continues.
+"""
+
+import importlib.util
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from videogen import storage
+from videogen.cli import parser, run_job
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the job."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--output", default="runs/demo", metavar="URI", help="default: runs/demo")
+    root = storage.absolute(arguments.parse_args(argv).output)
+    storage.require_writable(root, "Output")
+    data, latents, model, generated = (storage.join(root, name) for name in ("data", "latents", "model", "generated"))
+    prompts = storage.join(data, "held_out", "prompts.parquet")
+    evaluation, report = storage.join(root, "evaluation.json"), storage.join(root, "report")
+    timings = storage.join(root, "timings.json")
+    steps = [
+        ("make_corpus", "--output", data),
+        ("train_cascade", "--data", data, "--latents", latents, "--output", model),
+        ("generate", "--model", model, "--prompts", prompts, "--output", generated, "--save-intermediates"),
+        ("evaluate", "--model", model, "--data", data, "--generated", generated, "--output", evaluation),
+        (
+            *("report", "--model", model, "--generated", generated, "--evaluation", evaluation),
+            *("--timings", timings, "--output", report),
+        ),
+    ]
+    started = time.perf_counter()
+    for number, (job, *words) in enumerate(steps, start=1):
+        print(f"\n[{number}/{len(steps)}] python jobs/{job}.py {' '.join(words)}", flush=True)
+        _run(job, words, timings)
+    print(f"\nDone in {time.perf_counter() - started:.0f} s.")
+    print(f"  videos  {storage.join(generated, 'videos')}")
+    print(f"  report  {storage.join(report, 'index.html')}")
+
+
+def _run(job: str, words: Sequence[str], timings: str) -> None:
+    """Run a job's `main`, and write down how long it took.
+
+    A step that is interrupted and continued counts all its parts; one that finds its work done counts as before.
+    """
+    seconds: dict[str, float] = storage.read_json(timings) if storage.exists(timings) else {}
+    unfinished = f"{job} (unfinished)"
+    before, started = seconds.pop(unfinished, 0.0), time.perf_counter()
+    finished = False
+    try:
+        _load(job).main(words)
+        finished = True
+    finally:
+        elapsed = before + time.perf_counter() - started
+        if finished:
+            seconds[job] = round(max(seconds.get(job, 0.0), elapsed), 1)
+        else:
+            seconds[unfinished] = round(elapsed, 1)
+        storage.write_json(timings, seconds)
+
+
+def _load(job: str) -> ModuleType:
+    """Import a job beside this one; jobs are scripts, not a package."""
+    spec = importlib.util.spec_from_file_location(f"jobs.{job}", Path(__file__).with_name(f"{job}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(main))

@@ -1,0 +1,88 @@
+"""Measure a model on held-out data: prompt faithfulness from pixels, decoder and interpolation beside baselines.
+
+    python jobs/evaluate.py --model runs/demo/model --data runs/demo/data --output runs/demo/evaluation
+
+DATA is a folder of jobs/make_corpus.py (its held_out/ is used), any folder of videos, or tables of latents. Its
+prompts.parquet, or else the captions of its videos, are generated first, into OUTPUT/generated, unless --generated
+names the folder of a run of jobs/generate.py. Writes OUTPUT/evaluation.json, or OUTPUT itself if it ends in .json.
+Accuracies are fractions from 0 to 1; what cannot be measured (no captions, no key frames) is null. The same command
+again does nothing unless model, data or videos have changed.
+"""
+
+import io
+import sys
+from collections.abc import Sequence
+
+from pipelines.generate import GenerateOptions, generate
+from pipelines.manifest import MANIFEST_NAME, Row, read_manifest
+from pipelines.progress import Progress
+from pipelines.sampling import read_config
+from pipelines.stamps import model_stamp, stamp
+from videogen import storage
+from videogen.cli import add_set_option, parser, run_job
+from videogen.errors import UserError
+from videogen.evaluation.evaluate import evaluate, evaluation_steps
+from videogen.evaluation.held_out import HeldOut, find_held_out
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the job."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--model", required=True, metavar="URI", help="model folder")
+    arguments.add_argument("--data", required=True, metavar="URI", help="held-out data")
+    arguments.add_argument("--output", required=True, metavar="URI", help="folder, or the .json file itself")
+    arguments.add_argument("--generated", metavar="URI", help="videos that jobs/generate.py made with this model")
+    arguments.add_argument("--max-clips", type=int, default=48, metavar="N", help="real clips of each corpus")
+    add_set_option(arguments)
+    options = arguments.parse_args(argv)
+    if options.max_clips < 1:
+        raise UserError(f"--max-clips is {options.max_clips}, but at least one clip is needed.")
+    model, output = storage.absolute(options.model), storage.absolute(options.output)
+    config = read_config(model, options.overrides)
+    held_out = find_held_out(options.data, model, config, options.max_clips)
+    uri = output if output.endswith(".json") else storage.join(output, "evaluation.json")
+    if options.generated:
+        videos = _listed(storage.absolute(options.generated))
+    else:
+        videos = _made(model, held_out, storage.join(storage.parent(uri), "generated"), tuple(options.overrides))
+    made_from = model_stamp(
+        model, [config.model_dump_json(), stamp(storage.absolute(options.data)), str(videos), str(options.max_clips)]
+    )
+    if storage.exists(uri) and storage.read_json(uri).get("made_from") == made_from:
+        print(f"{uri}: up to date")
+        return
+    steps = evaluation_steps(held_out, videos)
+    with storage.local_copy(model) as folder, Progress() as progress, progress.task("evaluate", steps, "clips") as task:
+        result = evaluate(config, folder, held_out, videos, task.advance)
+    storage.write_json(uri, {**result, "made_from": made_from})
+    print(uri)
+    for name, value in result.items():
+        if isinstance(value, float | int):
+            print(f"  {name:34} {value:g}")
+
+
+def _listed(generated: str) -> list[Row]:
+    storage.require_readable(generated, "Generated videos")
+    if not storage.exists(storage.join(generated, MANIFEST_NAME)):
+        raise UserError(f"Generated videos {generated!r} have no {MANIFEST_NAME}: give an output of jobs/generate.py.")
+    return read_manifest(generated)
+
+
+def _made(model: str, held_out: HeldOut, folder: str, overrides: tuple[str, ...]) -> list[Row]:
+    """Generate the held-out prompts."""
+    import pandas as pd
+
+    prompts = held_out.prompts
+    if prompts is None:
+        captions = sorted({clip.caption for clips in held_out.corpora.values() for clip in clips if clip.caption})
+        if not captions:
+            return []
+        buffer = io.BytesIO()
+        pd.DataFrame({"prompt": captions}).to_parquet(buffer)
+        prompts = storage.join(folder, "prompts.parquet")
+        storage.write_bytes(prompts, buffer.getvalue())
+    return generate(model, prompts, folder, GenerateOptions(overrides=overrides)).rows
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(main))

@@ -1,0 +1,60 @@
+r"""Write the report of a trained cascade: one page with videos, loss curves and tables inside.
+
+    python jobs/report.py --model runs/demo/model --generated runs/demo/generated \
+        --evaluation runs/demo/evaluation.json --output runs/demo/report
+
+GENERATED is an output of jobs/generate.py, best with --save-intermediates: then the page also shows what every stage
+made. Writes OUTPUT/index.html; it needs no other file and no network. The same command again does nothing unless one
+of its sources has changed.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from pipelines.manifest import MANIFEST_NAME, read_manifest
+from pipelines.progress import Progress
+from pipelines.sampling import read_config
+from pipelines.stamps import model_stamp, stamp
+from videogen import storage
+from videogen.cli import parser, run_job
+from videogen.evaluation.report import ReportSources, made_from_of, write_report
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the job."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--model", required=True, metavar="URI", help="model folder")
+    arguments.add_argument("--generated", required=True, metavar="URI", help="output of jobs/generate.py")
+    arguments.add_argument("--evaluation", required=True, metavar="URI", help="evaluation.json of jobs/evaluate.py")
+    arguments.add_argument("--output", required=True, metavar="URI", help="folder of index.html")
+    arguments.add_argument("--timings", metavar="URI", help="JSON object with the seconds of each step, for a table")
+    options = arguments.parse_args(argv)
+    model, generated = storage.absolute(options.model), storage.absolute(options.generated)
+    config = read_config(model)
+    storage.require_readable(options.evaluation, "Evaluation")
+    storage.require_readable(storage.join(generated, MANIFEST_NAME), "Manifest")
+    if options.timings:
+        storage.require_readable(options.timings, "Timings")
+    training = storage.join(model, "training")
+    inputs = [options.evaluation, generated, training]
+    made_from = stamp(*inputs, settings=[model_stamp(model)])
+    output = storage.absolute(options.output)
+    uri = storage.join(output, "index.html")
+    if storage.exists(uri) and made_from_of(storage.read_text(uri)) == made_from:
+        print(f"{uri}: up to date")
+        return
+    sources = ReportSources(
+        made_from=made_from,
+        model=model,
+        generated=generated,
+        evaluation=storage.read_json(options.evaluation),
+        videos=read_manifest(generated),
+        timings=storage.read_json(options.timings) if options.timings else {},
+    )
+    with Progress() as progress, progress.task("report", total=len(sources.videos), unit="videos") as task:
+        write_report(uri, config, sources, task.advance)
+    print(uri)
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(main))
