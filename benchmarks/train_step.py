@@ -3,9 +3,9 @@
     python benchmarks/train_step.py
 
 The platform's side is `pipelines.train.train_stage`: Ray Train worker, DeepSpeed engine, reading ahead from the table
-of latents, metrics in JSONL and TensorBoard; checkpoints are not counted. The bare side is a plain loop in a process of its own over batches that
-are in memory before the clock starts. Both take the same steps on the same clips with the same noise, and the run
-fails unless their losses agree. Runs alternate; the ratio is the median over pairs.
+of latents, metrics in JSONL and TensorBoard; checkpoints are not counted. The bare side is a plain loop in a process
+of its own over batches that are in memory before the clock starts. Both take the same steps on the same clips with
+the same noise, and the run fails unless their losses agree. Runs alternate; the ratio is the median over pairs.
 """
 
 import argparse

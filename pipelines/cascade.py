@@ -41,35 +41,25 @@ class CascadeOptions:
     """What to train; None: all that the preset trains. What they need is made too."""
     init_from: str | None = None
 
-    def absolute(self) -> "CascadeOptions":
-        """Return these options with every URI filled in and independent of the working directory."""
-        output = storage.absolute(self.output)
-        beside = storage.parent(output)
-        init_from = self.init_from
-        if init_from and not components.is_hub_id(init_from):
-            init_from = storage.absolute(init_from)
-        return replace(
-            self,
-            output=output,
-            data=storage.absolute(self.data) if self.data else None,
-            latents=storage.absolute(self.latents) if self.latents else storage.join(beside, "latents"),
-            init_from=init_from,
-        )
-
 
 class Cascade:
     """The graph for one configuration. Building it checks all input, within seconds and without Ray."""
 
     def __init__(self, config: CascadeConfig, options: CascadeOptions, progress: Progress) -> None:
         self.config, self.progress = config, progress
-        self.options = options.absolute()
         self.stages = _chosen_stages(config, options.stages)
-        self.output = self.options.output
-        self._makes_corpus = self.options.data is None
-        self.data = self.options.data or storage.join(storage.parent(self.output), "data")
+        # Absolute, because workers run in other directories.
+        self.output = storage.absolute(options.output)
+        beside = storage.parent(self.output)
+        self._makes_corpus = options.data is None
+        self.data = storage.absolute(options.data or storage.join(beside, "data"))
+        self.latents = storage.absolute(options.latents or storage.join(beside, "latents"))
+        self._init_from = options.init_from
+        if self._init_from and not components.is_hub_id(self._init_from):
+            self._init_from = storage.absolute(self._init_from)
         self.tables = [] if self._makes_corpus else _tables(self.data, config)
         self.corpora = {} if self.tables else self._find_corpora()
-        _check_init_from(self.options.init_from, self.stages)
+        _check_init_from(self._init_from, self.stages)
         for stage in self.stages:
             batch_plan(config, stage)
         self._check_captions()
@@ -111,11 +101,11 @@ class Cascade:
         """Latents that stages train on."""
         if self.tables:
             return [table.uri for table in self.tables]
-        return [storage.join(self.options.latents, name) for name in self.corpora]
+        return [storage.join(self.latents, name) for name in self.corpora]
 
     def init_from(self, stage: str) -> str | None:
         """Return what a stage starts from; the decoder always starts from the model's own image decoder."""
-        return self.options.init_from if stage.partition("_")[0] in _FROM_IMAGE_MODEL else None
+        return self._init_from if stage.partition("_")[0] in _FROM_IMAGE_MODEL else None
 
     # --- the graph -------------------------------------------------------------------------------------------------
 
@@ -218,7 +208,7 @@ class Cascade:
     def _encode_node(self, name: str, corpus: str) -> Node:
         step = f"encode_{name}" if len(self.corpora) > 1 else "encode"
         autoencoder = storage.join(self.output, "autoencoder")
-        table = storage.join(self.options.latents, name)
+        table = storage.join(self.latents, name)
         config = self.config
         settings = [list(config.latent_sizes), config.num_output_frames, config.output_fps]
 

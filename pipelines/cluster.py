@@ -5,7 +5,7 @@ import os
 import secrets
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from videogen.errors import UserError
 
@@ -58,7 +58,7 @@ def connect() -> None:
 
     if ray.is_initialized():
         return
-    quiet = {"log_to_driver": False, "logging_level": logging.WARNING}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     if address:
         _join(address, quiet)
     else:
@@ -76,7 +76,7 @@ def _set_up_local() -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
-def _start_local(options: dict[str, object]) -> None:
+def _start_local(options: dict[str, Any]) -> None:
     """Start Ray; on a machine so busy that a part of Ray misses its own deadline, try again."""
     import ray
 
@@ -92,7 +92,7 @@ def _start_local(options: dict[str, object]) -> None:
             return
 
 
-def _join(address: str, options: dict[str, object]) -> None:
+def _join(address: str, options: dict[str, Any]) -> None:
     import ray
 
     try:

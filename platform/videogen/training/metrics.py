@@ -36,7 +36,7 @@ class MetricsLog:
         self._since = (time.perf_counter(), state.samples_seen, 0.0)
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._drop_lines_after(state.step)
+            _drop_lines_after(self._folder / METRICS_NAME, state.step)
 
     def add(self, values: dict[str, Any]) -> None:
         """Count values: numbers or 0-d tensors; `timestep_loss` is (timesteps in 0..1, losses), each (B,)."""
@@ -64,7 +64,7 @@ class MetricsLog:
         if self._folder is not None:
             with (self._folder / METRICS_NAME).open("a") as file:
                 file.write(json.dumps({**line, "loss_by_timestep": bins} if bins else line) + "\n")
-            self._write_tensorboard(line, bins, state.step)
+            self._write_tensorboard(self._folder, line, bins)
         self._since = (time.perf_counter(), state.samples_seen, wait_s)
         return line
 
@@ -102,23 +102,23 @@ class MetricsLog:
         self._bins.zero_()
         return [total / count if count else None for total, count in zip(sums, counts, strict=True)]
 
-    def _write_tensorboard(self, line: dict[str, float], bins: list[float | None], step: int) -> None:
+    def _write_tensorboard(self, folder: Path, line: dict[str, float], bins: list[float | None]) -> None:
+        step = int(line["step"])
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(self._folder / "tensorboard"), purge_step=step)
+            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
         for name, value in line.items():
             if name != "step":
                 self._writer.add_scalar(name, value, step)
-        for index, value in enumerate(bins):
-            if value is not None:
-                self._writer.add_scalar(f"loss_by_timestep/{index / NUM_BINS:.1f}", value, step)
+        for index, mean in enumerate(bins):
+            if mean is not None:
+                self._writer.add_scalar(f"loss_by_timestep/{index / NUM_BINS:.1f}", mean, step)
 
-    def _drop_lines_after(self, step: int) -> None:
-        """Forget what an interrupted run has logged beyond the checkpoint that this one continues."""
-        path = self._folder / METRICS_NAME
-        if not path.exists():
-            return
+
+def _drop_lines_after(path: Path, step: int) -> None:
+    """Forget what an interrupted run has logged beyond the checkpoint that this one continues."""
+    if path.exists():
         lines = path.read_text().splitlines(keepends=True)
         path.write_text("".join(line for line in lines if _step_of(line) <= step))
 
