@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -16,29 +17,37 @@ import pytest
 from tests.conftest import load_job
 
 ROOT = Path(__file__).resolve().parent.parent
-LIMIT_S = 15  # a second or two on an idle machine; nothing that trains, decodes or starts Ray fits into it
+# Of processor time, which a busy machine does not stretch; a second or two is usual. Nothing that loads a model,
+# decodes a video or starts Ray fits into it.
+LIMIT_CPU_S = 8
 
 
 def refused(*command: object, env: dict[str, str] | None = None) -> str:
     """Run a command that must be refused, check the form of its answer, and return the sentence."""
-    start = time.monotonic()
+    before = _cpu_s()
     result = subprocess.run(
         [sys.executable, *map(str, command)],
         cwd=ROOT,
         env={**os.environ, **(env or {})},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
-    elapsed = time.monotonic() - start
+    spent = _cpu_s() - before
     assert result.returncode == 2, result.stdout + result.stderr
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("error: ")
     assert lines[0].endswith((".", "?"))
     assert "Traceback" not in result.stdout
-    assert elapsed < LIMIT_S
+    assert spent < LIMIT_CPU_S
     return lines[0]
+
+
+def _cpu_s() -> float:
+    """Return the processor time of all children that have ended, in seconds."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +169,9 @@ def test_wrong_credentials(command, here, tiny_model, strict_s3):
 
 def test_nobody_answers_at_the_endpoint(here, tiny_model):
     env = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    start = time.monotonic()
     sentence = _refused_with_uri(BUCKET_COMMANDS[0], "s3://videos/raw", here, tiny_model, env)
+    assert time.monotonic() - start < 15, "connecting is tried again for too long"
     assert "AWS_ENDPOINT_URL" in sentence
 
 
