@@ -14,6 +14,8 @@ _STD_MOMENTUM = 0.95
 _INITIAL_LOG_VARIANCE = -5.0
 # The squared error pulls colours into place early, the absolute one sharpens edges later.
 _SQUARED_WEIGHT = 2.0
+# An error of brightness counts in all three channels at once; this lets an error of colour count as much.
+_COLOUR_WEIGHT = 1.2
 
 
 class AutoencoderObjective(Objective):
@@ -55,7 +57,9 @@ class AutoencoderObjective(Objective):
         noise = torch.randn(posterior.mean.shape, generator=generator).to(frames)
         decoded = self.model.decode(posterior.mean + posterior.std * noise).sample
         difference = decoded - frames
+        colour = difference - difference.mean(dim=1, keepdim=True)
         reconstruction = difference.abs().mean() + _SQUARED_WEIGHT * difference.square().mean()
+        reconstruction = reconstruction + _COLOUR_WEIGHT * (colour.abs().mean() + colour.square().mean())
         kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
         with torch.no_grad():
             self.latent_std.lerp_(posterior.mean.std(), 1 - _STD_MOMENTUM)
