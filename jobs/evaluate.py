@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.add_argument("--output", required=True, metavar="URI", help="folder, or the .json file itself")
     arguments.add_argument("--generated", metavar="URI", help="videos that jobs/generate.py made with this model")
     arguments.add_argument("--max-clips", type=int, default=48, metavar="N", help="real clips of each corpus")
+    arguments.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default: cpu")
     add_set_option(arguments)
     options = arguments.parse_args(argv)
     if options.max_clips < 1:
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     steps = evaluation_steps(held_out, videos)
     with storage.local_copy(model) as folder, Progress() as progress, progress.task("evaluate", steps, "clips") as task:
-        result = evaluate(config, folder, held_out, videos, task.advance)
+        result = evaluate(config, folder, held_out, videos, task.advance, options.device)
     storage.write_json(uri, {**result, "made_from": made_from})
     print(uri)
     for name, value in result.items():

@@ -23,6 +23,7 @@ def evaluate(
     held_out: HeldOut,
     videos: Sequence[ManifestRow],
     advance: Callable[[], None] = lambda: None,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Evaluate a model.
 
@@ -32,6 +33,7 @@ def evaluate(
         held_out: real clips.
         videos: manifest rows of videos that the model made of held-out prompts.
         advance: called `evaluation_steps` times.
+        device: where decoders and interpolation run.
 
     Returns:
         The content of `evaluation.json`: accuracies are fractions 0..1, PSNRs dB; None where there is nothing to
@@ -39,7 +41,7 @@ def evaluate(
     """
     judged = judge_videos(config, videos, advance)
     stages = {
-        name: measure_stages(_frames(clips, advance), model_folder, config.temporal_factor)
+        name: measure_stages(_frames(clips, advance), model_folder, config.temporal_factor, device)
         for name, clips in held_out.corpora.items()
     }
     ceiling = [

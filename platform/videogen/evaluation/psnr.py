@@ -8,6 +8,7 @@ Both are measured in pixels, on the latents of real clips, so that each number i
 """
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,11 +41,17 @@ class ImageDecoder:
         self.device = device
         self.model = AutoencoderKL.from_pretrained(str(Path(model_folder) / "autoencoder")).to(device).eval()
 
+    def _threads(self) -> AbstractContextManager[None]:
+        """Compute as stages do: on one thread of a CPU, so that the numbers do not depend on its cores."""
+        from videogen.stages.stage import single_thread
+
+        return single_thread() if self.device == "cpu" else nullcontext()
+
     def encode(self, frames: np.ndarray) -> np.ndarray:
         """Return the latents of uint8 frames (F, H, W, 3) as the diffusion models see them, float32 (F, C, h, w)."""
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), self._threads():
             pixels = torch.from_numpy(frames).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
             means = [self.model.encode(chunk).latent_dist.mean for chunk in pixels.split(8)]
             return (torch.cat(means) * self.model.config.scaling_factor).cpu().numpy()
@@ -53,7 +60,7 @@ class ImageDecoder:
         """Return the frames of such latents, uint8 (F, H, W, 3)."""
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), self._threads():
             scaled = torch.from_numpy(latents).float().to(self.device) / self.model.config.scaling_factor
             return _to_uint8(torch.cat([self.model.decode(chunk).sample for chunk in scaled.split(8)]))
 

@@ -76,7 +76,7 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"duration": duration, "count_short": count_short}
+    environment.filters |= {"duration": duration, "count_short": count_short, "in_words": in_words}
     judged = {row["id"]: row for row in sources.evaluation["prompts"]}
     decoder = ImageDecoder(model_folder)
     examples: list[dict[str, Any]] = []
@@ -233,6 +233,12 @@ def duration(seconds: float) -> str:
     """Return seconds as people say them."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.0f} s"
+
+
+def in_words(number: int) -> str:
+    """Return a small number as a word, as in running text."""
+    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    return words[number] if number < len(words) else str(number)
 
 
 def count_short(number: int) -> str:

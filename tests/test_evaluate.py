@@ -1,0 +1,150 @@
+"""Evaluation: what is judged, which data counts as held out, and the keys that scripts rely on."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.conftest import load_job
+from videogen.data.video import write_mp4
+from videogen.data.world import Attributes, render_clip
+from videogen.errors import UserError
+from videogen.evaluation.faithfulness import confusion, judge, judge_failed, summarise
+from videogen.evaluation.held_out import find_held_out
+from videogen.evaluation.psnr import StagePsnr, overall, psnr_db
+
+PROMISED = {
+    *("colour_accuracy", "shape_accuracy", "direction_accuracy", "decoder_psnr_db", "image_decoder_psnr_db"),
+    *("interpolation_psnr_db", "blend_psnr_db", "num_prompts"),
+}
+
+
+def test_a_video_is_judged_attribute_by_attribute() -> None:
+    frames = render_clip(Attributes("red", "circle", "left", "quickly"), seed=1)
+    right = judge("a red circle moving left quickly", frames, temporal_factor=2)
+    wrong = judge("a red square moving left", frames, temporal_factor=2)
+    assert right is not None
+    assert wrong is not None
+    assert right["correct"]
+    assert right["displacement_px"] == pytest.approx(right["asked_displacement_px"], abs=0.5)
+    assert right["smoothness"] > 0.9 > 0.4 > right["smoothness_uninterpolated"]
+    assert not wrong["correct"]
+    assert wrong["shape"] == {"asked": "square", "measured": "circle", "correct": False}
+    failed = judge_failed("a red circle moving left")
+    assert failed is not None
+    summary = summarise([right, wrong, failed])
+    assert [summary[f"{name}_accuracy"] for name in ("colour", "shape", "direction")] == [0.6667, 0.3333, 0.6667]
+    assert confusion([right, wrong, failed], "shape") == {"circle": {"circle": 1, "none": 1}, "square": {"circle": 1}}
+    assert judge("a cat", frames) is None
+
+
+def test_psnr_is_the_formula_and_the_mean_over_clips() -> None:
+    truth = np.full((2, 8, 8, 3), 100, np.uint8)
+    assert psnr_db(truth + np.uint8(10), truth) == pytest.approx(20 * np.log10(255 / 10))
+    parts = [StagePsnr(1, 10, 10, 10, 10, 10), StagePsnr(3, 30, 20, 30, 20, 30)]
+    assert overall(parts) == StagePsnr(4, 25, 17.5, 25, 17.5, 25)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, world_corpus: Path, camera_corpus: Path) -> Path:
+    """Return a corpus folder with captioned and unlabeled held-out clips, and clips to train on beside them."""
+    folder = tmp_path_factory.mktemp("data")
+    shutil.copytree(world_corpus, folder / "held_out" / "captioned")
+    shutil.copytree(camera_corpus, folder / "held_out" / "unlabeled")
+    shutil.copytree(world_corpus, folder / "captioned")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder as batch generation leaves it: two right videos, a wrong one, a failed one, one off-world."""
+    folder = tmp_path_factory.mktemp("generated")
+    (folder / "videos").mkdir()
+    shown = [
+        ("a red circle moving left", Attributes("red", "circle", "left")),
+        ("a blue square moving up quickly", Attributes("blue", "square", "up", "quickly")),
+        ("a green triangle moving down", Attributes("green", "circle", "down")),
+        ("a cyan square moving right", None),
+        ("a cat", Attributes("green", "circle", "down")),
+    ]
+    rows = []
+    for number, (prompt, attributes) in enumerate(shown):
+        video = str(folder / "videos" / f"{number}.mp4") if attributes else ""
+        if attributes:
+            Path(video).write_bytes(write_mp4(render_clip(attributes, number), 16))
+        status = ("ok", "") if attributes else ("failed", "base: RuntimeError: out of memory")
+        row = {"id": str(number), "prompt": prompt, "seed": number, "video": video, "status": status[0]}
+        rows.append(row | {"error": status[1], "num_frames": 15, "fps": 16.0, "width": 64, "height": 64})
+    pd.DataFrame(rows).to_parquet(folder / "manifest.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluation(tmp_path_factory: pytest.TempPathFactory, tiny_model: str, data: Path, generated: Path) -> Path:
+    output = tmp_path_factory.mktemp("evaluation") / "evaluation.json"
+    arguments = {"--model": tiny_model, "--data": data, "--generated": generated, "--output": output}
+    load_job("evaluate").main([str(word) for pair in arguments.items() for word in pair] + ["--max-clips", "2"])
+    return output
+
+
+def test_the_evaluation_holds_what_scripts_rely_on(evaluation: Path) -> None:
+    result = json.loads(evaluation.read_text())
+    assert set(result) >= PROMISED
+    # The failed video counts as wrong, the one with a prompt of another world not at all.
+    assert (result["num_prompts"], result["num_failed"]) == (4, 1)
+    assert result["colour_accuracy"] == 0.75
+    assert result["shape_accuracy"] == 0.5
+    assert [row["correct"] for row in result["prompts"]] == [True, True, False, False]
+    assert result["motion_smoothness"] > 0.85
+    assert result["ceilings"]["colour_accuracy"] == result["ceilings"]["shape_accuracy"] == 1
+    assert {name: part["num_clips"] for name, part in result["corpora"].items()} == {"captioned": 2, "unlabeled": 2}
+    assert all(0 < result[key] < 100 for key in PROMISED if key.endswith("_db"))
+
+
+def test_a_fresh_decoder_and_interpolator_equal_their_baselines(evaluation: Path) -> None:
+    result = json.loads(evaluation.read_text())
+    assert result["decoder_psnr_db"] == pytest.approx(result["image_decoder_psnr_db"], abs=0.05)
+    assert result["interpolation_psnr_db"] == pytest.approx(result["blend_psnr_db"], abs=0.05)
+
+
+def test_evaluating_again_does_nothing(evaluation: Path, tiny_model: str, data: Path, generated: Path, capsys) -> None:
+    arguments = {"--model": tiny_model, "--data": data, "--generated": generated, "--output": evaluation}
+    load_job("evaluate").main([str(word) for pair in arguments.items() for word in pair] + ["--max-clips", "2"])
+    assert "up to date" in capsys.readouterr().out
+
+
+def test_held_out_data_is_found_in_every_layout(data: Path, tiny_model: str, tiny, tmp_path: Path) -> None:
+    whole = find_held_out(str(data), tiny_model, tiny, max_clips=3)
+    assert {name: len(clips) for name, clips in whole.corpora.items()} == {"captioned": 3, "unlabeled": 3}
+    assert whole.prompts is None
+    assert whole.corpora["captioned"][0].caption
+    assert whole.corpora["captioned"][0].read().shape == (tiny.num_output_frames, tiny.resolution, tiny.resolution, 3)
+    plain = find_held_out(str(data / "held_out" / "unlabeled"), tiny_model, tiny, max_clips=100)
+    assert list(plain.corpora) == ["unlabeled"]
+    with pytest.raises(UserError, match="not exist"):
+        find_held_out(str(tmp_path / "none"), tiny_model, tiny, 1)
+    (tmp_path / "notes.txt").write_text("no video")
+    with pytest.raises(UserError, match="no video"):
+        find_held_out(str(tmp_path), tiny_model, tiny, 1)
+
+
+def test_latents_of_the_same_encoder_only_are_evaluated(latents_table: str, tiny_model: str, tiny, tmp_path) -> None:
+    held_out = find_held_out(latents_table, tiny_model, tiny, max_clips=2)
+    (clips,) = held_out.corpora.values()
+    assert clips[0].read().dtype == np.uint8
+    shutil.copytree(latents_table, tmp_path / "table")
+    manifest = json.loads((tmp_path / "table" / "manifest.json").read_text())
+    (tmp_path / "table" / "manifest.json").write_text(json.dumps({**manifest, "encoder_fingerprint": "0" * 20}))
+    with pytest.raises(UserError, match="encoder"):
+        find_held_out(str(tmp_path / "table"), tiny_model, tiny, 2)
+
+
+def test_a_folder_without_a_manifest_is_no_generation_run(tiny_model: str, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "x.mp4").write_bytes(b"")
+    arguments = ["--model", tiny_model, "--data", str(data), "--output", str(tmp_path / "o")]
+    with pytest.raises(UserError, match=r"manifest\.parquet"):
+        load_job("evaluate").main([*arguments, "--generated", str(tmp_path)])
