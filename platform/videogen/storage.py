@@ -56,7 +56,10 @@ def fsspec_filesystem(uri: str) -> tuple["fsspec.AbstractFileSystem", str]:
 
     if is_remote(uri):
         # Listings must show what another process has just written, so nothing is cached.
-        return fsspec.filesystem("s3", use_listings_cache=False), uri.removeprefix(_S3).rstrip("/")
+        # A server that does not answer must be reported within seconds, not after minutes of retries.
+        patience = {"connect_timeout": 5, "retries": {"mode": "standard", "max_attempts": 3}}
+        filesystem = fsspec.filesystem("s3", use_listings_cache=False, config_kwargs=patience)
+        return filesystem, uri.removeprefix(_S3).rstrip("/")
     return fsspec.filesystem("file"), absolute(uri)
 
 
