@@ -187,6 +187,8 @@ class LastWorker(StageWorker):
         frames = sample["frames"]
         intermediates = kept(sample)
         if intermediates:
+            # The frames as well: an mp4 is lossy, and equality of two runs is a question about frames.
+            intermediates[f"{self.spec.name}.frames"] = frames
             uri = intermediates_uri(self.output, name)
             storage.write_bytes(uri, save({key: np.ascontiguousarray(value) for key, value in intermediates.items()}))
         # Last: a video that exists is complete, and so is all that belongs to it.

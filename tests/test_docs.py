@@ -32,7 +32,8 @@ def test_make_commands_exist(document):
 
 
 def test_make_help_lists_every_target():
-    printed = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    command = ["make", "--no-print-directory", "help"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert {line.split()[1] for line in printed.splitlines()} == TARGETS
 
 
