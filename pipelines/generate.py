@@ -146,8 +146,7 @@ def _graph(plan: _Plan) -> "ray.data.Dataset":
     dataset = ray.data.read_parquet(
         [storage.arrow_filesystem(file)[1] for file in files],
         filesystem=filesystem,
-        columns=sorted(set().union(*(present_columns(file) for file in files))),
-    )
+    ).select_columns(present_columns(files))
     dataset = dataset.map_batches(
         Prepare(frozenset(plan.finished)).__call__,
         batch_size=options.batch_size,

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -124,12 +124,24 @@ def parquet_files(uri: str) -> list[str]:
     return files
 
 
-def present_columns(file: str) -> list[str]:
-    """Return which of `COLUMNS` a parquet file has.
+def present_columns(files: Sequence[str]) -> list[str]:
+    """Return which of `COLUMNS` the parquet files of a table have.
 
     Raises:
-        UserError: not parquet, or no `prompt` column.
+        UserError: not parquet, no `prompt` column, or not the same columns in all files.
     """
+    first = _columns_of(files[0])
+    for file in files[1:]:
+        # A column that one file lacks would make ids depend on who reads the table.
+        if (columns := _columns_of(file)) != first:
+            raise UserError(
+                f"Prompts {files[0]!r} have the columns {', '.join(first)} and {file!r} {', '.join(columns)}: "
+                f"write all files with the same columns."
+            )
+    return first
+
+
+def _columns_of(file: str) -> list[str]:
     filesystem, path = storage.arrow_filesystem(file)
     try:
         names = pq.read_schema(path, filesystem=filesystem).names
@@ -145,8 +157,9 @@ def present_columns(file: str) -> list[str]:
 
 
 def _rows(uri: str) -> Iterator[dict[str, Any]]:
-    for file in parquet_files(uri):
-        columns = present_columns(file)
+    files = parquet_files(uri)
+    columns = present_columns(files)
+    for file in files:
         filesystem, path = storage.arrow_filesystem(file)
         with filesystem.open_input_file(path) as opened:
             for batch in pq.ParquetFile(opened).iter_batches(_BATCH_ROWS, columns=columns):

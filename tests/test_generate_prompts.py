@@ -37,6 +37,9 @@ def test_a_folder_of_parquet_files_is_one_table(tmp_path: Path) -> None:
     for name in ("x", "y"):
         pd.DataFrame({"prompt": [name]}).to_parquet(tmp_path / f"{name}.parquet")
     assert [request.prompt for request in read_requests(str(tmp_path))] == ["x", "y"]
+    pd.DataFrame({"prompt": ["z"], "seed": [1]}).to_parquet(tmp_path / "z.parquet")
+    with pytest.raises(UserError, match="same columns"):
+        read_requests(str(tmp_path))
 
 
 @pytest.mark.parametrize("change", [{"prompt": "b"}, {"negative_prompt": "n"}, {"seed": 3}, {"reference_image": b"x"}])
