@@ -1,5 +1,7 @@
 """Schedule, guidance and the reference prior, against their formulas."""
 
+import math
+
 import pytest
 import torch
 from diffusers import DDPMScheduler
@@ -32,6 +34,14 @@ def test_timesteps_are_stratified(shift: float) -> None:
     expected = torch.linspace(0, 1, 1000)
     expected = 1000 * shift * expected / (1 + (shift - 1) * expected)
     assert (timesteps.sort().values - expected).abs().max() < 5
+
+
+def test_spread_timesteps_are_logit_normal() -> None:
+    timesteps = NoiseSchedule(CONFIG).sample_timesteps(1000, torch.Generator().manual_seed(0), shift=2.0, spread=0.8)
+    logits = torch.logit((timesteps.double() + 0.5) / 1000)
+    assert logits.mean().item() == pytest.approx(math.log(2.0), abs=0.02)
+    assert logits.std().item() == pytest.approx(0.8, abs=0.02)
+    assert 0 <= timesteps.min() and timesteps.max() <= 999
 
 
 def test_a_perfect_denoiser_is_sampled_exactly() -> None:

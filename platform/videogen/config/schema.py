@@ -136,6 +136,9 @@ class NoiseConfig(Section):
     """How a diffusion stage spends its training on the timesteps."""
 
     timestep_shift: float = Field(default=1.0, gt=0, description="above 1 trains more on noisy timesteps")
+    timestep_spread: float | None = Field(
+        default=None, gt=0, description="None: uniform timesteps; else logit-normal ones, smaller is narrower"
+    )
     loss_weighting: Literal["velocity", "sample"] = Field(
         default="velocity", description="whose squared error counts; sample weighs down timesteps of little noise"
     )

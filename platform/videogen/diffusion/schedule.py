@@ -34,16 +34,22 @@ class NoiseSchedule:
         self.num_train_timesteps = config.num_train_timesteps
         self._alphas_cumprod = scheduler.alphas_cumprod
 
-    def sample_timesteps(self, batch_size: int, generator: torch.Generator, shift: float = 1.0) -> torch.Tensor:
+    def sample_timesteps(
+        self, batch_size: int, generator: torch.Generator, shift: float = 1.0, spread: float | None = None
+    ) -> torch.Tensor:
         """Return (B,) timesteps, stratified over the batch so that its loss varies less (VDM, arXiv 2107.00630).
 
         Args:
             batch_size: B.
             generator: source of randomness.
             shift: above 1 draws more of the noisy timesteps (the timestep shift of SD 3, arXiv 2403.03206, sec. 5.3).
+            spread: standard deviation of logit-normal timesteps (ibid., sec. 3.1) before the shift, or None for
+                uniform ones. What a caption decides beyond a blob's colour is decided at medium noise.
         """
         offset = torch.rand((), generator=generator)
         strata = (torch.randperm(batch_size, generator=generator) + offset) / batch_size
+        if spread is not None:
+            strata = torch.sigmoid(spread * torch.special.ndtri(strata))
         strata = shift * strata / (1 + (shift - 1) * strata)
         return (strata * self.num_train_timesteps).long().clamp(max=self.num_train_timesteps - 1)
 

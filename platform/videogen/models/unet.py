@@ -88,7 +88,12 @@ class VideoUNet(UNet3DConditionModel):
                 nn.init.zeros_(module.weight)
                 nn.init.zeros_(module.bias)
         if condition_channels:
-            nn.init.zeros_(self.time_embedding.cond_proj.weight)
+            # Scalar conditions start without effect, so that inflation changes nothing. Text must be heard from the
+            # first step: from zero, its outlines come much later than its colours.
+            scalars = _CONDITION_CHANNELS * len(conditions)
+            nn.init.zeros_(self.time_embedding.cond_proj.weight[:, :scalars])
+            bound = cross_attention_dim**-0.5
+            nn.init.uniform_(self.time_embedding.cond_proj.weight[:, scalars:], -bound, bound)
 
     @classmethod
     def from_unet2d(

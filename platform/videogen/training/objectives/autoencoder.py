@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor
 
 from videogen.config import CascadeConfig
@@ -28,6 +30,7 @@ class AutoencoderObjective(Objective):
 
     def __init__(self, config: CascadeConfig) -> None:
         super().__init__(build_network(config, "autoencoder"))
+        _start_linear(self.model)
         _quieten(self.model.quant_conv)
         self.kl_weight = config.autoencoder.kl_weight
         self.frames_per_clip = config.autoencoder.frames_per_clip
@@ -62,7 +65,7 @@ class AutoencoderObjective(Objective):
         reconstruction = reconstruction + _COLOUR_WEIGHT * (colour.abs().mean() + colour.square().mean())
         kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
         with torch.no_grad():
-            self.latent_std.lerp_(posterior.mean.std(), 1 - _STD_MOMENTUM)
+            self.latent_std.lerp_(posterior.mean.float().std(), 1 - _STD_MOMENTUM)
         logs = {"l1": reconstruction.detach(), "kl": kl.detach(), "latent_std": self.latent_std.clone()}
         return reconstruction + self.kl_weight * kl, logs
 
@@ -71,6 +74,20 @@ class AutoencoderObjective(Objective):
         model = super().with_weights(state_dict)
         model.register_to_config(scaling_factor=round(1 / float(self.latent_std), 5))
         return model
+
+
+def _start_linear(model: torch.nn.Module) -> None:
+    """Let every residual branch start at zero (Fixup, arXiv 1901.09321).
+
+    With random branches the young VAE often loses an axis of colour on the way and takes a thousand steps to find it.
+    """
+    for module in model.modules():
+        if isinstance(module, ResnetBlock2D):
+            torch.nn.init.zeros_(module.conv2.weight)
+            torch.nn.init.zeros_(module.conv2.bias)
+        elif isinstance(module, Attention):
+            torch.nn.init.zeros_(module.to_out[0].weight)
+            torch.nn.init.zeros_(module.to_out[0].bias)
 
 
 def _quieten(quant_conv: torch.nn.Conv2d) -> None:

@@ -51,7 +51,9 @@ class ReferenceObjective(Objective):
         frame = torch.randint(clips.shape[1], (count,), generator=generator)
         data = clips[torch.arange(count), frame.to(clips.device)] * self.scaling_factor
         noise = torch.randn(data.shape, generator=generator).to(data)
-        timesteps = self.schedule.sample_timesteps(count, generator, self.section.timestep_shift).to(data.device)
+        timesteps = self.schedule.sample_timesteps(
+            count, generator, self.section.timestep_shift, self.section.timestep_spread
+        ).to(data.device)
         dropped = (torch.rand(count, generator=generator) < self.section.text_dropout).to(data.device)
         embeds = torch.where(dropped.reshape(-1, 1, 1), self.empty_prompt.to(data), batch["prompt_embeds"])
         predicted = self.model(self.schedule.add_noise(data, noise, timesteps), timesteps, embeds).sample

@@ -74,7 +74,9 @@ class VideoDiffusionObjective(Objective):
         data = batch["latents"]
         count = len(data)
         noise = torch.randn(data.shape, generator=generator).to(data)
-        timesteps = self.schedule.sample_timesteps(count, generator, self.section.timestep_shift).to(data.device)
+        timesteps = self.schedule.sample_timesteps(
+            count, generator, self.section.timestep_shift, self.section.timestep_spread
+        ).to(data.device)
         text_dropped = self._chance(self.section.text_dropout, count, generator).to(data.device)
         embeds = torch.where(text_dropped.reshape(-1, 1, 1), self.empty_prompt.to(data), batch["prompt_embeds"])
         reference, reference_noise = self._noised(data[:, :, 0], self.section.reference_noise, generator)
