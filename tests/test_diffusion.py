@@ -41,7 +41,8 @@ def test_spread_timesteps_are_logit_normal() -> None:
     logits = torch.logit((timesteps.double() + 0.5) / 1000)
     assert logits.mean().item() == pytest.approx(math.log(2.0), abs=0.02)
     assert logits.std().item() == pytest.approx(0.8, abs=0.02)
-    assert 0 <= timesteps.min() and timesteps.max() <= 999
+    assert timesteps.min() >= 0
+    assert timesteps.max() <= 999
 
 
 def test_a_perfect_denoiser_is_sampled_exactly() -> None:
