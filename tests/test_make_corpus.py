@@ -46,11 +46,11 @@ def test_the_prompts_are_sixty_with_their_own_seeds(corpus):
     assert not prompts.duplicated(["prompt", "seed"]).any()
 
 
-def test_making_it_again_changes_no_video_and_replaces_a_lost_one(corpus):
+def test_making_it_again_changes_nothing_and_replaces_a_lost_video(corpus):
     lost = corpus / "captioned" / "00003.mp4"
     content = lost.read_bytes()
     lost.unlink()
-    before = {path: path.stat().st_mtime_ns for path in corpus.rglob("*.mp4")}
+    before = {path: path.stat().st_mtime_ns for path in corpus.rglob("*.*")}
     load_job("make_corpus").main(["--output", str(corpus), "--clips", "8"])
     assert lost.read_bytes() == content
     assert {path: path.stat().st_mtime_ns for path in before} == before
