@@ -54,7 +54,7 @@ def write_manifest(output: str, requests: Sequence[Request], rows: Mapping[str, 
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist([rows[request.id] for request in listed], schema=schema), sink)
     uri = storage.join(output, MANIFEST_NAME)
-    storage.write_bytes(uri, sink.getvalue().to_pybytes())
+    storage.write_if_changed(uri, sink.getvalue().to_pybytes())
     return uri
 
 

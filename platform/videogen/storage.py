@@ -141,6 +141,12 @@ def write_bytes(uri: str, data: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
+def write_if_changed(uri: str, data: bytes) -> None:
+    """Write a file whole unless it has this content: a new time would count as new input to what was made from it."""
+    if not exists(uri) or read_bytes(uri) != data:
+        write_bytes(uri, data)
+
+
 def write_text(uri: str, text: str) -> None:
     """Write a UTF-8 file whole."""
     write_bytes(uri, text.encode())

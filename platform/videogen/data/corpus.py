@@ -113,6 +113,4 @@ def camera_clips() -> list[Path]:
 def _write_table(uri: str, columns: dict[str, object]) -> None:
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer)
-    # A new time on the same table would count as new data for whatever was made from it.
-    if not storage.exists(uri) or storage.read_bytes(uri) != buffer.getvalue():
-        storage.write_bytes(uri, buffer.getvalue())
+    storage.write_if_changed(uri, buffer.getvalue())
