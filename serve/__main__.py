@@ -14,13 +14,11 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from pipelines import cluster
 from videogen import cli
-from videogen.errors import UserError
 
 if TYPE_CHECKING:
+    from serve.launch import Service
     from serve.preflight import Plan
 
 _EXAMPLE = """
@@ -46,39 +44,49 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--storage", default="runs/serve", metavar="DIR", help="job database and videos (default: %(default)s)"
     )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting of serve/config.py, e.g. --set default_stage.num_gpus=0.1 base.max_replicas=4 (repeatable)",
+    )
     options = parser.parse_args(argv)
+    service: Service | None = None
     _catch_signals(_interrupt)
     try:
-        plan = _plan(options.model, host=options.host, port=options.port, storage=options.storage)
-        _serve(plan)
-        _say(_EXAMPLE.format(model=options.model, url=plan.url, storage=options.storage))
+        plan = _plan(options.model, options.overrides, host=options.host, port=options.port, storage=options.storage)
+        service = _connect(plan)
+        service.start(plan)
+        _say(_EXAMPLE.format(model=options.model, url=plan.url, storage=plan.config.storage))
         threading.Event().wait()
     except KeyboardInterrupt:
         _say("\nStopping; jobs that have not finished go on at the next start.")
     finally:
-        _shut_down()
+        _shut_down(service)
 
 
-def _plan(model: str, **options: Any) -> "Plan":
-    from serve.config import ServeConfig
+def _plan(model: str, overrides: Sequence[str], **options: Any) -> "Plan":
     from serve.preflight import prepare
+    from serve.settings import build_config
 
-    try:
-        config = ServeConfig(**options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"--{first['loc'][0]} {first['input']!r} is not usable: {first['msg']}.") from error
-    return prepare(model, config)
+    return prepare(model, build_config(overrides, **options))
 
 
-def _serve(plan: "Plan") -> None:
+def _connect(plan: "Plan") -> "Service":
+    """Join or start Ray, and return the service that is to run on it."""
     # Before Ray is imported by anything else: it reads its settings then.
     cluster.connect()
     from serve import launch
 
     # Ray has put handlers of its own in place, which print a C++ stack.
     _catch_signals(_interrupt)
-    launch.start(plan)
+    shared = bool(os.environ.get("RAY_ADDRESS"))
+    if shared and (missing := launch.missing_resources(plan)):
+        _say(f"The service needs {missing}: waiting for the cluster to grow. Ctrl-C gives up.")
+    return launch.Service(shared=shared)
 
 
 def _catch_signals(handler: "signal._HANDLER") -> None:
@@ -90,17 +98,16 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _shut_down() -> None:
+def _shut_down(service: "Service | None") -> None:
     """Stop the service and the Ray that was started for it; a second Ctrl-C does not leave half of it running."""
     _catch_signals(signal.SIG_IGN)
     if "ray" not in sys.modules:
         return
     import ray
 
-    from serve import launch
-
     if ray.is_initialized():
-        launch.stop(cluster_goes_on=bool(os.environ.get("RAY_ADDRESS")))
+        if service:
+            service.stop()
         ray.shutdown()
 
 

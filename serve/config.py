@@ -59,6 +59,6 @@ class ServeConfig(_Section):
         for name in self.stages:
             if name not in cascade.stage_names():
                 raise UserError(
-                    f"serve.stages names {name!r}, but the model's stages are {', '.join(cascade.stage_names())}."
-                    f"{nearest(name, cascade.stage_names())}"
+                    f"There is no stage {name!r} to set: the model's stages are {', '.join(cascade.stage_names())}."
+                    f"{nearest(name, [*cascade.stage_names(), 'default_stage'])}"
                 )

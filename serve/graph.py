@@ -34,6 +34,7 @@ from videogen.stages.sample import Sample, new_sample
 
 # A replica that dies is replaced by Serve; its stage is then run once more, from the values of the stages before.
 _TRIES_PER_STAGE = 2
+RUNNER_CPUS = 0.1
 
 Part: TypeAlias = Sample | DeploymentResponse
 
@@ -138,7 +139,7 @@ def runner_deployment(model: str, cascade: CascadeConfig, config: ServeConfig) -
     deployment = ray_serve.deployment(
         Runner,
         name="runner",
-        ray_actor_options={"num_cpus": 0.1},
+        ray_actor_options={"num_cpus": RUNNER_CPUS},
         max_ongoing_requests=max(config.max_running_jobs, 1),
         graceful_shutdown_wait_loop_s=DRAIN_POLL_S,
         graceful_shutdown_timeout_s=sum(config.stage(name).max_stage_s for name in stages),

@@ -6,20 +6,20 @@ import ray
 from fastapi import FastAPI
 from ray import serve as ray_serve
 from ray.serve import Application
+from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 from ray.serve.config import HTTPOptions
 from ray.serve.handle import DeploymentHandle
 
 from serve.api import VideoService, build_api
 from serve.config import ServeConfig
 from serve.deployments import DRAIN_POLL_S
-from serve.graph import GraphEngine, runner_deployment
+from serve.graph import RUNNER_CPUS, GraphEngine, runner_deployment
 from serve.preflight import Plan
 from serve.protocol import Model
 from serve.requests import describe_model
 from videogen.errors import UserError
 
 APP_NAME = "videogen"
-_SMALL_CPUS = 0.1
 
 
 @ray_serve.ingress()
@@ -41,8 +41,8 @@ def build_app(plan: Plan) -> Application:
         name="api",
         num_replicas=1,
         max_ongoing_requests=256,
-        # The database and the videos are on the head node's disk.
-        ray_actor_options={"num_cpus": _SMALL_CPUS, "resources": {"node:__internal_head__": 0.001}},
+        # The database and the videos are on the head node's disk, and a cluster's head may have no CPUs to reserve.
+        ray_actor_options={"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}},
         graceful_shutdown_wait_loop_s=DRAIN_POLL_S,
         graceful_shutdown_timeout_s=10,
     )
@@ -50,39 +50,66 @@ def build_app(plan: Plan) -> Application:
     return api.bind(runner, describe_model(plan.cascade), plan.config)
 
 
-def start(plan: Plan) -> None:
-    """Serve on the Ray that this process is connected to; return when requests are answered."""
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    _require_cpus(plan)
-    ray_serve.start(http_options=HTTPOptions(host=plan.config.host, port=plan.config.port))
-    _require_no_other_service()
-    try:
-        ray_serve.run(build_app(plan), name=APP_NAME, route_prefix="/")
-    except RuntimeError as error:
-        raise UserError(f"The model {plan.model!r} cannot be served: {_why_not(error)}.") from error
+class Service:
+    """What this process serves. It ends only what it began itself: on a shared cluster, the rest is other people's."""
+
+    def __init__(self, *, shared: bool) -> None:
+        """Begin nothing yet.
+
+        Args:
+            shared: the Ray cluster goes on after this process, and may gain nodes while the service waits for them.
+        """
+        self._shared = shared
+        self._began_serve = False
+        self._began_app = False
+
+    def start(self, plan: Plan) -> None:
+        """Serve on the Ray that this process is connected to; return when requests are answered."""
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        if not self._shared:
+            # On a shared cluster pools may start at zero nodes and follow what the replicas ask for.
+            _require_room(plan)
+        _require_no_other_service()
+        # Each is noted before the call: one that is interrupted has begun as well.
+        self._began_serve = not _serve_runs()
+        ray_serve.start(http_options=HTTPOptions(host=plan.config.host, port=plan.config.port))
+        self._began_app = True
+        try:
+            ray_serve.run(build_app(plan), name=APP_NAME, route_prefix="/")
+        except RuntimeError as error:
+            raise UserError(f"The model {plan.model!r} cannot be served: {_why_not(error)}.") from error
+
+    def stop(self) -> None:
+        """Stop what `start` began. Jobs stay in the storage folder, and go on when it is served again."""
+        if self._began_app and APP_NAME in ray_serve.status().applications:
+            ray_serve.delete(APP_NAME)
+        # A Serve without applications would keep its address, and the next start may want another. On a Ray that ends
+        # with this process, ending it would only be one more thing to wait for.
+        if self._shared and self._began_serve and not ray_serve.status().applications:
+            ray_serve.shutdown()
+        self._began_app = self._began_serve = False
 
 
-def stop(*, cluster_goes_on: bool = True) -> None:
-    """Stop the service. Jobs stay in the storage folder, and go on when it is served again.
-
-    Args:
-        cluster_goes_on: also end Serve itself. On a Ray that ends with this process that would only be one more
-            thing to wait for, with complaints about a controller that is gone.
-    """
-    if cluster_goes_on:
-        ray_serve.shutdown()
-    elif APP_NAME in ray_serve.status().applications:
-        ray_serve.delete(APP_NAME)
-
-
-def _require_cpus(plan: Plan) -> None:
-    """Raise `UserError` when the replicas cannot all be placed: Serve would wait for more machines, for ever."""
+def missing_resources(plan: Plan) -> str:
+    """Return what the replicas need beyond what Ray has, e.g. "2 GPUs (Ray has 0)", or an empty string."""
     stages = [plan.config.stage(name) for name in plan.cascade.stage_names()]
-    needed = sum(stage.min_replicas * stage.num_cpus for stage in stages) + 2 * _SMALL_CPUS
-    available = ray.cluster_resources().get("CPU", 0)
-    if needed > available:
+    needed = {
+        "CPU": sum(stage.min_replicas * stage.num_cpus for stage in stages) + RUNNER_CPUS,
+        "GPU": sum(stage.min_replicas * stage.num_gpus for stage in stages),
+    }
+    available = ray.cluster_resources()
+    return " and ".join(
+        f"{amount:g} {kind}s (Ray has {available.get(kind, 0):g})"
+        for kind, amount in needed.items()
+        if amount > available.get(kind, 0)
+    )
+
+
+def _require_room(plan: Plan) -> None:
+    """Raise `UserError` when the replicas cannot all be placed: Serve would wait for more machines, for ever."""
+    if missing := missing_resources(plan):
         raise UserError(
-            f"The service needs {needed:g} CPUs, but Ray has {available:g}: lower num_cpus of the stages, or add nodes."
+            f"The service needs {missing}: lower num_cpus or num_gpus, e.g. --set default_stage.num_cpus=0.1."
         )
 
 
@@ -91,6 +118,14 @@ def _require_no_other_service() -> None:
     running = ", ".join(ray_serve.status().applications)
     if running:
         raise UserError(f"This Ray cluster serves {running} already: stop that with `serve shutdown` first.")
+
+
+def _serve_runs() -> bool:
+    try:
+        ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+    except ValueError:
+        return False
+    return True
 
 
 def _why_not(error: RuntimeError) -> str:

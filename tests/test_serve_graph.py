@@ -1,9 +1,10 @@
 """The service whole: trained stages as Ray Serve deployments, the official client, real HTTP."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openai
@@ -35,9 +36,10 @@ def service(ray_cluster: None, tiny_model: str, tmp_path_factory: pytest.TempPat
     stage = StageServeConfig(max_replicas=1, batch_wait_s=0.2)
     config = ServeConfig(port=free_port(), storage=str(tmp_path_factory.mktemp("serve")), default_stage=stage)
     plan = prepare(tiny_model, config)
-    launch.start(plan)
+    service = launch.Service(shared=True)
+    service.start(plan)
     yield plan
-    launch.stop()
+    service.stop()
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +149,27 @@ def test_deleting_a_running_job_frees_the_service(service: Plan, client: openai.
     with pytest.raises(openai.NotFoundError):
         client.videos.retrieve(video.id)
     assert client.videos.create_and_poll(prompt=PROMPT).status == "completed"
+
+
+def test_a_refused_second_start_leaves_the_running_service_alone(
+    service: Plan, run_script: Callable[..., Any], tmp_path: Path
+) -> None:
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    arguments = ("--model", service.model, "--port", free_port(), "--storage", tmp_path)
+    answer = run_script("-m", "serve", *arguments, RAY_ADDRESS=address)
+    assert answer.returncode == 2, answer.stderr
+    assert answer.stderr.endswith("serves videogen already: stop that with `serve shutdown` first.\n")
+    assert requests.get(f"{service.url}/health", timeout=10).ok
+
+
+def test_the_head_node_needs_no_cpu_for_the_api(service: Plan) -> None:
+    from serve.launch import build_app
+
+    options = build_app(service)._bound_deployment.ray_actor_options
+    assert options["resources"] == {"node:__internal_head__": 0.001}
+    assert options["num_cpus"] == 0, "cluster.yaml gives its head none"
 
 
 def test_only_this_machine_can_reach_the_service(service: Plan) -> None:

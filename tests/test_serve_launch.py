@@ -1,5 +1,6 @@
 """`python -m serve` as a user runs it, and what it refuses."""
 
+import re
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from pydantic import ValidationError
 from serve.config import ServeConfig, StageServeConfig
 from serve.job_store import JobStore
 from serve.preflight import prepare
+from serve.settings import build_config
 from videogen.errors import UserError
 
 NEW_JOB = "a blue square moving up"
@@ -102,6 +104,45 @@ def test_storage_must_be_a_local_folder(tiny_model: str, tmp_path: Path) -> None
 def test_settings_of_a_stage_that_the_model_lacks_are_refused(tiny_model: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Did you mean 'upsample'"):
         prepare(tiny_model, config(tmp_path, stages={"upsample_9": StageServeConfig()}))
+
+
+def test_settings_from_the_command_line_reach_their_stage() -> None:
+    overrides = ["default_stage.num_gpus=0.5", "base.max_replicas=4", "max_queued_jobs=9"]
+    config = build_config(overrides, storage="runs/serve", port=9000)
+    assert (config.port, config.max_queued_jobs) == (9000, 9)
+    assert config.stage("text") == StageServeConfig(num_gpus=0.5)
+    assert config.stage("base") == StageServeConfig(num_gpus=0.5, max_replicas=4)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("base.num_gpu=1", "There is no key 'base.num_gpu' to --set. Did you mean 'num_gpus'?"),
+        ("num_gpus=1", "Did you mean 'default_stage.num_gpus'?"),
+        ("base.num_gpus=many", "--set base.num_gpus 'many' is not usable: Input should be a valid number"),
+        ("base.min_replicas=3", "--set base is not usable: min_replicas 3 exceeds max_replicas 2"),
+        ("base", "must look like key=value"),
+    ],
+)
+def test_mistyped_settings_are_refused(override: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        build_config([override], storage="runs/serve")
+
+
+def test_a_mistyped_setting_is_one_sentence_and_status_2(run_script: Callable[..., Any], tiny_model: str) -> None:
+    answer = run_script("-m", "serve", "--model", tiny_model, "--set", "base.num_gpu=1")
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("error: There is no key 'base.num_gpu'")
+    assert answer.stderr.count("\n") == 1
+
+
+def test_replicas_that_this_machine_cannot_place_are_refused(
+    tiny_model: str, tmp_path: Path, run_script: Callable[..., Any]
+) -> None:
+    arguments = ("--model", tiny_model, "--storage", tmp_path, "--port", free_port())
+    answer = run_script("-m", "serve", *arguments, "--set", "base.num_cpus=1000")
+    assert answer.returncode == 2
+    assert "error: The service needs 100" in answer.stderr
 
 
 def test_serve_settings_are_checked() -> None:
