@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from pipelines.cascade import Cascade, CascadeOptions
 from pipelines.cascade_plan import describe, describe_training
+from pipelines.cluster import require_lasting
 from pipelines.dag import Outcome
 from pipelines.progress import Progress
 from videogen.cli import EXIT_FAILED, add_preset_options, parser, run_job
@@ -34,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_preset_options(arguments)
     options = arguments.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    for option in ("output", "data", "latents"):
+        require_lasting(getattr(options, option), f"--{option}")
     config = load_preset(options.preset, options.overrides)
     stages = tuple(name.strip() for name in options.stages.split(",")) if options.stages else None
     wanted = CascadeOptions(options.output, options.data, options.latents, stages, options.init_from)

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from videogen import storage
 from videogen.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 _OBJECT_STORE_BYTES = 2 << 30
 _START_ATTEMPTS = 3
+_SHIPPED_COPY = "_ray_pkg_"
+"""How Ray begins the name of the folder into which it unpacks a job's `working_dir`."""
 _DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # What Ray's next release does; silences a warning in each worker.
@@ -110,6 +113,43 @@ def _join(address: str, options: dict[str, Any]) -> None:
         ) from error
 
 
+def require_lasting(uri: str | None, option: str) -> None:
+    """Refuse a path inside Ray's copy of the checkout: Ray removes it, and the next change of code makes another one.
+
+    Raises:
+        UserError: `uri` is such a path, as every relative one is under `ray job submit --runtime-env`.
+    """
+    if uri is None or storage.is_remote(uri):
+        return
+    if any(part.startswith(_SHIPPED_COPY) for part in storage.absolute(uri).split("/")):
+        raise UserError(
+            f"{option} {uri!r} lies in the temporary copy of the checkout that Ray has made for this job, and would be "
+            f"lost with it: give an absolute path or an s3:// URI, e.g. {option} $PWD/{uri.rsplit('/', 1)[-1]}."
+        )
+
+
+def may_grow() -> bool:
+    """Tell whether nodes may still join: a cluster that was joined may have an autoscaler, a local one never has."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
+def say_if_waiting(what: str, needed: Resources, instead: str) -> None:
+    """Say in one line what a step will wait for if the cluster lacks it now; Ray itself waits without a word.
+
+    Args:
+        what: names the step at the beginning of the line.
+        needed: what it takes in all.
+        instead: how to do without.
+    """
+    now = total()
+    if now.gpus < needed.gpus or now.cpus < needed.cpus:
+        logger.warning(
+            "%s waits for %g CPUs and %g GPUs; the cluster has %g and %g now, and unless it grows this lasts for ever "
+            "(`ray status` tells): %s.",
+            *(what, needed.cpus, needed.gpus, now.cpus, now.gpus, instead),
+        )
+
+
 def total() -> Resources:
     """Return what the connected cluster has now; nothing when there is none."""
     import ray
@@ -121,14 +161,20 @@ def total() -> Resources:
 def cpus_for(config: "CascadeConfig", stage: str) -> float:
     """Return the CPUs of one training worker of a stage; on a local cluster never more than the machine has.
 
+    A cluster that may grow is not refused, but a line says what is being waited for.
+
     Raises:
         UserError: a local cluster will never have what the stage asks for.
     """
     import ray
 
     training = config.stage_config(stage).training
-    if os.environ.get("RAY_ADDRESS"):
-        return training.cpus_per_worker  # it may grow
+    if may_grow():
+        workers = training.num_workers
+        needed = Resources(workers * training.cpus_per_worker, workers if training.use_gpu else 0)
+        instead = f"--set {stage}.training.num_workers=1 {stage}.training.use_gpu=false takes the least"
+        say_if_waiting(f"Stage {stage!r}", needed, instead)
+        return training.cpus_per_worker
     total = ray.cluster_resources()
     if training.use_gpu and total.get("GPU", 0) < training.num_workers:
         raise UserError(

@@ -54,7 +54,8 @@ class EncodeOptions:
     """How an encoding is spread over the cluster."""
 
     encoders: int | None = None
-    """Actors with the VAE; None: one for each GPU of the cluster, or without GPUs one for each free core."""
+    """Actors with the VAE; None: one for each GPU of the cluster, or without GPUs one for each free core, and more as
+    the cluster grows."""
 
 
 @dataclass(frozen=True)
@@ -273,12 +274,19 @@ def _dataset(units: Sequence[Unit], job: Job, options: EncodeOptions) -> "ray.da
     import ray.data
 
     factor = job.config.vae_scale_factor
-    num_gpus = int(ray.cluster_resources().get("GPU", 0))
+    num_gpus = int(cluster.total().gpus)
+    on_gpus = num_gpus > 0 or (cluster.may_grow() and _trains_on_gpus(job.config))
+    if on_gpus:
+        instead = "--set base.training.use_gpu=false, and the same for the other stages, encodes on CPUs"
+        cluster.say_if_waiting("Encoding", cluster.Resources(cpus=1, gpus=options.encoders or 1), instead)
     num_free = num_gpus or max(1, int(ray.available_resources().get("CPU", 1)))
     # An encoder takes as long to start as to encode a few units.
-    size = options.encoders or max(1, min(num_free, len(units) // _UNITS_WORTH_AN_ENCODER))
+    most_useful = max(1, len(units) // _UNITS_WORTH_AN_ENCODER)
+    size = options.encoders or min(num_free, most_useful)
+    # An autoscaler starts with nothing: what is there now is the least, not the most.
+    grows = cluster.may_grow() and options.encoders is None
     pool = ray.data.ActorPoolStrategy(
-        min_size=size, max_size=max(size, min(len(units), _MAX_ENCODERS)) if num_gpus else size
+        min_size=size, max_size=max(size, min(most_useful, _MAX_ENCODERS)) if grows else size
     )
     source = ray.data.from_items([unit.as_row() for unit in units], override_num_blocks=len(units))
     decoded = source.map_batches(
@@ -286,7 +294,7 @@ def _dataset(units: Sequence[Unit], job: Job, options: EncodeOptions) -> "ray.da
         fn_args=([size * factor for size in job.config.latent_sizes],),
         batch_format="pyarrow",
         batch_size=1,
-        num_cpus=1 if num_gpus else _DECODE_CPUS,
+        num_cpus=1 if on_gpus else _DECODE_CPUS,
     )
     return decoded.map_batches(
         EncodeUnit,
@@ -294,9 +302,14 @@ def _dataset(units: Sequence[Unit], job: Job, options: EncodeOptions) -> "ray.da
         batch_format="pyarrow",
         batch_size=1,
         compute=pool,
-        num_cpus=1 if num_gpus else _ENCODE_CPUS,
-        num_gpus=1 if num_gpus else None,
+        num_cpus=1 if on_gpus else _ENCODE_CPUS,
+        num_gpus=1 if on_gpus else None,
     )
+
+
+def _trains_on_gpus(config: CascadeConfig) -> bool:
+    """Tell whether the preset is one for GPUs; where none runs yet, nothing else says whether to wait for one."""
+    return any(config.stage_config(stage).training.use_gpu for stage in config.trainable_stages())
 
 
 def _finish(job: Job, plan: Plan, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

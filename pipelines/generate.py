@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import ray.data
 
 _MANIFEST_EVERY_S = 5.0
+_MAX_WORKERS = 64
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class GenerateOptions:
     batch_size: int = 4
     """Rows that a stage works on at once."""
     workers: int = 1
-    """Actors of each stage."""
+    """Actors of each stage; on a cluster that may grow, the least."""
     gpus_per_worker: float = 0.0
     """GPUs of each actor; above 0 the stages run on `cuda`."""
     save_intermediates: bool = False
@@ -137,10 +138,17 @@ def _graph(plan: _Plan) -> "ray.data.Dataset":
     from videogen.stages import stage_class
 
     options, names = plan.options, plan.config.stage_names()
-    # Every pool must fit at once, beside one task that reads: a pool that cannot start blocks all before it.
-    spare = max(0.0, ray.cluster_resources().get("CPU", 1.0) - 1.0)
-    cpus = min(1.0, math.floor(1e4 * spare / (len(names) * options.workers)) / 1e4)
+    num_actors = len(names) * options.workers
+    cpus = _cpus_of_actor(num_actors)
     resources = {"num_cpus": cpus, "num_gpus": options.gpus_per_worker}
+    if cluster.may_grow():
+        takes = cluster.Resources(1 + num_actors * cpus, num_actors * options.gpus_per_worker)
+        cluster.say_if_waiting("Generating", takes, "fewer --workers and a smaller share in --gpus take less")
+        batches = math.ceil((len(plan.requests) - len(plan.finished)) / options.batch_size)
+        most = max(options.workers, min(batches, _MAX_WORKERS))
+        pool = ray.data.ActorPoolStrategy(min_size=options.workers, max_size=most)
+    else:
+        pool = ray.data.ActorPoolStrategy(size=options.workers)
     files = parquet_files(plan.prompts)
     filesystem, _ = storage.arrow_filesystem(plan.prompts)
     dataset = ray.data.read_parquet(
@@ -172,7 +180,16 @@ def _graph(plan: _Plan) -> "ray.data.Dataset":
             batch_size=options.batch_size,
             batch_format="pyarrow",
             zero_copy_batch=True,
-            compute=ray.data.ActorPoolStrategy(size=options.workers),
+            compute=pool,
             **resources,
         )
     return dataset
+
+
+def _cpus_of_actor(num_actors: int) -> float:
+    """Return the CPUs of each actor, so that all pools fit at once: one that cannot start blocks all before it."""
+    cpus = cluster.total().cpus
+    if not cpus and cluster.may_grow():
+        return 1.0  # only an idle head is there; asking for nothing would put all on it
+    spare = max(0.0, (cpus or 1.0) - 1.0)  # one task reads beside them
+    return min(1.0, math.floor(1e4 * spare / num_actors) / 1e4)

@@ -78,8 +78,26 @@ def test_without_the_token_a_job_is_refused(submit, tmp_path):
     assert "authentication token" in refused.stderr
 
 
-def test_the_bare_command_trains_where_ray_was_started(submit):
-    done = submit("--", "python", "jobs/train_cascade.py", "--dry-run")
+def test_a_job_trains_where_ray_was_started(submit, tmp_path, world_corpus):
+    model = tmp_path / "model"
+    relative = os.path.relpath(model, ROOT)
+    what = ["--data", str(world_corpus), "--output", relative, "--stages", "autoencoder"]
+    sizes = [f"autoencoder.training.{name}" for name in ("steps=2", "batch_size=1", "warmup_steps=0")]
+    done = submit("--", "python", "jobs/train_cascade.py", *what, "--set", *sizes)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list((model / "autoencoder").glob("*.safetensors"))
+    assert (model / "stages" / "autoencoder.json").exists()
+
+
+def test_the_shipped_copy_takes_no_model(submit, tmp_path):
+    """Ray removes its copy of the checkout, and whatever was trained into it."""
+    shipped = ["--runtime-env", "jobs/runtime_env.yaml", "--", "python", "jobs/train_cascade.py", "--dry-run"]
+    refused = submit(*shipped)
+    assert refused.returncode != 0
+    assert "error: --output 'runs/model' lies in the temporary copy" in refused.stdout
+    assert "Traceback" not in refused.stdout
+
+    done = submit(*shipped, "--output", str(tmp_path / "model"))
     assert done.returncode == 0, done.stdout + done.stderr
     for stage in ("autoencoder", "reference", "base", "upsample", "interpolate", "decode"):
         assert stage in done.stdout
