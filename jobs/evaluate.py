@@ -23,6 +23,7 @@ from videogen.cli import add_set_option, parser, run_job
 from videogen.errors import UserError
 from videogen.evaluation.evaluate import evaluate, evaluation_steps
 from videogen.evaluation.held_out import HeldOut, find_held_out
+from videogen.stages import NOT_THE_MODEL
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -53,7 +54,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{uri}: up to date")
         return
     steps = evaluation_steps(held_out, videos)
-    with storage.local_copy(model) as folder, Progress() as progress, progress.task("evaluate", steps, "clips") as task:
+    with (
+        storage.local_copy(model, exclude=NOT_THE_MODEL) as folder,
+        Progress() as progress,
+        progress.task("evaluate", steps, "clips") as task,
+    ):
         result = evaluate(config, folder, held_out, videos, task.advance, options.device)
     storage.write_json(uri, {**result, "made_from": made_from})
     print(uri)

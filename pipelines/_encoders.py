@@ -1,13 +1,12 @@
 """The frozen networks that encoding needs: finding them before any work starts, loading them in a worker."""
 
 import contextlib
-import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.components import hub_folder, is_hub_id
 from videogen import storage
 from videogen.config import CascadeConfig
 from videogen.data import encoder_fingerprint
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 _AUTOENCODER_NAMES = ("autoencoder", "vae")
 """Sub-folders in which our models and Stable Diffusion's keep the image VAE."""
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_WANTED = ("vae/*", "autoencoder/*", "tokenizer/*", "text_encoder/*")
 
 
 @dataclass(frozen=True)
@@ -92,13 +91,13 @@ def find_encoders(uri: str, config: CascadeConfig, captioned: bool) -> Encoders:
 
 def _locate(uri: str) -> tuple[str, str]:
     """Return the model (folder or hub id) that `uri` means or lies in, and the VAE's sub-folder in it."""
-    if _is_hub_id(uri):
+    if is_hub_id(uri):
         folder, model = _folder_of(uri), uri
     else:
         folder = model = storage.absolute(uri)
         storage.require_readable(folder, "Autoencoder")
         if storage.exists(storage.join(folder, "config.json")):
-            return storage.parent(folder), folder.rsplit("/", 1)[-1]
+            return storage.require_parent(folder, "Autoencoder"), folder.rsplit("/", 1)[-1]
     for name in _AUTOENCODER_NAMES:
         if storage.exists(storage.join(folder, name, "config.json")):
             return model, name
@@ -108,24 +107,9 @@ def _locate(uri: str) -> tuple[str, str]:
     )
 
 
-def _is_hub_id(uri: str) -> bool:
-    return bool(_HUB_ID.fullmatch(uri)) and not os.path.exists(uri)  # noqa: PTH110 - a URI, not yet known to be a path
-
-
 def _folder_of(model: str) -> str:
-    """Return the folder of a model; a hub id is fetched once per machine into the hub's own cache."""
-    if not _is_hub_id(model):
-        return model
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return snapshot_download(model, allow_patterns=["vae/*", "autoencoder/*", "tokenizer/*", "text_encoder/*"])
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(
-            f"Autoencoder {model!r} is neither a folder nor a model that the hub gives out "
-            f"({str(error).splitlines()[0]}): check the spelling, or give a folder or s3:// URI."
-        ) from error
+    """Return the folder of a model."""
+    return hub_folder(model, _WANTED, "Autoencoder") if is_hub_id(model) else model
 
 
 def _require_shape(uri: str, settings: dict, config: CascadeConfig) -> None:

@@ -12,13 +12,13 @@ from typing import Any
 
 from pipelines import cluster, components, dag, records
 from pipelines.dag import Node, Outcome, Resources
-from pipelines.encode import encode
+from pipelines.encode import encode, read_corpus
 from pipelines.progress import Progress
 from pipelines.train import TrainProgress, batch_plan, identity, train_stage
 from videogen import storage
 from videogen.cli import nearest
 from videogen.config import CascadeConfig
-from videogen.data import LatentsTable, discover_tables, encoder_fingerprint, list_videos
+from videogen.data import LatentsTable, discover_tables, encoder_fingerprint, list_videos, require_same_encoder
 from videogen.data.clips import CAPTIONS_NAME
 from videogen.errors import UserError
 from videogen.training.datasets import dataset_kind, open_clips
@@ -50,7 +50,7 @@ class Cascade:
         self.stages = _chosen_stages(config, options.stages)
         # Absolute, because workers run in other directories.
         self.output = storage.absolute(options.output)
-        beside = storage.parent(self.output)
+        beside = storage.require_parent(self.output, "Output")
         self._makes_corpus = options.data is None
         self.data = storage.absolute(options.data or storage.join(beside, "data"))
         self.latents = storage.absolute(options.latents or storage.join(beside, "latents"))
@@ -59,10 +59,11 @@ class Cascade:
             self._init_from = storage.absolute(self._init_from)
         self.tables = [] if self._makes_corpus else _tables(self.data, config)
         self.corpora = {} if self.tables else self._find_corpora()
-        _check_init_from(self._init_from, self.stages)
+        _check_init_from(self._init_from, self.stages, config)
         for stage in self.stages:
             batch_plan(config, stage)
         self._check_captions()
+        self._encoder_source = self._source_of_latents()
         self.nodes = self._nodes()
 
     def run(self) -> Outcome:
@@ -86,11 +87,15 @@ class Cascade:
 
     def _check_captions(self) -> None:
         wanted = [stage for stage in self.stages if dataset_kind(stage) == "captioned"]
-        if not wanted or self._makes_corpus:
-            return
         if self.tables:
-            open_clips("captioned", [table.uri for table in self.tables], self.config)
-        elif not any(storage.exists(storage.join(uri, CAPTIONS_NAME)) for uri in self.corpora.values()):
+            if wanted:
+                open_clips("captioned", [table.uri for table in self.tables], self.config)
+            return
+        if self._makes_corpus or self.stages == ("autoencoder",):
+            return
+        # Read here as encoding will read them, which begins only when the autoencoder has been trained.
+        captions = [read_corpus(uri)[1] for uri in self.corpora.values()]
+        if wanted and not any(captions):
             raise UserError(
                 f"Data {self.data!r} has no captions, which {', '.join(wanted)} need: put a {CAPTIONS_NAME} with the "
                 f"columns `video` and `caption` beside the videos, or train only others with --stages."
@@ -136,8 +141,10 @@ class Cascade:
             return all(map(storage.exists, makes)) and records.is_done(self.output, name, who())
 
         def recorded() -> None:
+            # Before the work: what arrives while it runs, e.g. a video, may have come too late for it.
+            identity_before = who()
             work()
-            records.write(self.output, name, who())
+            records.write(self.output, name, identity_before)
 
         return Node(name, what, recorded, done, tuple(needs))
 
@@ -159,7 +166,7 @@ class Cascade:
         return self._node("corpora", f"demonstration videos into {self.data}", work, who, makes)
 
     def _text_node(self) -> Node:
-        config, source = self.config, self._source_of_latents()
+        config, source = self.config, self._encoder_source
         has_text = source is not None and all(
             storage.exists(storage.join(source, name)) for name in components.TEXT_PARTS
         )
@@ -175,7 +182,7 @@ class Cascade:
         return self._node("text", what, work, lambda: who, makes)
 
     def _autoencoder_node(self) -> Node:
-        source = self._source_of_latents()
+        source = self._encoder_source
         target = storage.join(self.output, "autoencoder")
         if source is None and "autoencoder" in self.config.trainable_stages():
             return self._training_node("autoencoder")
@@ -198,7 +205,10 @@ class Cascade:
             uri = storage.join(folder, "autoencoder")
             if storage.exists(storage.join(uri, "config.json")) and encoder_fingerprint(uri) == wanted:
                 return folder
-        if self.config.autoencoder.pretrained:
+        pretrained = self.config.autoencoder.pretrained
+        if pretrained:
+            with components.component(pretrained, "vae") as vae:
+                require_same_encoder(self.tables[0], encoder_fingerprint(str(vae)), f"the VAE of {pretrained!r}")
             return None
         raise UserError(
             f"The latents in {self.data!r} are of an autoencoder that is not there (fingerprint {wanted}): copy its "
@@ -340,12 +350,14 @@ def _tables(data: str, config: CascadeConfig) -> list[LatentsTable]:
     return tables
 
 
-def _check_init_from(init_from: str | None, stages: Sequence[str]) -> None:
+def _check_init_from(init_from: str | None, stages: Sequence[str], config: CascadeConfig) -> None:
     if not init_from:
         return
-    if not components.is_hub_id(init_from):
-        storage.require_readable(init_from, "--init-from")
-    if not any(stage.partition("_")[0] in _FROM_IMAGE_MODEL for stage in stages):
+    begun = [stage for stage in stages if stage.partition("_")[0] in _FROM_IMAGE_MODEL]
+    parts = ["vae"] if "autoencoder" in begun and not config.autoencoder.pretrained else []
+    parts += ["unet"] if set(begun) - {"autoencoder"} else []
+    components.require_parts(init_from, parts, "--init-from")
+    if not begun:
         raise UserError(
             f"--init-from has no effect on {', '.join(stages)}: leave it out, or train one of "
             f"{', '.join(_FROM_IMAGE_MODEL)} with --stages."

@@ -1,8 +1,9 @@
 """The parts of a model that are not trained here: built from the preset, copied, or off the shelf."""
 
 import contextlib
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from videogen import storage
@@ -11,6 +12,7 @@ from videogen.errors import UserError
 
 _WANTED = ("*.json", "*.txt", "*.safetensors", "*.model")
 TEXT_PARTS = ("tokenizer", "text_encoder")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def write_text(config: CascadeConfig, output_uri: str, source: str | None) -> None:
@@ -42,7 +44,7 @@ def copy_component(source: str, name: str, target: str) -> None:
         name: sub-folder in it.
         target: folder to fill.
     """
-    with _component(source, name) as folder:
+    with component(source, name) as folder:
         storage.upload(folder, target)
 
 
@@ -50,7 +52,7 @@ def write_reference(source: str, output_uri: str) -> None:
     """Write an off-the-shelf text-to-image pipeline into `reference/`."""
     from diffusers import StableDiffusionPipeline
 
-    with _component(source, "") as folder, tempfile.TemporaryDirectory(prefix="videogen-reference-") as target:
+    with component(source, "") as folder, tempfile.TemporaryDirectory(prefix="videogen-reference-") as target:
         pipeline = StableDiffusionPipeline.from_pretrained(
             folder, safety_checker=None, feature_extractor=None, requires_safety_checker=False, use_safetensors=True
         )
@@ -59,29 +61,56 @@ def write_reference(source: str, output_uri: str) -> None:
 
 
 def is_hub_id(source: str) -> bool:
-    """Tell whether `source` can only be the name of a model on the hub."""
-    return (
-        not storage.is_remote(source)
-        and source.count("/") == 1
-        and source[0] not in "./~"
-        and not storage.exists(source)
-    )
+    """Tell whether `source` can only be the name of a model on the hub: `owner/name`, with no folder `owner` here."""
+    owner = source.partition("/")[0]
+    return bool(_HUB_ID.fullmatch(source)) and owner not in (".", "..") and not Path(owner).exists()
+
+
+def hub_folder(model: str, patterns: Sequence[str], what: str = "Model") -> str:
+    """Return the local folder of a model on the hub; its files are fetched once per machine into the hub's own cache.
+
+    Args:
+        model: hub id.
+        patterns: the files that are wanted.
+        what: names it for the reader of an error.
+
+    Raises:
+        UserError: the hub does not give it out, or cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        return snapshot_download(model, allow_patterns=list(patterns))
+    except (OSError, ValueError) as error:  # the hub's own errors, of the network and of the name, derive from these
+        reason = str(error).strip().splitlines()[0].rstrip(".:")
+        raise UserError(
+            f"{what} {model!r} is neither a folder nor a model that the hub gives out ({reason}): check the spelling, "
+            f"or give a folder or s3:// URI."
+        ) from error
+
+
+def require_parts(source: str, names: Sequence[str], what: str) -> None:
+    """Raise `UserError` unless the model `source` (folder, URI or hub id) has all the sub-folders `names`."""
+    if is_hub_id(source):
+        # Configurations alone: it is the name that may be wrong, and weights are fetched where they are used.
+        folder = hub_folder(source, [f"{name}/config.json" for name in names], what)
+    else:
+        folder = source
+        storage.require_readable(folder, what)
+    for name in names:
+        if not storage.exists(storage.join(folder, name, "config.json")):
+            raise UserError(
+                f"{what} {source!r} has no folder {name!r} with a config.json: give a model in the Stable Diffusion "
+                f"layout (unet/, vae/, text_encoder/, tokenizer/)."
+            )
 
 
 @contextlib.contextmanager
-def _component(source: str, name: str) -> Iterator[Path]:
+def component(source: str, name: str) -> Iterator[Path]:
+    """Yield a local folder with one component of a model (folder, URI or hub id); the whole model if `name` is ""."""
     if not is_hub_id(source):
         with storage.local_copy(storage.join(source, name) if name else source) as folder:
             yield folder
         return
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
     patterns = [f"{name}/{pattern}" for pattern in _WANTED] if name else list(_WANTED)
-    try:
-        yield Path(snapshot_download(source, allow_patterns=patterns)) / name
-    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-        raise UserError(
-            f"{source!r} is neither a folder nor a model that the hub gives out ({str(error).splitlines()[0]}): "
-            f"check the spelling, or give a folder or s3:// URI."
-        ) from error
+    yield Path(hub_folder(source, patterns)) / name

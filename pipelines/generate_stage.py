@@ -17,6 +17,7 @@ from pipelines.samples import keep, kept, pack, unpack
 from pipelines.sampling import model_folder
 from videogen import storage
 from videogen.config import CascadeConfig
+from videogen.stages import new_sample
 
 if TYPE_CHECKING:
     from videogen.stages import Sample
@@ -111,8 +112,7 @@ class StageWorker:
         """Return the healthy rows, each with its sample after this stage."""
         alive = [row for row in rows if not row["error"]]
         samples = [
-            {name: row[name] for name in ("prompt", "negative_prompt", "seed")} | unpack(row["payload"])
-            for row in alive
+            new_sample(row["prompt"], row["seed"], row["negative_prompt"]) | unpack(row["payload"]) for row in alive
         ]
         finished = []
         for row, sample, produced in zip(alive, samples, self._produce(alive, samples), strict=True):

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 from videogen import storage
 from videogen.cli import nearest
 from videogen.errors import UserError
+from videogen.stages import new_sample
 
 COLUMNS = ("prompt", "id", "seed", "negative_prompt", "reference_image")
 """What is read of a prompts table; other columns are left alone."""
@@ -19,6 +21,8 @@ COLUMNS = ("prompt", "id", "seed", "negative_prompt", "reference_image")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _MAX_SEED = 2**63 - 1
 _BATCH_ROWS = 256
+_IMAGES_AT_ONCE = 32
+"""Images whose version is asked for together: each costs one round trip to S3."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,8 @@ class Request:
     negative_prompt: str = ""
     reference_image: str | bytes | None = None
     digest: str = ""
-    """Hash of everything above: equal digests, equal videos."""
+    """Hash of everything above and, from `read_requests`, of the version of the image at a URI: equal digests, equal
+    videos."""
 
 
 def read_requests(uri: str) -> list[Request]:
@@ -43,6 +48,7 @@ def read_requests(uri: str) -> list[Request]:
         UserError: unreadable, no `prompt` column, no rows, an empty prompt, a bad or repeated id, a bad seed.
     """
     requests: dict[str, Request] = {}
+    images: dict[str, str] = {}
     for number, row in enumerate(_rows(uri), start=1):
         where = f"row {number} of prompts {uri!r}" + (f" (id {row['id']!r})" if _given(row.get("id")) else "")
         try:
@@ -52,10 +58,27 @@ def read_requests(uri: str) -> list[Request]:
         if request.id in requests:
             cause = "its id is used above" if _given(row.get("id")) else "prompt and seed are the same as above"
             raise UserError(f"In {where}: {cause} and two videos would share a name: give it another id or seed.")
+        if isinstance(request.reference_image, str):
+            images[request.id] = request.reference_image
         requests[request.id] = replace(request, reference_image=None)
     if not requests:
         raise UserError(f"Prompts {uri!r} have no rows: add at least one prompt.")
+    for name, version in zip(images, _versions(list(images.values())), strict=True):
+        requests[name] = replace(requests[name], digest=_digest(requests[name].digest, version))
     return list(requests.values())
+
+
+def _versions(uris: Sequence[str]) -> list[str]:
+    """Return the versions of images; of one that cannot be reached it is "", and its row will say why."""
+
+    def version(uri: str) -> str:
+        try:
+            return storage.version(uri)
+        except Exception:  # noqa: BLE001 as where the image is read: storage fails in many ways, each is the row's alone
+            return ""
+
+    with ThreadPoolExecutor(_IMAGES_AT_ONCE) as pool:
+        return list(pool.map(version, uris))
 
 
 def request_of(row: Mapping[str, Any]) -> Request:
@@ -65,8 +88,6 @@ def request_of(row: Mapping[str, Any]) -> Request:
         UserError: a value that cannot be used, in a sentence without the row's place.
     """
     prompt = row["prompt"]
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise UserError(f"the prompt {prompt!r} is empty: write a sentence that says what the video shows.")
     negative = row.get("negative_prompt")
     negative = negative if _given(negative) else ""
     if not isinstance(negative, str):
@@ -78,6 +99,8 @@ def request_of(row: Mapping[str, Any]) -> Request:
     if not isinstance(image, str | bytes | None):
         raise UserError(f"reference_image is a {type(image).__name__}: give an image file's bytes or its URI.")
     seed = _seed(row.get("seed"))
+    # What the other ways to a video refuse is refused here too. The image is checked when it has been read.
+    new_sample(prompt, seed or 0, negative)
     content = (prompt, negative, "" if seed is None else str(seed), image or "")
     name = str(row["id"]) if _given(row.get("id")) else _digest(*content)
     if not _ID.fullmatch(name):

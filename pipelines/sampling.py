@@ -11,7 +11,7 @@ from typing import Any
 from videogen import storage
 from videogen.config import CascadeConfig, apply_overrides
 from videogen.errors import UserError
-from videogen.stages import load_cascade_config
+from videogen.stages import NOT_THE_MODEL, load_cascade_config
 
 _INDEX = "model_index.json"
 _FREE = re.compile(
@@ -53,7 +53,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 @contextlib.contextmanager
 def model_folder(model: str, config: CascadeConfig) -> Iterator[str]:
     """Yield a local folder of the model whose index holds `config`; its components are linked, not copied."""
-    with storage.local_copy(model) as folder:
+    with storage.local_copy(model, exclude=NOT_THE_MODEL) as folder:
         index = json.loads((folder / _INDEX).read_text())
         values = config.model_dump(mode="json")
         if index["cascade"] == values:

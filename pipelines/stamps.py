@@ -4,10 +4,9 @@ import hashlib
 from collections.abc import Sequence
 
 from videogen import storage
+from videogen.stages import NOT_THE_MODEL
 
 _MODEL_FILES = (".json", ".safetensors", ".txt", ".model")
-_NOT_THE_MODEL = ("stages/", "training/")
-"""Folders in a model folder that say how it was trained."""
 
 
 def stamp(*uris: str, settings: Sequence[str] = ()) -> str:
@@ -20,7 +19,7 @@ def stamp(*uris: str, settings: Sequence[str] = ()) -> str:
 
 def model_stamp(model: str, settings: Sequence[str] = ()) -> str:
     """Return the stamp of a model's weights and configurations, and of settings that are used with it."""
-    lines = [line for line in _lines(model) if not line.startswith(_NOT_THE_MODEL)]
+    lines = [line for line in _lines(model) if not line.startswith(NOT_THE_MODEL)]
     return _hash([*settings, *(line for line in lines if line.split(" ")[0].endswith(_MODEL_FILES))])
 
 

@@ -46,8 +46,32 @@ def join(uri: str, *parts: str) -> str:
 
 
 def parent(uri: str) -> str:
-    """Return the folder that holds `uri`."""
-    return absolute(uri).rpartition("/")[0]
+    """Return the folder that holds `uri`; as with paths, a root (here also a whole bucket) is its own."""
+    uri = absolute(uri)
+    if not is_remote(uri):
+        return os.path.dirname(uri)
+    bucket, _, key = uri.removeprefix(_S3).partition("/")
+    return join(f"{_S3}{bucket}", *key.split("/")[:-1])
+
+
+def require_parent(uri: str, what: str) -> str:
+    """Return the folder that holds `uri`; raise `UserError` if `uri` is a whole bucket, beside which nothing can be."""
+    folder = parent(uri)
+    if is_remote(uri) and folder == absolute(uri):
+        raise UserError(
+            f"{what} {uri!r} is a whole bucket, and a folder in one is needed: give e.g. {join(uri, 'model')!r}."
+        )
+    return folder
+
+
+def version(uri: str) -> str:
+    """Return a mark that changes when the file does, from its size and time (on S3: ETag); "" if there is no file."""
+    filesystem, path = fsspec_filesystem(uri)
+    try:
+        entry = filesystem.info(path)
+    except FileNotFoundError:
+        return ""
+    return f"{entry['size']} {entry.get('ETag') or entry.get('mtime')}"
 
 
 def fsspec_filesystem(uri: str) -> tuple["fsspec.AbstractFileSystem", str]:
@@ -165,8 +189,13 @@ def remove(uri: str) -> None:
 
 
 @contextlib.contextmanager
-def local_copy(uri: str) -> Iterator[Path]:
-    """Yield a local path with the content of the file or folder `uri`; local ones are used where they are."""
+def local_copy(uri: str, exclude: Sequence[str] = ()) -> Iterator[Path]:
+    """Yield a local path with the content of the file or folder `uri`; local ones are used where they are.
+
+    Args:
+        uri: what to copy.
+        exclude: beginnings of paths in the folder that are not copied, e.g. "training/".
+    """
     if not is_remote(uri):
         yield Path(absolute(uri))
         return
@@ -175,7 +204,10 @@ def local_copy(uri: str) -> Iterator[Path]:
         target = Path(folder) / path.rsplit("/", 1)[-1]
         if filesystem.isdir(path):
             for item in filesystem.find(path):
-                local = target / item.removeprefix(f"{path}/")
+                name = item.removeprefix(f"{path}/")
+                if name.startswith(tuple(exclude)):
+                    continue
+                local = target / name
                 local.parent.mkdir(parents=True, exist_ok=True)
                 filesystem.get_file(item, str(local))
         else:

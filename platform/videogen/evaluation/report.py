@@ -20,6 +20,7 @@ from videogen.evaluation.faithfulness import ATTRIBUTES
 from videogen.evaluation.media import data_uri, sprite
 from videogen.evaluation.psnr import ImageDecoder
 from videogen.evaluation.report_tables import headline, tables
+from videogen.stages import NOT_THE_MODEL
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _MAX_EXAMPLES = 120
@@ -52,7 +53,7 @@ def write_report(
     uri: str, config: CascadeConfig, sources: ReportSources, advance: Callable[[], None] = lambda: None
 ) -> None:
     """Write the page to `uri`; `advance` is called once a gallery row."""
-    with storage.local_copy(sources.model) as folder:
+    with storage.local_copy(sources.model, exclude=NOT_THE_MODEL) as folder:
         storage.write_text(uri, render(config, sources, str(folder), advance))
 
 

@@ -4,12 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from videogen.stages.configuration import load_cascade_config
+    from videogen.stages.configuration import NOT_THE_MODEL, load_cascade_config
     from videogen.stages.registry import STAGES, load_stage, load_stages, run_stages, stage_class
     from videogen.stages.sample import Sample, new_sample
     from videogen.stages.stage import Stage
 
 __all__ = [
+    "NOT_THE_MODEL",
     "STAGES",
     "Sample",
     "Stage",
@@ -21,7 +22,13 @@ __all__ = [
     "stage_class",
 ]
 
-_MODULES = {"load_cascade_config": "configuration", "Sample": "sample", "new_sample": "sample", "Stage": "stage"}
+_MODULES = {
+    "NOT_THE_MODEL": "configuration",
+    "load_cascade_config": "configuration",
+    "Sample": "sample",
+    "new_sample": "sample",
+    "Stage": "stage",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,8 @@ from videogen.config import CascadeConfig, config_from_dict
 from videogen.errors import UserError
 
 INDEX = "model_index.json"
+NOT_THE_MODEL = ("stages/", "training/")
+"""Folders in a model folder that say how it was trained, checkpoints included; whoever uses the model needs none."""
 
 
 def load_cascade_config(folder: str) -> CascadeConfig:
