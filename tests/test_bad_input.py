@@ -70,6 +70,12 @@ def here(tmp_path_factory: pytest.TempPathFactory, world_corpus: Path, camera_co
         pd.DataFrame(columns).to_parquet(root / f"{name}.parquet")
     (root / "not_parquet.parquet").write_text("prompt\na red circle moving left\n")
     (root / "broken.yaml").write_text("base: [unclosed\n")
+    # A corpus whose captions say nothing of its videos, and a "Stable Diffusion" folder without its U-Net.
+    shutil.copytree(world_corpus, root / "uncaptioned")
+    pd.DataFrame({"file": ["clip_0.mp4"]}).to_parquet(root / "uncaptioned" / "captions.parquet")
+    (root / "headless" / "vae").mkdir(parents=True)
+    (root / "headless" / "vae" / "config.json").write_text("{}")
+    pd.DataFrame({"prompt": ["a " * 2500]}).to_parquet(root / "long_prompt.parquet")
     names = {path.name: path for path in root.iterdir()}
     return names | {
         "root": root,
@@ -115,7 +121,18 @@ CASES = [
     ("no captions", "train_cascade --data {camera} --output {o} --stages base", ["caption"]),
     ("captions missing", "encode_latents --input {world} --captions {missing}.parquet --output {o}", ["missing"]),
     ("no caption column", "encode_latents --input {world} --captions {no_caption.parquet} --output {o}", ["caption"]),
+    ("bad captions, training", "train_cascade --data {uncaptioned} --output {o}", ["captions.parquet", "caption"]),
+    # models to begin from
+    (
+        "no U-Net",
+        "train_cascade --data {world} --output {o} --init-from {headless} --stages base",
+        ["headless", "unet"],
+    ),
+    ("mistyped path", "train_cascade --data {world} --output {o} --init-from jobs/sd21", ["jobs/sd21", "not exist"]),
+    ("path with dots", "encode_latents --input {world} --output {o} --autoencoder ../vea", ["vea", "not exist"]),
+    ("a whole bucket", "train_cascade --data {world} --output s3://my-model", ["s3://my-model", "bucket"]),
     # prompts and models
+    ("long prompt", "generate --model {model} --prompts {long_prompt.parquet} --output {o}", ["4000"]),
     ("missing prompts", "generate --model {model} --prompts {missing}.parquet --output {o}", ["missing", "not exist"]),
     ("no prompt column", "generate --model {model} --prompts {no_prompt.parquet} --output {o}", ["prompt", "text"]),
     ("empty prompt", "generate --model {model} --prompts {empty_prompt.parquet} --output {o}", ["prompt", "empty"]),
