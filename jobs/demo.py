@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+from pipelines.cluster import require_output
 from videogen import storage
 from videogen.cli import parser, run_job
 
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--output", default="runs/demo", metavar="URI", help="default: runs/demo")
     root = storage.absolute(arguments.parse_args(argv).output)
-    storage.require_writable(root, "Output")
+    require_output(root)
     data, latents, model, generated = (storage.join(root, name) for name in ("data", "latents", "model", "generated"))
     prompts = storage.join(data, "held_out", "prompts.parquet")
     evaluation, report = storage.join(root, "evaluation.json"), storage.join(root, "report")

@@ -13,7 +13,9 @@ Without --autoencoder: the preset's own off-the-shelf one; else that of a model 
 import sys
 from collections.abc import Sequence
 
+from pipelines.cluster import require_output
 from pipelines.encode import EncodeOptions, encode, find_autoencoder, read_corpus
+from pipelines.inputs import require_own_latents, require_usable_video
 from videogen import storage
 from videogen.cli import add_preset_options, parser, run_job
 from videogen.config import load_preset
@@ -35,12 +37,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = load_preset(options.preset, options.overrides)
     if options.encoders is not None and options.encoders < 1:
         raise UserError(f"--encoders is {options.encoders}, but at least one is needed: leave it out to use all.")
-    read_corpus(options.input, options.captions)
+    require_output(options.output)
+    videos, captions = read_corpus(options.input, options.captions)
     autoencoder = options.autoencoder or find_autoencoder(options.output, config)
     if autoencoder is None:
         from pipelines.cascade import train_autoencoder
 
-        storage.require_writable(options.output, "Output")
+        require_own_latents(storage.absolute(options.output), (), "the autoencoder that would be trained for it now")
+        require_usable_video(options.input, videos, captions, config)
         autoencoder = train_autoencoder(config, data=options.input, output=options.output)
     result = encode(
         options.input, options.output, config, autoencoder, options.captions, EncodeOptions(options.encoders)

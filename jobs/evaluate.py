@@ -13,9 +13,11 @@ import io
 import sys
 from collections.abc import Sequence
 
+from pipelines.cluster import require_output
 from pipelines.generate import GenerateOptions, generate
-from pipelines.manifest import MANIFEST_NAME, Row, read_manifest
+from pipelines.manifest import MANIFEST_NAME, Row, made_by, read_manifest
 from pipelines.progress import Progress
+from pipelines.prompts import read_requests
 from pipelines.sampling import read_config
 from pipelines.stamps import model_stamp, stamp
 from videogen import storage
@@ -39,12 +41,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = arguments.parse_args(argv)
     if options.max_clips < 1:
         raise UserError(f"--max-clips is {options.max_clips}, but at least one clip is needed.")
+    require_output(_folder_of(options.output))
     model, output = storage.absolute(options.model), storage.absolute(options.output)
     config = read_config(model, options.overrides)
     held_out = find_held_out(options.data, model, config, options.max_clips)
     uri = output if output.endswith(".json") else storage.join(output, "evaluation.json")
     if options.generated:
-        videos = _listed(storage.absolute(options.generated))
+        videos = _listed(storage.absolute(options.generated), model_stamp(model, [config.model_dump_json()]), held_out)
     else:
         videos = _made(model, held_out, storage.join(storage.parent(uri), "generated"), tuple(options.overrides))
     made_from = model_stamp(
@@ -67,11 +70,41 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"  {name:34} {value:g}")
 
 
-def _listed(generated: str) -> list[Row]:
+def _folder_of(output: str) -> str:
+    return storage.parent(output) if output.endswith(".json") else output
+
+
+def _listed(generated: str, maker: str, held_out: HeldOut) -> list[Row]:
+    """Return the rows of a generation run, which must be of this model and whole."""
     storage.require_readable(generated, "Generated videos")
     if not storage.exists(storage.join(generated, MANIFEST_NAME)):
         raise UserError(f"Generated videos {generated!r} have no {MANIFEST_NAME}: give an output of jobs/generate.py.")
-    return read_manifest(generated)
+    theirs = made_by(generated)
+    if theirs is None:
+        print(f"warning: {generated} does not say which model made it; taken for this one", file=sys.stderr)
+    elif theirs != maker:
+        raise UserError(
+            f"Generated videos {generated!r} were made by another model or with other settings: give the same --set as "
+            f"to jobs/generate.py, run that again, or leave out --generated."
+        )
+    rows = read_manifest(generated)
+    missing = _missing(rows, held_out)
+    if missing:
+        raise UserError(
+            f"Generated videos {generated!r} lack {len(missing)} of the prompts in {held_out.prompts!r}, the first is "
+            f"{missing[0]!r}: run jobs/generate.py again to finish them, or leave out --generated."
+        )
+    return rows
+
+
+def _missing(rows: Sequence[Row], held_out: HeldOut) -> list[str]:
+    """Return the ids of held-out prompts that a run of just these prompts still lacks."""
+    if held_out.prompts is None:
+        return []
+    listed = {(row["id"], row["prompt"], row["seed"]) for row in rows}
+    wanted = {(one.id, one.prompt, one.seed) for one in read_requests(held_out.prompts)}
+    # A run of other prompts altogether is someone's own choice.
+    return sorted(name for name, *_ in wanted - listed) if wanted & listed else []
 
 
 def _made(model: str, held_out: HeldOut, folder: str, overrides: tuple[str, ...]) -> list[Row]:

@@ -12,6 +12,7 @@ same command again makes only what is missing.
 import sys
 from collections.abc import Sequence
 
+from pipelines.cluster import require_output
 from pipelines.generate import GenerateOptions, generate
 from videogen.cli import EXIT_FAILED, add_set_option, parser, run_job
 from videogen.errors import UserError
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}, but it must be at least 1.")
     if options.gpus < 0:
         raise UserError(f"--gpus is {options.gpus}, but it must be 0 (CPUs) or more.")
+    require_output(options.output)
     result = generate(
         options.model,
         options.prompts,

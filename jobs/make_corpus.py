@@ -1,19 +1,23 @@
-"""Make a corpus to train on: a captioned world of moving shapes, and real camera clips without captions.
+"""Make a corpus to train on: a captioned world of moving shapes, and real clips without captions.
 
     python jobs/make_corpus.py --output runs/data
 
 writes OUTPUT/captioned (mp4 files and captions.parquet), OUTPUT/unlabeled, OUTPUT/held_out/captioned,
 OUTPUT/held_out/unlabeled and OUTPUT/held_out/prompts.parquet. What is held out appears nowhere else: whole
-combinations of colour, shape and direction, and one of the camera scenes. Files that are there are left as they are.
+combinations of colour, shape and direction, and of the real clips the one that is no camera scene but an animated film.
+Files that are there are left as they are.
 """
 
 import sys
 from collections.abc import Sequence
 
+from pipelines.cluster import require_output
+from pipelines.corpora import make_demonstration_corpus
+from pipelines.progress import Progress
 from videogen import storage
 from videogen.cli import add_preset_options, parser, run_job
 from videogen.config import load_preset
-from videogen.data.corpus import CorpusSize, make_corpus
+from videogen.data.corpus import CorpusSize
 from videogen.errors import UserError
 
 
@@ -28,9 +32,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.clips < 1:
         raise UserError(f"--clips is {options.clips}, but a corpus needs at least one clip.")
     config = load_preset(options.preset, options.overrides)
+    require_output(options.output)
     output = storage.absolute(options.output)
-    storage.require_writable(output, "Output")
-    counts = make_corpus(output, config, CorpusSize(captioned=options.clips), options.seed)
+    with Progress() as progress:
+        counts = make_demonstration_corpus(output, config, progress, CorpusSize(captioned=options.clips), options.seed)
     print(f"{output}: " + ", ".join(f"{number} {name}" for name, number in counts.items()))
 
 

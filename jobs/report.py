@@ -11,6 +11,7 @@ of its sources has changed.
 import sys
 from collections.abc import Sequence
 
+from pipelines.cluster import require_output
 from pipelines.manifest import MANIFEST_NAME, read_manifest
 from pipelines.progress import Progress
 from pipelines.sampling import read_config
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.add_argument("--output", required=True, metavar="URI", help="folder of index.html")
     arguments.add_argument("--timings", metavar="URI", help="JSON object with the seconds of each step, for a table")
     options = arguments.parse_args(argv)
+    require_output(options.output)
     model, generated = storage.absolute(options.model), storage.absolute(options.generated)
     config = read_config(model)
     storage.require_readable(options.evaluation, "Evaluation")

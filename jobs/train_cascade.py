@@ -35,10 +35,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_preset_options(arguments)
     options = arguments.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    # That the output can be written is asked by `Cascade`, which knows what else must hold of it.
     for option in ("output", "data", "latents"):
         require_lasting(getattr(options, option), f"--{option}")
     config = load_preset(options.preset, options.overrides)
-    stages = tuple(name.strip() for name in options.stages.split(",")) if options.stages else None
+    stages = None if options.stages is None else tuple(name.strip() for name in options.stages.split(","))
     wanted = CascadeOptions(options.output, options.data, options.latents, stages, options.init_from)
     with Progress() as progress:
         cascade = Cascade(config, wanted, progress)

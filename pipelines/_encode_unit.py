@@ -1,134 +1,197 @@
-"""What runs in Ray workers while encoding: decoding a unit of clips, and turning its frames into a shard.
+"""What runs in Ray workers while encoding: decoding a unit of clips, and turning its frames into rows of latents.
 
-A unit travels as a one-row Arrow table: first {unit_id, clips}, then {unit_id, clips, failures, frames_<pixels>...},
-at last {unit_id, rows, bytes, failures}. Only decoded frames at the sizes that are encoded cross the object store.
+A unit travels as a one-row Arrow table: first the place of its items, then {unit_id, clips, outcomes, seconds,
+frames_<pixels>...}, at last {record}. Only decoded frames at the sizes that are encoded cross the object store.
 """
 
 import functools
+import itertools
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from pipelines._encoders import Encoders
-from videogen import storage
-from videogen.data import Clip, Failure, VideoError, resize_frames
-from videogen.data.isolated import DecoderDiedError, IsolatedDecoder, shared_decoder
-from videogen.data.latents import shard_bytes, shard_row, shard_schema
+from pipelines.units import Unit
+from videogen.data import VideoError, resize_frames
+from videogen.data.isolated import DecodedClip, DecoderDiedError, IsolatedDecoder, shared_decoder
+from videogen.data.latents import ROWS_PER_GROUP, latents_row, latents_schema
+from videogen.data.listing import find_versions
+from videogen.data.tables.parts import write_part
+from videogen.data.tables.records import FAILED, OK, Outcome
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
+
+Item = dict[str, Any]
+"""A planned clip: item_id and the columns of the clips table that its row keeps."""
 
 _ATTEMPTS = 2
 """For a decoder that died or was stopped; a video that is plainly unreadable is not tried again."""
 _FRAMES_AT_ONCE = 16
 """Frames in one call of the VAE: always counted from a clip's first frame, so a clip's latents depend on it alone."""
 _CAPTIONS_KEPT = 4096
+_LOG_TAIL = 2000
 
 
 @dataclass(frozen=True)
-class Unit:
-    """A group of clips that is encoded, written and, after an interruption, skipped as a whole."""
+class EncodeTask:
+    """What a worker needs to know beside the unit. Plain values, so that it travels."""
 
-    unit_id: str
-    clips: tuple[Clip, ...]
+    output: str
+    identity: str
+    encoders: Encoders
+    latent_sizes: tuple[int, ...]
+    """Latent pixels a side, ascending."""
+    scale_factor: int
+    """Pixels a side that one latent pixel stands for."""
+    decoder: str = "auto"
 
     @property
-    def shard_name(self) -> str:
-        """Where its shard lies in the table; the name follows from the content."""
-        return f"shards/{self.unit_id}.parquet"
+    def pixel_sizes(self) -> tuple[int, ...]:
+        """Pixels a side of what is encoded, ascending."""
+        return tuple(size * self.scale_factor for size in self.latent_sizes)
 
-    def as_row(self) -> dict[str, str]:
-        """Return the unit as a row of strings."""
-        return {"unit_id": self.unit_id, "clips": _dump(self.clips)}
+    @property
+    def captioned(self) -> bool:
+        """Whether captions are encoded too."""
+        return self.encoders.text_encoder_fingerprint is not None
 
 
-def decode_unit(table: pa.Table, sizes: Sequence[int]) -> pa.Table:
+def decode_unit(table: pa.Table, task: EncodeTask) -> pa.Table:
     """Decode the clips of a unit, each at every size that is encoded.
 
     Args:
-        table: one row.
-        sizes: pixels a side, ascending; smaller ones are resized from the largest.
+        table: one row, a `Unit`.
+        task: what to decode.
     """
-    clips = [Clip(**clip) for clip in json.loads(table["clips"][0].as_py())]
-    decoded, failures, frames = [], [], []
-    for clip in clips:
-        result = decode_clip(shared_decoder(), clip, sizes[-1])
-        if isinstance(result, Failure):
-            failures.append(result)
-        else:
-            decoded.append(clip)
-            frames.append(result)
+    started = time.perf_counter()
+    unit = Unit.of(table.to_pylist()[0])
+    decoded, outcomes, frames = [], [], []
+    for item, result in decode_clips(shared_decoder(), unit.items(), task):
+        if isinstance(result, Outcome):
+            outcomes.append(result)
+            continue
+        outcomes.append(Outcome(item["item_id"], OK, uri=item["source"]))
+        decoded.append({**item, "decoder": result.decoder})
+        frames.append(result.frames)
     columns = {
-        "unit_id": table["unit_id"].combine_chunks(),
-        "clips": pa.array([_dump(decoded)]),
-        "failures": pa.array([_dump(failures)]),
+        "unit_id": pa.array([unit.unit_id]),
+        "clips": pa.array([json.dumps(decoded)]),
+        "outcomes": pa.array([json.dumps([outcome.as_dict() for outcome in outcomes])]),
+        "seconds": pa.array([time.perf_counter() - started]),
     }
-    for size in sizes:
+    for size in task.pixel_sizes:
         columns[f"frames_{size}"] = _one_binary([resize_frames(clip, size) for clip in frames])
     return pa.table(columns)
 
 
-def decode_clip(decoder: IsolatedDecoder, clip: Clip, size: int) -> np.ndarray | Failure:
-    """Return a clip's frames, uint8 (F, size, size, 3), or why there are none."""
+def decode_clips(
+    decoder: IsolatedDecoder, items: Sequence[Item], task: EncodeTask
+) -> Iterator[tuple[Item, DecodedClip | Outcome]]:
+    """Yield for each item its frames, uint8 (F, size, size, 3) at the largest size, or why there are none.
+
+    Clips of one video are read together, so that it is fetched and opened once; where that fails, one by one, so that
+    a damaged stretch of a video costs no more than the clips in it.
+    """
+    size = task.pixel_sizes[-1]
+    for source, run in itertools.groupby(items, key=lambda item: item["source"]):
+        clips = list(run)
+        if replaced := _replaced(source, clips[0]["version"]):
+            for item in clips:
+                yield item, _failed(item, "fetch", replaced)
+            continue
+        together = _read_together(decoder, source, clips, size, task.decoder) if len(clips) > 1 else None
+        for index, item in enumerate(clips):
+            yield item, together[index] if together else _read(decoder, item, size, task.decoder)
+
+
+def _replaced(source: str, version: str) -> str:
+    """Return what is wrong with a file that is not the one that was ingested; "" if it is."""
+    ((now, _),) = find_versions([source], "Input")
+    if now == version:
+        return ""
+    return "it was replaced since it was ingested: ingest again" if now else "there is no such file any more"
+
+
+def _read_together(
+    decoder: IsolatedDecoder, source: str, clips: Sequence[Item], size: int, name: str
+) -> list[DecodedClip] | None:
+    indices = [index for item in clips for index in item["frame_indices"]]
+    try:
+        read = decoder.read_clip(source, indices, size, name)
+    except VideoError:
+        return None
+    ends = np.cumsum([len(item["frame_indices"]) for item in clips])[:-1]
+    return [DecodedClip(frames, read.decoder) for frames in np.split(read.frames, ends)]
+
+
+def _read(decoder: IsolatedDecoder, item: Item, size: int, name: str) -> DecodedClip | Outcome:
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            return decoder.read_frames(clip.source, clip.frame_indices, size)
+            return decoder.read_clip(item["source"], item["frame_indices"], size, name)
         except VideoError as error:
-            failure = Failure(clip.source, "decode", str(error), attempt)
+            outcome = _failed(item, "decode", str(error), attempt, error.log_tail[-_LOG_TAIL:])
             if not isinstance(error, DecoderDiedError):
                 break
-    return failure
+    return outcome
+
+
+def _failed(item: Item, stage: str, error: str, attempts: int = 1, log_tail: str = "") -> Outcome:
+    return Outcome(item["item_id"], FAILED, 0, item["source"], stage, error, attempts, log_tail)
 
 
 class EncodeUnit:
-    """Encode the frames of a unit with the VAE and its captions with the text encoder, and write its shard.
+    """Encode the frames of a unit with the VAE and its captions with the text encoder, and commit its rows."""
 
-    Args:
-        encoders: the networks.
-        latent_sizes: latent pixels a side, ascending.
-        scale_factor: pixels a side that one latent pixel stands for.
-        output_uri: folder of the table.
-    """
-
-    def __init__(self, encoders: Encoders, latent_sizes: Sequence[int], scale_factor: int, output_uri: str) -> None:
+    def __init__(self, task: EncodeTask) -> None:
         import torch
 
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         if self._device == "cpu":
             # One actor a core scales better than threads inside one actor.
             torch.set_num_threads(1)
-        self._pixels = {latent_size: latent_size * scale_factor for latent_size in latent_sizes}
-        self._output_uri = output_uri
-        self._captioned = encoders.text_encoder_fingerprint is not None
-        self._schema = shard_schema(latent_sizes, self._captioned)
+        self._task = task
+        self._schema = latents_schema(task.latent_sizes, task.captioned)
         # A third faster on CPUs, and what tensor cores want.
-        self._vae = encoders.load_autoencoder().to(self._device, memory_format=torch.channels_last)
-        if self._captioned:
-            self._tokenizer, text_encoder = encoders.load_text_encoder()
+        self._vae = task.encoders.load_autoencoder().to(self._device, memory_format=torch.channels_last)
+        if task.captioned:
+            self._tokenizer, text_encoder = task.encoders.load_text_encoder()
             self._text_encoder = text_encoder.to(self._device)
         self._embed = functools.lru_cache(_CAPTIONS_KEPT)(self._embed_caption)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Map one unit."""
-        clips = [Clip(**clip) for clip in json.loads(table["clips"][0].as_py())]
-        failures = [Failure(**failure) for failure in json.loads(table["failures"][0].as_py())]
-        frames = {size: _frames_of(table, pixels, len(clips)) for size, pixels in self._pixels.items()} if clips else {}
+        started = time.perf_counter()
+        task = self._task
+        items = json.loads(table["clips"][0].as_py())
+        outcomes = [Outcome(**values) for values in json.loads(table["outcomes"][0].as_py())]
+        frames = {size: _frames_of(table, size, len(items)) for size in task.pixel_sizes} if items else {}
         rows = []
-        for index, clip in enumerate(clips):
-            arrays = {f"latents_{size}": encode_frames(self._vae, frames[size][index]) for size in self._pixels}
-            if self._captioned:
-                arrays["prompt_embeds"] = self._embed(clip.caption)
-            rows.append(shard_row(clip, arrays))
-        unit_id = table["unit_id"][0].as_py()
-        shard = shard_bytes(rows, failures, self._schema)
-        storage.write_bytes(storage.join(self._output_uri, Unit(unit_id, ()).shard_name), shard)
-        return pa.table(
-            {"unit_id": [unit_id], "rows": [len(rows)], "bytes": [len(shard)], "failures": [_dump(failures)]}
+        for index, item in enumerate(items):
+            arrays = {}
+            for size, pixels in zip(task.latent_sizes, task.pixel_sizes, strict=True):
+                arrays[f"latents_{size}"], arrays[f"latents_{size}_logvar"] = encode_frames(
+                    self._vae, frames[pixels][index]
+                )
+            if task.captioned:
+                arrays["prompt_embeds"] = self._embed(item["caption"])
+            rows.append(latents_row(item, arrays))
+        facts = {"decode_s": table["seconds"][0].as_py(), "encode_s": time.perf_counter() - started}
+        record = write_part(
+            task.output,
+            table["unit_id"][0].as_py(),
+            pa.Table.from_pylist(rows, schema=self._schema),
+            outcomes,
+            task.identity,
+            facts,
+            rows_per_group=ROWS_PER_GROUP,
         )
+        return pa.table({"record": [record.to_json()]})
 
     def _embed_caption(self, caption: str) -> np.ndarray:
         from videogen.models.text import encode_prompts
@@ -136,22 +199,23 @@ class EncodeUnit:
         return encode_prompts(self._tokenizer, self._text_encoder, [caption])[0].cpu().numpy()
 
 
-def encode_frames(vae: "AutoencoderKL", frames: np.ndarray) -> np.ndarray:
-    """Return the posterior mean of uint8 frames (F, H, W, 3): float32 (F, C, h, w), scaling factor not applied."""
+def encode_frames(vae: "AutoencoderKL", frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the posterior of uint8 frames (F, H, W, 3): mean and log-variance, float32 (F, C, h, w) each.
+
+    The scaling factor is not applied.
+    """
     import torch
 
-    means = []
+    means, logvars = [], []
     with torch.inference_mode():
         for start in range(0, len(frames), _FRAMES_AT_ONCE):
             part = np.array(frames[start : start + _FRAMES_AT_ONCE])
             # Permuted, not copied: frames in memory are channels-last already.
             pixels = torch.from_numpy(part).to(vae.device).permute(0, 3, 1, 2).to(vae.dtype) / 127.5 - 1
-            means.append(vae.encode(pixels).latent_dist.mean.float().cpu())
-    return torch.cat(means).numpy()
-
-
-def _dump(items: Sequence[Clip] | Sequence[Failure]) -> str:
-    return json.dumps([asdict(item) for item in items])
+            posterior = vae.encode(pixels).latent_dist
+            means.append(posterior.mean.float().cpu())
+            logvars.append(posterior.logvar.float().cpu())
+    return torch.cat(means).numpy(), torch.cat(logvars).numpy()
 
 
 def _one_binary(arrays: Sequence[np.ndarray]) -> pa.Array:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipelines import cluster, components, dag, records
+from pipelines import cluster, components, dag, inputs, records
+from pipelines.corpora import make_demonstration_corpus
 from pipelines.dag import Node, Outcome, Resources
 from pipelines.encode import encode, read_corpus
 from pipelines.progress import Progress
@@ -20,8 +21,10 @@ from videogen.cli import nearest
 from videogen.config import CascadeConfig
 from videogen.data import LatentsTable, discover_tables, encoder_fingerprint, list_videos, require_same_encoder
 from videogen.data.clips import CAPTIONS_NAME
+from videogen.data.latents import MANIFEST_NAME
 from videogen.errors import UserError
-from videogen.training.datasets import dataset_kind, open_clips
+from videogen.training.datasets import dataset_kind, open_clips, where_of
+from videogen.training.objectives import require_can_start_from_image_model
 
 _CORPORA = ("captioned", "unlabeled")
 _FROM_IMAGE_MODEL = ("autoencoder", "reference", "base", "upsample")
@@ -51,6 +54,8 @@ class Cascade:
         # Absolute, because workers run in other directories.
         self.output = storage.absolute(options.output)
         beside = storage.require_parent(self.output, "Output")
+        # Before anything there is read: what a bucket refuses to reading is refused here, in one sentence.
+        storage.require_writable(self.output, "Output")
         self._makes_corpus = options.data is None
         self.data = storage.absolute(options.data or storage.join(beside, "data"))
         self.latents = storage.absolute(options.latents or storage.join(beside, "latents"))
@@ -63,14 +68,20 @@ class Cascade:
         for stage in self.stages:
             batch_plan(config, stage)
         self._check_captions()
+        self._check_videos()
         self._encoder_source = self._source_of_latents()
+        self._check_latents()
         self.nodes = self._nodes()
 
     def run(self) -> Outcome:
         """Run what is not done yet."""
-        storage.require_writable(self.output, "Output")
-        if len(dag.pending(self.nodes)):
+        pending = dag.pending(self.nodes)
+        if pending:
             cluster.connect()
+        # All of them now, not each when its turn has come, which may be hours later.
+        for stage in self.config.trainable_stages():
+            if stage in pending:
+                cluster.require_room(self.config, stage)
         return dag.run(self.nodes, cluster.total(), on_skip=lambda node: self.progress.say(f"{node.name}: done before"))
 
     # --- what is there ---------------------------------------------------------------------------------------------
@@ -88,10 +99,12 @@ class Cascade:
     def _check_captions(self) -> None:
         wanted = [stage for stage in self.stages if dataset_kind(stage) == "captioned"]
         if self.tables:
-            if wanted:
-                open_clips("captioned", [table.uri for table in self.tables], self.config)
+            for stage in self.stages:
+                if dataset_kind(stage) != "raw":
+                    uris = [table.uri for table in self.tables]
+                    open_clips(dataset_kind(stage), uris, self.config, where_of(stage, self.config))
             return
-        if self._makes_corpus or self.stages == ("autoencoder",):
+        if self._makes_corpus or not self._encodes:
             return
         # Read here as encoding will read them, which begins only when the autoencoder has been trained.
         captions = [read_corpus(uri)[1] for uri in self.corpora.values()]
@@ -100,6 +113,40 @@ class Cascade:
                 f"Data {self.data!r} has no captions, which {', '.join(wanted)} need: put a {CAPTIONS_NAME} with the "
                 f"columns `video` and `caption` beside the videos, or train only others with --stages."
             )
+
+    def _check_videos(self) -> None:
+        if self._makes_corpus or self.tables:
+            return
+        for uri in self.corpora.values():
+            videos, captions = read_corpus(uri) if self._encodes else (list_videos(uri, "Data"), None)
+            inputs.require_usable_video(uri, videos, captions, self.config)
+
+    def _check_latents(self) -> None:
+        """Refuse latents beside a new model that are not its own, before an autoencoder is trained for them."""
+        if self.tables or not self._encodes:
+            return
+        storage.require_writable(self.latents, "Latents")
+        for name in self.corpora:
+            table = storage.join(self.latents, name)
+            # What this model's own earlier autoencoder has made is made anew.
+            is_ours = records.read(self.output, self._encode_step(name)) is not None
+            if not is_ours and storage.exists(storage.join(table, MANIFEST_NAME)):
+                inputs.require_own_latents(table, self._known_encoders(), f"the model {self.output!r}")
+
+    def _known_encoders(self) -> list[str]:
+        """Return the fingerprints of the autoencoder that is there and of the one that the preset names."""
+        found = []
+        if storage.exists(storage.join(self.output, "autoencoder", "config.json")):
+            found.append(encoder_fingerprint(storage.join(self.output, "autoencoder")))
+        if self.config.autoencoder.pretrained:
+            with components.component(self.config.autoencoder.pretrained, "vae") as vae:
+                found.append(encoder_fingerprint(str(vae)))
+        return found
+
+    @property
+    def _encodes(self) -> bool:
+        """Whether latents are needed: by all but the autoencoder."""
+        return self.stages != ("autoencoder",)
 
     @property
     def table_uris(self) -> list[str]:
@@ -118,10 +165,12 @@ class Cascade:
         nodes = [self._corpora_node()] if self._makes_corpus else []
         nodes.append(self._text_node())
         nodes.append(self._autoencoder_node())
-        if any(stage != "autoencoder" for stage in self.stages):
+        if self._encodes:
             nodes += [self._encode_node(name, uri) for name, uri in self.corpora.items()]
             if self.config.reference.pretrained:
                 nodes.append(self._reference_node())
+            if "interpolate" not in self.config.trainable_stages():
+                nodes.append(self._identity_node())
             nodes += [self._training_node(stage) for stage in self.stages if stage != "autoencoder"]
         nodes.append(self._assemble_node(tuple(node.name for node in nodes)))
         return nodes
@@ -153,11 +202,7 @@ class Cascade:
         settings = [config.num_output_frames, config.output_fps, config.resolution]
 
         def work() -> None:
-            from videogen.data.corpus import make_corpus
-
-            with self.progress.task("corpora", total=1, unit="corpora") as task:
-                make_corpus(self.data, config)
-                task.advance()
+            make_demonstration_corpus(self.data, config, self.progress)
 
         def who() -> records.Identity:
             return records.Identity(records.hash_of(settings), self.data)
@@ -216,7 +261,7 @@ class Cascade:
         )
 
     def _encode_node(self, name: str, corpus: str) -> Node:
-        step = f"encode_{name}" if len(self.corpora) > 1 else "encode"
+        step = self._encode_step(name)
         autoencoder = storage.join(self.output, "autoencoder")
         table = storage.join(self.latents, name)
         config = self.config
@@ -236,7 +281,7 @@ class Cascade:
             encode(corpus, table, config, autoencoder, progress=self.progress)
 
         needs = ["text", "autoencoder", *(["corpora"] if self._makes_corpus else [])]
-        node = self._node(step, f"{corpus} to latents", work, who, [storage.join(table, "manifest.json")], needs)
+        node = self._node(step, f"{corpus} to latents", work, who, [storage.join(table, MANIFEST_NAME)], needs)
         return replace(node, resources=Resources(alone=True))
 
     def _reference_node(self) -> Node:
@@ -248,6 +293,18 @@ class Cascade:
 
         makes = [storage.join(self.output, "reference")]
         return self._node("reference", f"text-to-image model from {source}", work, lambda: who, makes)
+
+    def _identity_node(self) -> Node:
+        """Without frames between key frames there is nothing to learn, but a model has all of its folders."""
+        config = self.config
+
+        def work() -> None:
+            components.write_fresh(config, "interpolate", self.output)
+
+        settings = [config.interpolate.model.model_dump(mode="json"), config.autoencoder.model.latent_channels]
+        who = records.Identity(records.hash_of([*settings, config.seed]), "")
+        makes = [storage.join(self.output, "interpolate")]
+        return self._node("interpolate", "nothing to train: temporal_factor is 1", work, lambda: who, makes)
 
     def _training_node(self, stage: str) -> Node:
         training = self.config.stage_config(stage).training
@@ -262,6 +319,7 @@ class Cascade:
 
         def work() -> None:
             with self.progress.task(stage, total=training.steps, unit="steps") as task:
+                task.update(detail="starting its workers")
 
                 def show(now: TrainProgress) -> None:
                     task.update(completed=now.step, detail=f"loss {now.loss:.3g}")
@@ -277,7 +335,10 @@ class Cascade:
         return Node(stage, what, work, done, tuple(needs), _resources(training))
 
     def _encode_names(self) -> list[str]:
-        return [f"encode_{name}" if len(self.corpora) > 1 else "encode" for name in self.corpora]
+        return [self._encode_step(name) for name in self.corpora]
+
+    def _encode_step(self, name: str) -> str:
+        return f"encode_{name}" if len(self.corpora) > 1 else "encode"
 
     def _assemble_node(self, needs: tuple[str, ...]) -> Node:
         def missing() -> list[str]:
@@ -342,7 +403,7 @@ def _tables(data: str, config: CascadeConfig) -> list[LatentsTable]:
     """Return the tables of latents at `data`; empty if it is a corpus of videos."""
     storage.require_readable(data, "Data")
     folders = (data, *storage.list_dirs(data))
-    if not any(storage.exists(storage.join(folder, "manifest.json")) for folder in folders):
+    if not any(storage.exists(storage.join(folder, MANIFEST_NAME)) for folder in folders):
         return []
     tables = discover_tables(data)
     for table in tables:
@@ -357,6 +418,8 @@ def _check_init_from(init_from: str | None, stages: Sequence[str], config: Casca
     parts = ["vae"] if "autoencoder" in begun and not config.autoencoder.pretrained else []
     parts += ["unet"] if set(begun) - {"autoencoder"} else []
     components.require_parts(init_from, parts, "--init-from")
+    for stage in begun:
+        require_can_start_from_image_model(stage, config)
     if not begun:
         raise UserError(
             f"--init-from has no effect on {', '.join(stages)}: leave it out, or train one of "
@@ -365,7 +428,7 @@ def _check_init_from(init_from: str | None, stages: Sequence[str], config: Casca
 
 
 def _is_of_other_encoder(table: str, autoencoder: str) -> bool:
-    manifest = storage.join(table, "manifest.json")
+    manifest = storage.join(table, MANIFEST_NAME)
     if not storage.exists(manifest):
         return False
     return bool(storage.read_json(manifest).get("encoder_fingerprint") != encoder_fingerprint(autoencoder))

@@ -25,7 +25,9 @@ _DEFAULTS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Ray Train looks after its workers every two seconds; a tiny stage would wait for that at its start and its end.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
-    # The native part of Ray prints its warnings past Python's logging.
+    # The native part of Ray prints its warnings past Python's logging. One line of "error" stays in every encoding and
+    # generation: Ray Data hands its actors their arguments by reference, and Ray warns of that (ray#53727). The next
+    # level, "fatal", would keep real errors out of Ray's log files, and actors without restarts would cost a job.
     "RAY_BACKEND_LOG_LEVEL": "error",
     # Libraries under the pipelines: what they say of themselves is no news to the reader of a job.
     "TRANSFORMERS_VERBOSITY": "error",
@@ -113,6 +115,16 @@ def _join(address: str, options: dict[str, Any]) -> None:
         ) from error
 
 
+def require_output(uri: str, option: str = "--output") -> None:
+    """Refuse an output that cannot be written, or that would not last; every job asks this first.
+
+    Raises:
+        UserError: in one sentence.
+    """
+    require_lasting(uri, option)
+    storage.require_writable(uri, option.removeprefix("--").capitalize())
+
+
 def require_lasting(uri: str | None, option: str) -> None:
     """Refuse a path inside Ray's copy of the checkout: Ray removes it, and the next change of code makes another one.
 
@@ -158,6 +170,17 @@ def total() -> Resources:
     return Resources(found.get("CPU", 0), found.get("GPU", 0))
 
 
+def pool(name: str) -> dict[str, str]:
+    """Return the label selector that keeps work in a pool of nodes.
+
+    Empty where nodes carry no label `pool`: only cluster.yaml gives them one, its head included, which always runs.
+    """
+    import ray
+
+    labelled = any("pool" in node["Labels"] for node in ray.nodes() if node["Alive"])
+    return {"pool": name} if labelled else {}
+
+
 def cpus_for(config: "CascadeConfig", stage: str) -> float:
     """Return the CPUs of one training worker of a stage; on a local cluster never more than the machine has.
 
@@ -175,6 +198,21 @@ def cpus_for(config: "CascadeConfig", stage: str) -> float:
         instead = f"--set {stage}.training.num_workers=1 {stage}.training.use_gpu=false takes the least"
         say_if_waiting(f"Stage {stage!r}", needed, instead)
         return training.cpus_per_worker
+    require_room(config, stage)
+    return min(training.cpus_per_worker, ray.cluster_resources()["CPU"] // training.num_workers)
+
+
+def require_room(config: "CascadeConfig", stage: str) -> None:
+    """Refuse a stage for which a local cluster is too small; one that may grow has room for all.
+
+    Raises:
+        UserError: the machine lacks GPUs or cores.
+    """
+    import ray
+
+    if may_grow():
+        return
+    training = config.stage_config(stage).training
     total = ray.cluster_resources()
     if training.use_gpu and total.get("GPU", 0) < training.num_workers:
         raise UserError(
@@ -187,7 +225,6 @@ def cpus_for(config: "CascadeConfig", stage: str) -> float:
             f"Stage {stage!r} wants {training.num_workers} workers, but this machine has {total['CPU']:.0f} cores: "
             f"--set {stage}.training.num_workers={total['CPU']:.0f}, or run on a larger cluster."
         )
-    return min(training.cpus_per_worker, total["CPU"] // training.num_workers)
 
 
 def _quiet_data() -> None:

@@ -36,6 +36,18 @@ def write_text(config: CascadeConfig, output_uri: str, source: str | None) -> No
             storage.upload(f"{folder}/{name}", storage.join(output_uri, name))
 
 
+def write_fresh(config: CascadeConfig, stage: str, output_uri: str) -> None:
+    """Write a stage's network as it is before training, drawn from the configuration's seed."""
+    import torch
+
+    from videogen.models.networks import build_network
+
+    with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory(prefix="videogen-fresh-") as folder:
+        torch.manual_seed(config.seed)
+        build_network(config, stage).save_pretrained(folder)
+        storage.upload(folder, storage.join(output_uri, stage))
+
+
 def copy_component(source: str, name: str, target: str) -> None:
     """Copy one folder of a model byte by byte, so that its fingerprint stays what it is.
 

@@ -1,38 +1,40 @@
-"""Encoding: a folder of videos in, a table of latents out.
+"""Encoding: clips in, a table of latents out.
 
-    videos -> plan: clips, in units -> decode (CPU tasks) -> VAE + text encoder (actor pool) -> shards -> manifest
+    clips -> plan, in units -> decode (CPU tasks, each with a child process) -> VAE + text encoder (actor pool)
+          -> parts -> shards -> index
 
-A unit of clips is the step that is done or not: its shard is named by its content, written whole, and skipped when it
-is already there. So the same call again continues an interrupted one, and does nothing when all is done. Every clip
-ends as a row or in `errors.parquet`; one bad video costs its own clips and nothing else.
+A folder of videos is ingested first, into `clips/` of the table: headers only, every window of every video. A clips
+table that jobs/ingest.py has made is taken as it is, the clips that its policy keeps.
 """
 
-import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from pipelines import cluster
-from pipelines._encode_unit import EncodeUnit, Unit, decode_unit
+from pipelines._encode_unit import EncodeTask, EncodeUnit, decode_unit
 from pipelines._encoders import Encoders, find_encoders
+from pipelines.ingest import IngestOptions, ingest
+from pipelines.ledgered import FILTERED_NAME, Fingerprint, RunOptions, Work, is_unchanged, pack, run_pending
+from pipelines.pools import shares
 from pipelines.progress import Progress
+from pipelines.units import UnitSize
 from videogen import storage
 from videogen.config import CascadeConfig
-from videogen.data.clips import (
-    CAPTIONS_NAME,
-    Clip,
-    ClipSpec,
-    Failure,
-    Plan,
-    Video,
-    content_hash,
-    list_videos,
-    plan_clips,
-    read_captions,
-)
-from videogen.data.latents import MANIFEST_NAME, SCHEMA_VERSION, read_shard_record, write_errors
+from videogen.data.clips import CAPTIONS_NAME, ClipSpec, Video, list_videos, read_captions
+from videogen.data.clips_table import KIND as CLIPS_KIND
+from videogen.data.clips_table import ClipsTable, IngestSpec, read_manifest
+from videogen.data.latents import ERRORS_NAME, KIND, SCHEMA_VERSION
+from videogen.data.sources import content_hash, find_captions, open_source
+from videogen.data.table_report import write_report
+from videogen.data.tables.lease import Lease
+from videogen.data.tables.ledger import Ledger
+from videogen.data.tables.query import check_expression
 from videogen.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,31 +42,37 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+CLIPS_FOLDER = "clips"
+"""Where in a table of latents the clips of a folder of videos are."""
 _CLIPS_PER_UNIT = 32
 _UNIT_BYTES = 64 << 20
 """Decoded frames of one unit, which cross the object store together."""
-_DECODE_CPUS, _ENCODE_CPUS = 0.25, 0.75
-"""Without GPUs: one encoder a core, and decoders in the gaps that it leaves."""
-_UNITS_WORTH_AN_ENCODER = 4
-_MAX_ENCODERS = 256
+_WORKER_BYTES = 1 << 30
+"""Declared for each decoder and encoder: frames of two units, the child, the networks of a small preset."""
 
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """How an encoding is spread over the cluster."""
+    """How an encoding is spread over the cluster, which clips it takes, and how it treats what goes wrong."""
 
     encoders: int | None = None
     """Actors with the VAE; None: one for each GPU of the cluster, or without GPUs one for each free core, and more as
     the cluster grows."""
+    where: str | None = None
+    """SQL expression over the columns of the clips table; None takes all that its policy keeps."""
+    decoder: str = "auto"
+    run: RunOptions = field(default_factory=RunOptions)
 
 
 @dataclass(frozen=True)
 class EncodeResult:
-    """What an encoding leaves behind; planned = ok + failed, in clips."""
+    """What an encoding leaves behind, in clips; videos that gave no clip count as one that failed."""
 
     uri: str
     planned: int
     ok: int
+    filtered: int
+    """Clips that the policy of the clips table, or `where`, leaves out."""
     failed: int
     encoded_now: int
     seconds: float
@@ -74,34 +82,36 @@ class EncodeResult:
 class Job:
     """Everything that is known before any video is opened."""
 
-    videos: Sequence[Video]
-    captions: Mapping[str, str] | None
+    input: str
+    is_clips_table: bool
+    captions: str | None
+    captioned: bool
     spec: ClipSpec
     config: CascadeConfig
     encoders: Encoders
     output: str
+    decoder: str
 
     @property
-    def identity(self) -> dict[str, Any]:
-        """What decides the latents of a clip, beside the clip itself."""
+    def identity(self) -> str:
+        """Hash of what decides the latents of a clip, beside the clip itself."""
+        return content_hash(KIND, SCHEMA_VERSION, self.about)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What decides the latents of a clip, as the manifest says it."""
         return {
-            "schema_version": SCHEMA_VERSION,
             "encoder_fingerprint": self.encoders.autoencoder_fingerprint,
             "text_encoder_fingerprint": self.encoders.text_encoder_fingerprint,
             "latent_sizes": list(self.config.latent_sizes),
-            "clip": self.spec.as_dict(),
+            "clip": {**self.spec.as_dict(), "read_with": self.decoder},
         }
 
     @property
-    def fingerprint(self) -> str:
-        """Hash of all input: the same fingerprint means the same table."""
-        corpus = [[video.uri, video.version, (self.captions or {}).get(video.path)] for video in self.videos]
-        return content_hash(self.identity, corpus)
-
-    @property
-    def manifest_uri(self) -> str:
-        """Where the manifest is or will be."""
-        return storage.join(self.output, MANIFEST_NAME)
+    def task(self) -> EncodeTask:
+        """What workers need to know."""
+        sizes = tuple(self.config.latent_sizes)
+        return EncodeTask(self.output, self.identity, self.encoders, sizes, self.config.vae_scale_factor, self.decoder)
 
 
 def encode(
@@ -113,54 +123,114 @@ def encode(
     options: EncodeOptions | None = None,
     progress: Progress | None = None,
 ) -> EncodeResult:
-    """Encode a folder of videos into a table of latents.
+    """Encode clips into a table of latents, or bring the table up to date.
 
     Args:
-        input_uri: folder of videos, searched recursively.
-        output_uri: folder of the table. Continues what an earlier call with the same input has begun there.
+        input_uri: folder or manifest of videos, or a clips table.
+        output_uri: folder of the table. Continues what an earlier call has begun there.
         config: the cascade that the latents are for: clip length, rate, sizes.
         autoencoder: folder of the VAE, or of a model that holds it; for captions the text encoder lies beside it.
-        captions: parquet table with `video` and `caption`; None: `captions.parquet` in the input folder, if any.
-        options: how the work is spread.
+        captions: table with `video` and `caption`; None: `captions.*` in the input folder, if any.
+        options: how the work is spread, and what is taken.
         progress: where to show it; None shows it for this call alone.
 
     Raises:
         UserError: before any work, for anything that is wrong with the arguments; or if no clip could be encoded.
+        RuntimeError: a worker met an error that is no clip's own.
     """
+    if progress is None:
+        with Progress() as progress:
+            return encode(input_uri, output_uri, config, autoencoder, captions, options, progress)
     started = time.perf_counter()
-    job = prepare(input_uri, output_uri, config, autoencoder, captions)
-    manifest = _read_manifest(job)
-    num_encoded = 0
-    if manifest is None:
-        plan = _plan(job)
-        units = make_units(plan.clips, job)
-        records = _finished_records(job, units)
-        open_units = [unit for unit in units if unit.unit_id not in records]
-        for record in _run(open_units, job, options or EncodeOptions(), progress):
-            records[record["unit_id"]] = record
-            num_encoded += record["rows"]
-        manifest = _finish(job, plan, [records[unit.unit_id] for unit in units])
-    counts = manifest["counts"]
-    return EncodeResult(job.output, **counts, encoded_now=num_encoded, seconds=time.perf_counter() - started)
+    options = options or EncodeOptions()
+    job = prepare(input_uri, output_uri, config, autoencoder, captions, options)
+    clips, num_unusable = _clips(job, options, progress)
+    chosen = options.where or "dropped_by = ''"
+    check_expression(chosen, clips.schema)
+    with Lease(job.output) as lease, Ledger(job.output, job.identity, lease) as ledger:
+        fingerprint = Fingerprint(SCHEMA_VERSION)
+        ledger.plan(fingerprint.over(_items(clips, chosen, job.captioned)))
+        encoded_now = run_pending(ledger, _work(job, options), options.run, progress)
+        if encoded_now or not is_unchanged(ledger, fingerprint.value()):
+            _publish(ledger, job, clips, options, fingerprint.value(), progress)
+        counts = ledger.published()["counts"]
+        write_report(job.output, job.encoders.load_autoencoder)
+    filtered = clips.manifest["counts"]["rows"] - counts["planned"]
+    return EncodeResult(
+        uri=job.output,
+        planned=counts["planned"] + filtered + num_unusable,
+        ok=counts["ok"],
+        filtered=filtered + counts["filtered"],
+        failed=counts["failed"] + num_unusable,
+        encoded_now=encoded_now,
+        seconds=time.perf_counter() - started,
+    )
 
 
 def prepare(
-    input_uri: str, output_uri: str, config: CascadeConfig, autoencoder: str, captions: str | None = None
+    input_uri: str,
+    output_uri: str,
+    config: CascadeConfig,
+    autoencoder: str,
+    captions: str | None = None,
+    options: EncodeOptions | None = None,
 ) -> Job:
-    """Check every argument of `encode` within seconds, and find the videos, captions and networks.
+    """Check every argument of `encode` within seconds, and find out what the input is.
 
     Raises:
         UserError: in one sentence, for whatever is wrong first.
     """
-    output = storage.absolute(output_uri)
-    videos, described = read_corpus(input_uri, captions)
-    encoders = find_encoders(autoencoder, config, captioned=described is not None)
+    output, location = storage.absolute(output_uri), storage.absolute(input_uri)
+    storage.require_readable(location, "Input")
+    manifest = read_manifest(location) if storage.is_dir(location) else None
+    is_clips_table = (manifest or {}).get("kind") == CLIPS_KIND
+    if is_clips_table:
+        captioned = _check_clips(ClipsTable.open(location), config, captions)
+    else:
+        if captions is None and storage.is_dir(location):
+            captions = find_captions(location)
+        captioned = open_source(input_uri, captions).has_captions
+    encoders = find_encoders(autoencoder, config, captioned=captioned)
     storage.require_writable(output, "Output")
-    return Job(videos, described, ClipSpec.of(config), config, encoders, output)
+    decoder = (options or EncodeOptions()).decoder
+    job = Job(location, is_clips_table, captions, captioned, ClipSpec.of(config), config, encoders, output, decoder)
+    _require_own(job)
+    return job
+
+
+def _check_clips(clips: ClipsTable, config: CascadeConfig, captions: str | None) -> bool:
+    """Refuse clips that are not as the cascade wants them; return whether they are captioned."""
+    if captions is not None:
+        raise UserError(
+            f"--captions {captions!r} has no effect on a clips table, whose clips have theirs: give it to "
+            f"jobs/ingest.py."
+        )
+    if clips.spec.num_frames != config.num_output_frames:
+        raise UserError(
+            f"The clips in {clips.uri!r} have {clips.spec.num_frames} frames, but preset {config.name!r} needs "
+            f"{config.num_output_frames}: ingest with this preset."
+        )
+    return clips.has_captions
+
+
+def _require_own(job: Job) -> None:
+    manifest = read_manifest(job.output)
+    if manifest is None:
+        return
+    if manifest.get("kind", KIND) != KIND:
+        raise UserError(
+            f"Output {job.output!r} holds a table of {manifest['kind']}, not of latents: give another --output."
+        )
+    theirs = manifest.get("encoder_fingerprint")
+    if theirs != job.encoders.autoencoder_fingerprint:
+        raise UserError(
+            f"Output {job.output!r} holds latents of another encoder ({theirs}) than the "
+            f"given autoencoder ({job.encoders.autoencoder_fingerprint}): give another --output, or remove the old one."
+        )
 
 
 def read_corpus(input_uri: str, captions: str | None = None) -> tuple[list[Video], dict[str, str] | None]:
-    """Return the videos of a corpus and their captions by path, None for an uncaptioned corpus.
+    """Return the videos of a corpus folder and their captions by path, None for an uncaptioned corpus.
 
     Args:
         input_uri: folder of videos.
@@ -191,120 +261,47 @@ def find_autoencoder(output_uri: str, config: CascadeConfig) -> str | None:
     return None
 
 
-def _read_manifest(job: Job) -> dict[str, Any] | None:
-    """Return the manifest if it is of exactly this input; None if there is work to do.
-
-    Raises:
-        UserError: the folder holds latents of another encoder.
-    """
-    if not storage.exists(job.manifest_uri):
-        return None
-    manifest = storage.read_json(job.manifest_uri)
-    theirs = manifest.get("encoder_fingerprint")
-    if theirs != job.encoders.autoencoder_fingerprint:
-        raise UserError(
-            f"Output {job.output!r} holds latents of another encoder ({theirs}) than the "
-            f"given autoencoder ({job.encoders.autoencoder_fingerprint}): give another --output, or remove the old one."
-        )
-    return manifest if manifest.get("input_fingerprint") == job.fingerprint else None
+def _clips(job: Job, options: EncodeOptions, progress: Progress) -> tuple[ClipsTable, int]:
+    """Return the clips to encode, and how many videos gave none although this call was to make them."""
+    if job.is_clips_table:
+        return ClipsTable.open(job.input), 0
+    uri = storage.join(job.output, CLIPS_FOLDER)
+    spec = IngestSpec(job.spec.num_frames, job.spec.fps, decoder=options.decoder)
+    result = ingest(job.input, uri, IngestOptions(spec, run=options.run), job.captions, progress)
+    return ClipsTable.open(uri), result.failed + result.filtered
 
 
-def _plan(job: Job) -> Plan:
-    plan = plan_clips(job.videos, job.spec, job.captions)
-    if not plan.clips:
-        write_errors(job.output, plan.failures)
-        first = plan.failures[0]
-        raise UserError(
-            f"None of the {len(job.videos)} videos gives a clip of {job.spec.num_frames} frames; of {first.uri!r}: "
-            f"{first.error}."
-        )
-    return plan
+def _items(clips: ClipsTable, where: str, captioned: bool) -> Iterator[pa.RecordBatch]:
+    """Yield clips as planned items: with captions, another caption makes another item."""
+    names = [name for name in clips.schema.names if name not in ("item_id", "shard", "row", "dropped_by")]
+    for batch in clips.batches(names, where):
+        ids = batch["clip_id"].to_pylist()
+        if captioned:
+            captions = batch["caption"].to_pylist()
+            ids = [content_hash(one, caption) for one, caption in zip(ids, captions, strict=True)]
+        columns = {"item_id": pa.array(ids, pa.string()), **{name: batch[name] for name in names}}
+        yield pa.record_batch(columns)
 
 
-def make_units(clips: Sequence[Clip], job: Job) -> list[Unit]:
-    """Group clips, in their order, into units of equal size; the same clips always give the same units."""
-    clip_bytes = sum((size * job.config.vae_scale_factor) ** 2 for size in job.config.latent_sizes) * 3
-    num_clips = max(1, min(_CLIPS_PER_UNIT, _UNIT_BYTES // (clip_bytes * job.spec.num_frames)))
-    units = []
-    for start in range(0, len(clips), num_clips):
-        part = tuple(clips[start : start + num_clips])
-        unit_id = content_hash(job.identity, [[clip.clip_id, clip.caption] for clip in part])
-        units.append(Unit(unit_id, part))
-    return units
+def _work(job: Job, options: EncodeOptions) -> Work:
+    task = job.task
+
+    def graph(units: "ray.data.Dataset", num_units: int) -> "ray.data.Dataset":
+        on_gpus = cluster.total().gpus > 0 or (cluster.may_grow() and _trains_on_gpus(job.config))
+        if on_gpus:
+            instead = "--set base.training.use_gpu=false, and the same for the other stages, encodes on CPUs"
+            cluster.say_if_waiting("Encoding", cluster.Resources(cpus=1, gpus=options.encoders or 1), instead)
+        share = shares(num_units, _WORKER_BYTES, options.encoders, on_gpus)
+        one: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": 1}
+        decoded = units.map_batches(decode_unit, fn_args=(task,), **share.task, **one)
+        return decoded.map_batches(EncodeUnit, fn_constructor_args=(task,), compute=share.pool, **share.actor, **one)
+
+    return Work("encode", "clips", UnitSize(_clips_per_unit(job)), graph, ("decode_s", "encode_s"))
 
 
-def _finished_records(job: Job, units: Sequence[Unit]) -> dict[str, dict[str, Any]]:
-    """Return the records of units whose shards an earlier run has written."""
-    folder = storage.join(job.output, "shards")
-    present = {uri.rsplit("/", 1)[-1] for uri in storage.list_files(folder, [".parquet"])}
-    records = {}
-    for unit in units:
-        if unit.shard_name.rsplit("/", 1)[-1] in present:
-            rows, num_bytes, failures = read_shard_record(storage.join(job.output, unit.shard_name))
-            records[unit.unit_id] = {
-                "unit_id": unit.unit_id,
-                "rows": rows,
-                "bytes": num_bytes,
-                "failures": [vars(failure) for failure in failures],
-            }
-    return records
-
-
-def _run(
-    units: Sequence[Unit], job: Job, options: EncodeOptions, progress: Progress | None
-) -> Iterator[dict[str, Any]]:
-    """Encode units on the cluster; yield the record of each as its shard is committed."""
-    if not units:
-        return
-    if progress is None:
-        with Progress() as progress:
-            yield from _run(units, job, options, progress)
-        return
-    cluster.connect()
-    sizes = {unit.unit_id: len(unit.clips) for unit in units}
-    with progress.task("encode", total=sum(sizes.values()), unit="clips") as task:
-        for row in _dataset(units, job, options).iter_rows():
-            task.advance(sizes[row["unit_id"]])
-            yield {**row, "failures": json.loads(row["failures"])}
-
-
-def _dataset(units: Sequence[Unit], job: Job, options: EncodeOptions) -> "ray.data.Dataset":
-    """Return the Ray Data graph; every row is a unit, and one unit in is one unit out."""
-    import ray
-    import ray.data
-
-    factor = job.config.vae_scale_factor
-    num_gpus = int(cluster.total().gpus)
-    on_gpus = num_gpus > 0 or (cluster.may_grow() and _trains_on_gpus(job.config))
-    if on_gpus:
-        instead = "--set base.training.use_gpu=false, and the same for the other stages, encodes on CPUs"
-        cluster.say_if_waiting("Encoding", cluster.Resources(cpus=1, gpus=options.encoders or 1), instead)
-    num_free = num_gpus or max(1, int(ray.available_resources().get("CPU", 1)))
-    # An encoder takes as long to start as to encode a few units.
-    most_useful = max(1, len(units) // _UNITS_WORTH_AN_ENCODER)
-    size = options.encoders or min(num_free, most_useful)
-    # An autoscaler starts with nothing: what is there now is the least, not the most.
-    grows = cluster.may_grow() and options.encoders is None
-    pool = ray.data.ActorPoolStrategy(
-        min_size=size, max_size=max(size, min(most_useful, _MAX_ENCODERS)) if grows else size
-    )
-    source = ray.data.from_items([unit.as_row() for unit in units], override_num_blocks=len(units))
-    decoded = source.map_batches(
-        decode_unit,
-        fn_args=([size * factor for size in job.config.latent_sizes],),
-        batch_format="pyarrow",
-        batch_size=1,
-        num_cpus=1 if on_gpus else _DECODE_CPUS,
-    )
-    return decoded.map_batches(
-        EncodeUnit,
-        fn_constructor_args=(job.encoders, job.config.latent_sizes, factor, job.output),
-        batch_format="pyarrow",
-        batch_size=1,
-        compute=pool,
-        num_cpus=1 if on_gpus else _ENCODE_CPUS,
-        num_gpus=1 if on_gpus else None,
-    )
+def _clips_per_unit(job: Job) -> int:
+    clip_bytes = job.spec.num_frames * sum(size**2 for size in job.task.pixel_sizes) * 3
+    return max(1, min(_CLIPS_PER_UNIT, _UNIT_BYTES // clip_bytes))
 
 
 def _trains_on_gpus(config: CascadeConfig) -> bool:
@@ -312,45 +309,67 @@ def _trains_on_gpus(config: CascadeConfig) -> bool:
     return any(config.stage_config(stage).training.use_gpu for stage in config.trainable_stages())
 
 
-def _finish(job: Job, plan: Plan, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Write the errors table, then the manifest, and return it.
+def _publish(
+    ledger: Ledger,
+    job: Job,
+    clips: ClipsTable,
+    options: EncodeOptions,
+    input_fingerprint: str,
+    progress: Progress,
+) -> None:
+    """Pack, and make the table what readers see.
 
     Raises:
         UserError: not a single clip could be encoded.
     """
-    failures = [*plan.failures, *(Failure(**failure) for record in records for failure in record["failures"])]
-    write_errors(job.output, failures)
-    counts = {
-        "planned": len(plan.clips) + len(plan.failures),
-        "ok": sum(record["rows"] for record in records),
-        "failed": len(failures),
-    }
-    if counts["planned"] != counts["ok"] + counts["failed"]:
-        raise RuntimeError(
-            f"rows in and out of {job.output!r} do not add up: {counts}; remove its shards and encode again"
-        )
+    counts = ledger.require_complete()
     if not counts["ok"]:
-        raise UserError(
-            f"None of the {counts['planned']} clips could be encoded; of {failures[0].uri!r}: {failures[0].error}."
-        )
-    if failures:
+        raise UserError(_nothing_encoded(ledger, counts))
+    if counts["failed"]:
         logger.warning(
-            "%d of %d gave no latents: see errors.parquet in %s", len(failures), counts["planned"], job.output
+            "%d of %d gave no latents: see %s in %s", counts["failed"], counts["planned"], ERRORS_NAME, job.output
         )
-    manifest = {
-        **job.identity,
-        "input_fingerprint": job.fingerprint,
+    pack(ledger, options.run, progress)
+    manifest = _manifest(ledger, job, clips, options, input_fingerprint)
+    ledger.publish(manifest, map(_without_indices, ledger.locate()))
+    if not job.is_clips_table:
+        _add_errors(job.output, clips.uri)
+
+
+def _add_errors(output: str, clips: str) -> None:
+    """Add the videos that gave no clip to the errors table: whoever encodes a folder looks for all losses there."""
+    places = ((clips, FILTERED_NAME), (clips, ERRORS_NAME), (output, ERRORS_NAME))
+    tables = [pq.read_table(pa.BufferReader(storage.read_bytes(storage.join(*place)))) for place in places]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.concat_tables(tables), sink)
+    storage.write_if_changed(storage.join(output, ERRORS_NAME), sink.getvalue().to_pybytes())
+
+
+def _without_indices(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a batch of the index without its one long column, which rows have too."""
+    return batch.drop_columns(["frame_indices"])
+
+
+def _manifest(
+    ledger: Ledger, job: Job, clips: ClipsTable, options: EncodeOptions, input_fingerprint: str
+) -> Mapping[str, Any]:
+    return {
+        "kind": KIND,
+        "schema_version": SCHEMA_VERSION,
+        **job.about,
         "num_frames": job.spec.num_frames,
         "fps": job.spec.fps,
         "latent_channels": job.config.autoencoder.model.latent_channels,
         "scaling_factor": job.encoders.scaling_factor,
-        "has_captions": job.captions is not None,
-        "counts": counts,
-        "shards": [
-            {"name": Unit(record["unit_id"], ()).shard_name, "rows": record["rows"], "bytes": record["bytes"]}
-            for record in records
-            if record["rows"]
-        ],
+        "has_captions": job.captioned,
+        "clips": {"uri": clips.uri, "fingerprint": clips.fingerprint, "where": options.where},
+        "input_fingerprint": input_fingerprint,
+        "facts": ledger.facts(),
     }
-    storage.write_json(job.manifest_uri, manifest)
-    return manifest
+
+
+def _nothing_encoded(ledger: Ledger, counts: Mapping[str, int]) -> str:
+    if not counts["planned"]:
+        return "The policy of the clips table, or --where, leaves no clip: loosen it."
+    first = next(ledger.failures()).slice(0, 1).to_pylist()[0]
+    return f"None of the {counts['planned']} clips could be encoded; of {first['uri']!r}: {first['error']}."

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipelines import cluster
 from pipelines.generate_stage import LastWorker, Prepare, StageSpec, StageWorker
@@ -97,12 +97,12 @@ def generate(model: str, prompts: str, output: str, options: GenerateOptions | N
     if len(rows) < len(plan.requests):
         cluster.connect()
         with Progress() as progress, progress.task("generate", total=len(plan.requests), unit="videos") as task:
-            task.advance(len(rows))
+            task.update(completed=len(rows), detail="starting: every stage loads its model")
             written = time.perf_counter()
             try:
                 for row in _results(plan):
                     rows[row["id"]] = row
-                    task.advance(1)
+                    task.update(completed=task.completed + 1, detail="")
                     if time.perf_counter() - written > _MANIFEST_EVERY_S:
                         write()
                         written = time.perf_counter()
@@ -116,9 +116,9 @@ def generate(model: str, prompts: str, output: str, options: GenerateOptions | N
 
 def _plan(model: str, prompts: str, output: str, options: GenerateOptions) -> _Plan:
     model, prompts, output = (storage.absolute(uri) for uri in (model, prompts, output))
+    storage.require_writable(output, "Output")
     requests = read_requests(prompts)
     config = read_config(model, options.overrides)
-    storage.require_writable(output, "Output")
     maker = model_stamp(model, [config.model_dump_json()])
     finished = finished_rows(output, requests, maker, options.save_intermediates)
     return _Plan(model, prompts, output, config, requests, maker, finished, options)
@@ -140,7 +140,9 @@ def _graph(plan: _Plan) -> "ray.data.Dataset":
     options, names = plan.options, plan.config.stage_names()
     num_actors = len(names) * options.workers
     cpus = _cpus_of_actor(num_actors)
-    resources = {"num_cpus": cpus, "num_gpus": options.gpus_per_worker}
+    resources: dict[str, Any] = {"num_cpus": cpus, "num_gpus": options.gpus_per_worker}
+    if options.gpus_per_worker and (selector := cluster.pool("encode")):
+        resources["label_selector"] = selector
     if cluster.may_grow():
         takes = cluster.Resources(1 + num_actors * cpus, num_actors * options.gpus_per_worker)
         cluster.say_if_waiting("Generating", takes, "fewer --workers and a smaller share in --gpus take less")

@@ -58,6 +58,12 @@ def write_manifest(output: str, requests: Sequence[Request], rows: Mapping[str, 
     return uri
 
 
+def made_by(output: str) -> str | None:
+    """Return the hash of the model and the settings that made a run's videos, None if its manifest does not say."""
+    maker = (_read(output).schema.metadata or {}).get(_MADE_BY)
+    return None if maker is None else maker.decode()
+
+
 def read_manifest(output: str) -> list[Row]:
     """Return the rows of a run's manifest."""
     return _read(output).to_pylist()

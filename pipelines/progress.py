@@ -130,7 +130,7 @@ class Task:
             )
             parts.append(f"{_clock((self.total - self.completed) / rate)} left")
         else:
-            parts.append(f"started {_clock(self.elapsed_s)} ago")
+            parts.append(f"waiting {_clock(self.elapsed_s)} for the {'next' if self.completed else 'first'}")
         return ", ".join([*parts, self._detail] if self._detail else parts)
 
 

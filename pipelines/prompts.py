@@ -88,6 +88,8 @@ def request_of(row: Mapping[str, Any]) -> Request:
         UserError: a value that cannot be used, in a sentence without the row's place.
     """
     prompt = row["prompt"]
+    if _given(prompt) and not isinstance(prompt, str):
+        raise UserError(f"prompt is {prompt!r}, which is not text: write a sentence.")
     negative = row.get("negative_prompt")
     negative = negative if _given(negative) else ""
     if not isinstance(negative, str):

@@ -36,6 +36,13 @@ def read_config(model: str, overrides: Sequence[str] = ()) -> CascadeConfig:
                 f"{key} is part of what model {model!r} was trained with ({before.get(key)!r}): leave it, or train "
                 f"another model; sampling settings, e.g. base.sampling.num_inference_steps, can be set."
             )
+    if config.temporal_factor > trained.temporal_factor:
+        # At a smaller factor, times between key frames are some of those that were trained; at a larger one they are
+        # new to the network.
+        raise UserError(
+            f"temporal_factor {config.temporal_factor} is more than model {model!r} was trained for: use at most "
+            f"{trained.temporal_factor}, or train the interpolate stage with the larger one."
+        )
     return config
 
 

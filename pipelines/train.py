@@ -13,9 +13,9 @@ from typing import Any
 
 from pipelines import cluster, records
 from pipelines.dag import cause_of
-from pipelines.train_worker import Board, TrainJob, run_worker
+from pipelines.train_worker import NO_GPU, Board, TrainJob, run_worker
 from videogen import storage
-from videogen.config import CascadeConfig
+from videogen.config import CascadeConfig, TrainingConfig
 from videogen.errors import UserError
 from videogen.training.datasets import data_fingerprint
 from videogen.training.loader import BatchPlan
@@ -88,7 +88,8 @@ def train_stage(
     cluster.connect()
     cpus = cluster.cpus_for(config, stage)
     run_name = f"{stage}-{records.hash_of([who.config_hash, who.data_fingerprint, init_from])}"
-    job = TrainJob(config.model_dump(mode="json"), stage, uris, output, init_from, run_name, cpus, _board())
+    values = config.model_dump(mode="json")
+    job = TrainJob(values, stage, uris, output, init_from, run_name, who.data_fingerprint, cpus, _board())
     with _followed(job, on_progress):
         details = _fit(config, job)
     return records.write(output, stage, who, details)
@@ -122,7 +123,11 @@ def _trainer(config: CascadeConfig, job: TrainJob) -> Any:
         train_loop_config={"job": job},
         torch_config=TorchConfig(backend="nccl" if training.use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=training.num_workers, use_gpu=training.use_gpu, resources_per_worker=resources
+            num_workers=training.num_workers,
+            use_gpu=training.use_gpu,
+            resources_per_worker=resources,
+            # A worker with one GPU would also fit a spot node, which may be taken away in the middle of it.
+            label_selector=(cluster.pool("train") if training.use_gpu else {}) or None,
         ),
         run_config=ray.train.RunConfig(
             name=job.run_name,
@@ -130,8 +135,17 @@ def _trainer(config: CascadeConfig, job: TrainJob) -> Any:
             storage_filesystem=filesystem if storage.is_remote(folder) else None,
             failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=_CHECKPOINTS_KEPT),
+            worker_runtime_env=_worker_environment(training),
         ),
     )
+
+
+def _worker_environment(training: TrainingConfig) -> dict[str, Any]:
+    """Return the runtime environment of workers: those without a GPU must not see one from their first line on.
+
+    Where there is none it is left out, since Ray starts a fresh process for each environment of its own.
+    """
+    return {"env_vars": NO_GPU} if cluster.total().gpus and not training.use_gpu else {}
 
 
 def _board() -> Any:

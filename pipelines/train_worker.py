@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from videogen.training.state import TrainState
 
 _NOTE_EVERY_S = 0.3
+_REMOTE_READERS = 8
+"""Threads that read clips from S3, where reading is waiting."""
+NO_GPU = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
+"""Environment of a worker without a GPU: Ray lets it see its node's, and DeepSpeed would take one, under gloo."""
 _FROZEN = ("autoencoder", "text_encoder", "tokenizer")
 """Components that objectives read; only these are fetched from a remote model folder."""
 
@@ -33,6 +37,7 @@ class TrainJob:
     output_uri: str
     init_from: str | None
     run_name: str
+    data_fingerprint: str
     num_cpus: float
     board: Any
     """Handle of a `Board` actor."""
@@ -69,11 +74,13 @@ class Board:
 
 def run_worker(settings: dict[str, Any]) -> dict[str, Any]:
     """Train function of the `TorchTrainer`; worker 0's result describes the finished stage."""
+    job: TrainJob = settings["job"]
+    keep_off_gpus(config_from_dict(job.config), job.stage)
+
     import ray
 
     from videogen.training.loop import TrainingError
 
-    job: TrainJob = settings["job"]
     if ray.get(job.board.cause.remote(job.run_name)):
         return {}  # a restart of what has failed for a reason that will not go away
     try:
@@ -85,11 +92,17 @@ def run_worker(settings: dict[str, Any]) -> dict[str, Any]:
         raise
 
 
+def keep_off_gpus(config: CascadeConfig, stage: str) -> None:
+    """Hide the node's GPUs from this process if the stage is to train on CPUs; before torch has looked for them."""
+    if not config.stage_config(stage).training.use_gpu:
+        os.environ.update(NO_GPU)
+
+
 def _train(job: TrainJob) -> dict[str, Any]:
     import torch
     import torch.distributed as dist
 
-    from videogen.training.datasets import open_clips
+    from videogen.training.datasets import open_clips, require_unchanged, where_of
     from videogen.training.loader import BatchPlan, Loader
     from videogen.training.loop import train
     from videogen.training.metrics import MetricsLog
@@ -103,8 +116,12 @@ def _train(job: TrainJob) -> dict[str, Any]:
     plan = BatchPlan(training.batch_size, training.gradient_accumulation_steps, dist.get_world_size(), dist.get_rank())
     with _frozen_components(job.output_uri) as model_folder, _metrics_folder(job) as folder:
         objective = build_objective(job.stage, config, model_folder, job.init_from)
-        dataset = open_clips(objective.dataset_kind, job.data_uris, config)
-        loader = Loader(dataset, objective.fields, objective.collate, plan, config.seed, num_readers=num_threads)
+        dataset = open_clips(objective.dataset_kind, job.data_uris, config, where_of(job.stage, config))
+        require_unchanged(dataset, job.stage, job.data_uris, config, job.data_fingerprint)
+        num_readers = _REMOTE_READERS if any(map(storage.is_remote, job.data_uris)) else num_threads
+        loader = Loader(
+            dataset, objective.fields, objective.collate, plan, config.seed, num_readers, training.shuffle_buffer
+        )
         engine, state = _build_or_resume(job, config, objective, plan)
         metrics = MetricsLog(folder.path, state)
         began = time.perf_counter()
@@ -140,7 +157,7 @@ def _build_or_resume(job: TrainJob, config: CascadeConfig, objective: Any, plan:
     from videogen.training.state import TrainState
 
     training = config.stage_config(job.stage).training
-    fresh = TrainState(seed=config.seed, run=job.run_name, world_size=plan.world_size)
+    fresh = TrainState(config.seed, job.run_name, plan.world_size, job.data_fingerprint)
     saved = ray.train.get_checkpoint()
     if saved is None:
         return Engine(objective, training, plan), fresh
@@ -201,7 +218,8 @@ class _Folder:
     def publish(self) -> None:
         """Upload what is there, if it is not where it belongs already."""
         if self.path != self.uri and any(Path(self.path).iterdir()):
-            storage.upload(self.path, self.uri)
+            # Beside the checkpoints, which Ray Train keeps in the same folder.
+            storage.add_files(self.path, self.uri)
 
 
 @contextlib.contextmanager

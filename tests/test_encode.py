@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +17,17 @@ import torch
 
 from pipelines import cluster
 from pipelines import encode as encoding
-from pipelines._encode_unit import EncodeUnit, Unit, decode_clip, decode_unit
+from pipelines._encode_unit import EncodeUnit, decode_clips, decode_unit
 from pipelines._encoders import find_encoders
 from pipelines.encode import encode, find_autoencoder
+from pipelines.units import UnitSize, write_plan
 from tests.conftest import load_job
 from videogen import storage
-from videogen.config import apply_overrides, load_preset
-from videogen.data import Clip, ClipSpec, Failure, LatentsTable, plan_clips, read_frames, resize_frames
+from videogen.config import apply_overrides
+from videogen.data import LatentsTable, read_frames, resize_frames
+from videogen.data.clips_table import ClipsTable
 from videogen.data.isolated import IsolatedDecoder
+from videogen.data.tables.records import Outcome
 from videogen.errors import UserError
 
 LATENTS = ("latents_8", "latents_16", "prompt_embeds")
@@ -53,31 +55,37 @@ def test_latents_are_those_of_a_direct_call(latents_table, tiny_model, world_cor
     captions = pd.read_parquet(world_corpus / "captions.parquet").set_index("video")["caption"]
     table = LatentsTable.open(latents_table)
     for index in range(len(table)):
-        row = table.row(index, (*LATENTS, "source", "caption"))
+        row = table.row(index, (*LATENTS, "latents_8_logvar", "latents_16_logvar", "source", "caption"))
         assert row["caption"] == captions[Path(row["source"]).name]
         frames = read_frames(row["source"], range(15), 64)
         for size in (8, 16):
             pixels = torch.from_numpy(resize_frames(frames, size * 4)).permute(0, 3, 1, 2).float() / 127.5 - 1
             with torch.no_grad():
-                expected = vae.encode(pixels).latent_dist.mean.numpy()
-            assert np.allclose(row[f"latents_{size}"], expected, atol=2e-3, rtol=2e-3)
+                posterior = vae.encode(pixels).latent_dist
+            assert np.allclose(row[f"latents_{size}"], posterior.mean.numpy(), atol=2e-3, rtol=2e-3)
+            assert np.allclose(row[f"latents_{size}_logvar"], posterior.logvar.numpy(), atol=2e-3, rtol=2e-3)
         embeds = encode_prompts(tokenizer, text_encoder, [row["caption"]])[0].numpy()
         assert np.allclose(row["prompt_embeds"], embeds, atol=4e-3, rtol=2e-3)
 
 
+def planned_items(latents_table: str, captioned: bool = True) -> list[pa.RecordBatch]:
+    clips = ClipsTable.open(f"{latents_table}/clips")
+    return list(encoding._items(clips, "true", captioned))
+
+
 def test_latents_do_not_depend_on_how_clips_are_grouped(latents_table, world_corpus, tiny, tiny_model, tmp_path):
     job = encoding.prepare(str(world_corpus), str(tmp_path), tiny, tiny_model)
-    clips = plan_clips(job.videos, job.spec, job.captions).clips
-    encoder = EncodeUnit(job.encoders, tiny.latent_sizes, tiny.vae_scale_factor, job.output)
-    for index, clip in enumerate(clips):
-        unit = Unit(f"alone-{index}", (clip,))
-        row = pa.table({name: [value] for name, value in unit.as_row().items()})
-        encoder(decode_unit(row, (32, 64)))
-        alone = pd.read_parquet(tmp_path / unit.shard_name).iloc[0]
+    units = write_plan(job.output, iter(planned_items(latents_table)), job.identity, UnitSize(items=1))
+    assert len(units) == 6
+    encoder = EncodeUnit(job.task)
+    for index, unit in enumerate(units):
+        encoder(decode_unit(pa.Table.from_pylist([unit.as_row()]), job.task))
+        (part,) = (tmp_path / "parts").glob(f"{unit.unit_id}-*.parquet")
+        alone = pd.read_parquet(part).iloc[0]
         together = LatentsTable.open(latents_table).row(index, (*LATENTS, "clip_id"))
         assert alone["clip_id"] == together["clip_id"]
         for name in LATENTS:
-            values = np.frombuffer(alone[name], np.float16).reshape(alone[f"{name}_shape"])
+            values = np.frombuffer(alone[name], alone[f"{name}_dtype"]).reshape(alone[f"{name}_shape"])
             assert np.array_equal(values, together[name])
 
 
@@ -89,7 +97,7 @@ def test_a_corrupt_video_costs_only_its_own_clips(corpus, latents_table, tiny, t
     result = encode(str(corpus), str(tmp_path / "table"), tiny, tiny_model)
     assert (result.planned, result.ok, result.failed) == (6, 4, 2)
     errors = pd.read_parquet(tmp_path / "table" / "errors.parquet")
-    assert list(errors.columns) == ["uri", "stage", "error", "attempt"]
+    assert list(errors.columns) == ["item_id", "uri", "stage", "error", "attempts", "log_tail"]
     assert {Path(uri).name: stage for uri, stage in zip(errors["uri"], errors["stage"], strict=True)} == {
         "clip_1.mp4": "probe",
         "clip_3.mp4": "decode",
@@ -104,7 +112,7 @@ def test_a_corrupt_video_costs_only_its_own_clips(corpus, latents_table, tiny, t
 
 
 def test_encoding_again_does_nothing(latents_table, world_corpus, tiny, tiny_model, monkeypatch):
-    before = {path: (path.stat().st_mtime_ns) for path in Path(latents_table).rglob("*")}
+    before = {path: path.stat().st_mtime_ns for path in Path(latents_table).rglob("*") if path.is_file()}
 
     def connect():
         pytest.fail("a finished table needs no cluster")
@@ -113,26 +121,44 @@ def test_encoding_again_does_nothing(latents_table, world_corpus, tiny, tiny_mod
     captions = str(world_corpus / "captions.parquet")
     result = encode(str(world_corpus), latents_table, tiny, f"{tiny_model}/autoencoder", captions)
     assert (result.ok, result.encoded_now) == (6, 0)
-    shards = {path: time_ns for path, time_ns in before.items() if path.is_file()}
-    assert {path: path.stat().st_mtime_ns for path in shards} == shards
+    assert {path: path.stat().st_mtime_ns for path in Path(latents_table).rglob("*") if path.is_file()} == before
 
 
-def test_a_new_video_leaves_earlier_units_alone(world_corpus, tiny, tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(encoding, "_CLIPS_PER_UNIT", 2)
-    job = encoding.prepare(str(world_corpus), str(tmp_path), tiny, tiny_model)
-    clips = plan_clips(job.videos, job.spec, job.captions).clips
-    before, after = (encoding.make_units(part, job) for part in (clips[:5], clips))
-    assert [unit.unit_id for unit in before[:2]] == [unit.unit_id for unit in after[:2]]
-    assert before[2].unit_id != after[2].unit_id
-    assert [clip for unit in after for clip in unit.clips] == clips
+def test_only_new_and_replaced_videos_are_encoded(corpus, latents_table, tiny, tiny_model, ray_cluster, tmp_path):
+    table = str(shutil.copytree(latents_table, tmp_path / "table"))
+    (corpus / "clip_6.mp4").write_bytes((corpus / "clip_0.mp4").read_bytes())
+    captions = pd.read_parquet(corpus / "captions.parquet")
+    captions.loc[len(captions)] = ["clip_6.mp4", "a red circle moving left"]
+    captions.to_parquet(corpus / "captions.parquet")
+    # The copy of the corpus lies elsewhere, so this is the run that begins it.
+    assert encode(str(corpus), table, tiny, tiny_model).encoded_now == 7
+    (corpus / "clip_7.mp4").write_bytes((corpus / "clip_1.mp4").read_bytes())
+    captions.loc[len(captions)] = ["clip_7.mp4", "a blue circle moving left"]
+    captions.to_parquet(corpus / "captions.parquet")
+    (corpus / "clip_2.mp4").write_bytes((corpus / "clip_3.mp4").read_bytes())
+    result = encode(str(corpus), table, tiny, tiny_model)
+    assert (result.planned, result.ok, result.encoded_now) == (8, 8, 2)
+    opened = LatentsTable.open(table)
+    rows = [opened.row(index, (*LATENTS, "source")) for index in range(8)]
+    assert [Path(row["source"]).name for row in rows] == [f"clip_{index}.mp4" for index in range(8)]
+    for name in ("latents_8", "latents_16"):
+        assert np.array_equal(rows[6][name], rows[0][name])
+        assert np.array_equal(rows[2][name], rows[3][name])
+        assert not np.array_equal(rows[0][name], rows[3][name])
+
+
+def test_a_video_replaced_behind_a_clips_table_is_not_encoded(corpus, tiny, tiny_model, ray_cluster, tmp_path):
+    encode(str(corpus), str(tmp_path / "first"), tiny, tiny_model)
+    (corpus / "clip_4.mp4").write_bytes((corpus / "clip_5.mp4").read_bytes())
+    result = encode(str(tmp_path / "first" / "clips"), str(tmp_path / "second"), tiny, tiny_model)
+    assert (result.ok, result.failed) == (5, 1)
+    errors = pd.read_parquet(tmp_path / "second" / "errors.parquet")
+    assert "replaced since it was ingested" in errors["error"][0]
 
 
 def test_units_are_bounded_in_bytes(world_corpus, tiny, tiny_model, tmp_path):
     job = encoding.prepare(str(world_corpus), str(tmp_path), tiny, tiny_model)
-    clips = [Clip(str(index), "clip.mp4", tuple(range(61)), 8.0, 512, 512) for index in range(10)]
-    large = replace(job, config=load_preset("paper"), spec=ClipSpec(61, 32.0, 512))
-    assert [len(unit.clips) for unit in encoding.make_units(clips, large)] == [1] * 10
-    assert [len(unit.clips) for unit in encoding.make_units(clips, job)] == [10]
+    assert encoding._clips_per_unit(job) == 32
 
 
 def test_a_killed_encoding_continues(world_corpus, latents_table, tiny, tiny_model, ray_cluster, tmp_path, monkeypatch):
@@ -151,7 +177,7 @@ def test_a_killed_encoding_continues(world_corpus, latents_table, tiny, tiny_mod
         stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 90
-    while not list(output.glob("shards/*.parquet")):
+    while not list(output.glob("parts/*.parquet")):
         assert driver.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -172,7 +198,7 @@ def test_a_killed_encoding_continues(world_corpus, latents_table, tiny, tiny_mod
 
 def test_the_manifest_says_what_made_the_table(latents_table, tiny_model, tiny):
     manifest = json.loads(Path(latents_table, "manifest.json").read_text())
-    assert manifest["counts"] == {"planned": 6, "ok": 6, "failed": 0}
+    assert manifest["counts"] == {"planned": 6, "ok": 6, "filtered": 0, "failed": 0, "rows": 6}
     assert manifest["latent_sizes"] == [8, 16]
     assert (manifest["num_frames"], manifest["fps"]) == (15, 16.0)
     assert manifest["clip"]["decoder"].startswith("decord")
@@ -197,15 +223,17 @@ def test_camera_clips_from_bucket_to_bucket(camera_corpus, tiny, tiny_model, ray
     assert row["fps"] == pytest.approx(30000 / 1001 / 2, rel=1e-6)
 
 
-def test_a_hanging_video_is_tried_twice_and_given_up(tmp_path):
+def test_a_hanging_video_is_tried_twice_and_given_up(world_corpus, tiny, tiny_model, tmp_path):
     pipe = tmp_path / "hangs.mp4"
     os.mkfifo(pipe)
-    clip = Clip("id", str(pipe), (0,), 16.0, 64, 64)
+    status = pipe.stat()
+    item = {"item_id": "id", "source": str(pipe), "version": f"0-{status.st_mtime}", "frame_indices": [0]}
+    task = encoding.prepare(str(world_corpus), str(tmp_path / "table"), tiny, tiny_model).task
     with IsolatedDecoder(limit_s=0.3) as decoder:
-        failure = decode_clip(decoder, clip, 64)
-    assert isinstance(failure, Failure)
-    assert (failure.stage, failure.attempt) == ("decode", 2)
-    assert "stopped after" in failure.error
+        ((_, outcome),) = decode_clips(decoder, [item], task)
+    assert isinstance(outcome, Outcome)
+    assert (outcome.status, outcome.stage, outcome.attempts) == ("failed", "decode", 2)
+    assert "stopped after" in outcome.error
 
 
 def test_nothing_but_corrupt_videos_is_refused(tiny, tiny_model, tmp_path):
@@ -213,8 +241,8 @@ def test_nothing_but_corrupt_videos_is_refused(tiny, tiny_model, tmp_path):
     (tmp_path / "videos" / "broken.mp4").write_bytes(b"this is no video")
     with pytest.raises(UserError, match=r"None of the 1 videos.*broken\.mp4"):
         encode(str(tmp_path / "videos"), str(tmp_path / "table"), tiny, tiny_model)
-    assert len(pd.read_parquet(tmp_path / "table" / "errors.parquet")) == 1
     assert not (tmp_path / "table" / "manifest.json").exists()
+    assert not list((tmp_path / "table").rglob("lease.json"))
 
 
 def test_a_table_of_another_encoder_is_not_overwritten(latents_table, world_corpus, tiny, tiny_model, tmp_path):

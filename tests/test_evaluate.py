@@ -8,13 +8,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.conftest import load_job
+from pipelines.manifest import write_manifest
+from pipelines.prompts import read_requests
+from pipelines.sampling import read_config
+from pipelines.stamps import model_stamp
+from tests.conftest import load_job, without_frames
+from videogen.data.isolated import shared_decoder
 from videogen.data.video import write_mp4
 from videogen.data.world import Attributes, render_clip
 from videogen.errors import UserError
+from videogen.evaluation.evaluate import evaluate
 from videogen.evaluation.faithfulness import confusion, judge, judge_failed, summarise
-from videogen.evaluation.held_out import find_held_out
-from videogen.evaluation.psnr import StagePsnr, overall, psnr_db
+from videogen.evaluation.held_out import HeldOut, HeldOutClip, find_held_out
+from videogen.evaluation.psnr import StagePsnr, measure_stages, overall, psnr_db
+from videogen.pipeline import save_random
 
 PROMISED = {
     *("colour_accuracy", "shape_accuracy", "direction_accuracy", "decoder_psnr_db", "image_decoder_psnr_db"),
@@ -148,3 +155,70 @@ def test_a_folder_without_a_manifest_is_no_generation_run(tiny_model: str, data:
     arguments = ["--model", tiny_model, "--data", str(data), "--output", str(tmp_path / "o")]
     with pytest.raises(UserError, match=r"manifest\.parquet"):
         load_job("evaluate").main([*arguments, "--generated", str(tmp_path)])
+
+
+def _clip(path: Path, caption: str) -> HeldOutClip:
+    return HeldOutClip(str(path), caption, lambda: shared_decoder().read_frames(str(path), range(15), 64))
+
+
+def test_what_cannot_be_read_is_counted_and_stops_nothing(
+    generated: Path, tiny_model: str, tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, hollow = generated / "videos" / "0.mp4", tmp_path / "hollow.mp4"
+    hollow.write_bytes(without_frames(good.read_bytes()))
+    caption = "a red circle moving left"
+    held_out = HeldOut(None, {"one": [_clip(good, caption), _clip(hollow, caption)], "none": [_clip(hollow, caption)]})
+    rows = pd.read_parquet(generated / "manifest.parquet").to_dict("records")[:2]
+    rows[1]["video"] = str(tmp_path / "gone.mp4")
+    result = evaluate(tiny, tiny_model, held_out, rows)
+
+    assert {name: (part["num_clips"], part["num_unreadable"]) for name, part in result["corpora"].items()} == {
+        "one": (1, 1),
+        "none": (0, 1),
+    }
+    assert result["corpora"]["none"]["decoder_psnr_db"] is None
+    assert result["decoder_psnr_db"] == result["corpora"]["one"]["decoder_psnr_db"] > 0
+    assert (result["num_prompts"], result["num_failed"], result["num_unreadable"]) == (2, 1, 2)
+    assert [row["status"] for row in result["prompts"]] == ["ok", "failed"]
+    assert result["ceilings"]["num_clips"] == 1
+    assert "hollow.mp4" in caplog.text
+    assert "gone.mp4" in caplog.text
+
+
+def test_without_frames_between_key_frames_interpolation_is_the_identity(tiny, tmp_path: Path) -> None:
+    config = tiny.model_copy(update={"temporal_factor": 1})
+    save_random(str(tmp_path), config)
+    frames = render_clip(Attributes("red", "circle", "left"), seed=1, num_frames=config.num_output_frames)
+    measured = measure_stages([frames], tmp_path, config.temporal_factor)
+    assert measured.decoder_psnr_db > 0
+    assert np.isnan(measured.interpolation_psnr_db)
+
+
+@pytest.fixture
+def run(data: Path, generated: Path, tiny_model: str, tmp_path: Path) -> tuple[list[str], Path]:
+    """Return the arguments of an evaluation on data with two prompts, and the folder of videos that it is given."""
+    shutil.copytree(data / "held_out" / "unlabeled", tmp_path / "held_out" / "unlabeled")
+    prompts = pd.read_parquet(generated / "manifest.parquet")[["id", "prompt", "seed"]][:2]
+    prompts.to_parquet(tmp_path / "held_out" / "prompts.parquet")
+    arguments = ["--model", tiny_model, "--data", str(tmp_path), "--output", str(tmp_path / "o")]
+    return [*arguments, "--generated", str(tmp_path / "made")], tmp_path / "made"
+
+
+@pytest.mark.parametrize(
+    ("settings", "count", "words"),
+    [
+        (["base.sampling.num_inference_steps=9"], 2, "another model or with other settings"),
+        ([], 1, "lack 1 of the prompts .* first is '1'"),
+    ],
+)
+def test_videos_of_other_settings_and_unfinished_runs_are_refused(
+    run, settings: list[str], count: int, words: str, tiny_model: str, generated: Path
+) -> None:
+    arguments, made = run
+    requests = read_requests(str(made.parent / "held_out" / "prompts.parquet"))
+    rows = {row["id"]: row for row in pd.read_parquet(generated / "manifest.parquet").to_dict("records")[:count]}
+    maker = model_stamp(tiny_model, [read_config(tiny_model, settings).model_dump_json()])
+    write_manifest(str(made), requests, rows, maker)
+    with pytest.raises(UserError, match=words):
+        load_job("evaluate").main(arguments)
+    assert not (made.parent / "o").exists()

@@ -168,3 +168,9 @@ def test_settings_that_only_training_could_change_are_refused(tiny_model: str) -
     assert read_config(tiny_model, ["base.sampling.num_inference_steps=3"]).base.sampling.num_inference_steps == 3
     with pytest.raises(UserError, match="trained with"):
         read_config(tiny_model, ["base.reference_noise=7"])
+
+
+def test_fewer_frames_between_key_frames_can_be_asked_for_and_more_cannot(tiny_model: str) -> None:
+    assert read_config(tiny_model, ["temporal_factor=1"]).num_output_frames == 8
+    with pytest.raises(UserError, match=r"temporal_factor 4 .* at most 2"):
+        read_config(tiny_model, ["temporal_factor=4"])

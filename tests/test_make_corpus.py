@@ -1,13 +1,18 @@
 """The corpus job: the documented layout, and nothing held out that is also trained on."""
 
+import io
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from pipelines.corpora import make_demonstration_corpus
+from pipelines.progress import Progress
 from tests.conftest import load_job
 from videogen import storage
 from videogen.data import list_videos, read_captions
+from videogen.data.corpus import CorpusSize
 from videogen.data.world import held_out_captions, parse_caption
 from videogen.errors import UserError
 
@@ -57,11 +62,20 @@ def test_making_it_again_changes_nothing_and_replaces_a_lost_video(corpus):
 
 
 def test_a_corpus_in_a_bucket(s3, tiny):
-    from videogen.data.corpus import CorpusSize, make_corpus
+    from videogen.data.corpus import make_corpus
 
     make_corpus(f"{s3}/data", tiny, CorpusSize(captioned=2, held_out=1, prompts=3))
     assert len(storage.list_files(f"{s3}/data", [".mp4"])) == 2 + 1 + 4
     assert len(list_videos(f"{s3}/data/unlabeled")) == 3
+
+
+def test_making_it_shows_how_many_videos_are_there(tiny, tmp_path):
+    shown = io.StringIO()
+    with Progress(shown, line_every_s=0.05) as progress:
+        make_demonstration_corpus(str(tmp_path), tiny, progress, CorpusSize(captioned=40, held_out=1, prompts=1))
+    lines = shown.getvalue().splitlines()
+    assert any(re.match(r"corpora \d+/45 videos", line) for line in lines)
+    assert lines[-1].startswith("corpora: 45 videos in ")
 
 
 def test_no_clips_are_refused(tmp_path):

@@ -19,6 +19,7 @@ from videogen.evaluation.evaluate import judge_videos
 from videogen.evaluation.faithfulness import ATTRIBUTES, confusion, summarise
 from videogen.evaluation.media import sprite
 from videogen.evaluation.psnr import StagePsnr
+from videogen.evaluation.report import ReportSources, render
 
 _VOID = {"meta", "br", "input", "img", "link", "hr"}
 _SHOWN = [
@@ -77,7 +78,7 @@ def page(tmp_path_factory: pytest.TempPathFactory, tiny_model: str, tiny) -> Pat
         row = {"id": str(number), "prompt": prompt, "seed": number, "video": str(video), "status": "ok", "error": ""}
         rows.append(row | {"num_frames": 15, "fps": 16.0, "width": 64, "height": 64})
     pd.DataFrame(rows).to_parquet(generated / "manifest.parquet")
-    judged = judge_videos(tiny, rows)
+    judged, _ = judge_videos(tiny, rows)
     psnr = vars(StagePsnr(2, 31.5, 30.0, 29.5, 27.0, 30.5))
     evaluation = {
         **summarise(judged),
@@ -167,3 +168,15 @@ def test_curves_survive_resumed_and_broken_logs(tmp_path: Path) -> None:
     assert "polyline" in draw(curve)
     assert "nan" not in draw(Curve("<b>", [1, 2], [0.0, 0.0], 1.0, 1.0))
     assert "<b>" not in draw(Curve("<b>", [1, 2], [1.0, 0.5], 1.0, 1.0))
+
+
+def test_a_video_that_is_gone_or_broken_is_said_in_its_row(page: Path, tiny, tiny_model: str, tmp_path: Path) -> None:
+    folder = page.parent.parent
+    rows = pd.read_parquet(folder / "generated" / "manifest.parquet").to_dict("records")
+    (tmp_path / "broken.mp4").write_text("no video")
+    rows[0]["video"], rows[1]["video"] = str(tmp_path / "gone.mp4"), str(tmp_path / "broken.mp4")
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    sources = ReportSources(tiny_model, str(folder / "generated"), evaluation, rows)
+    text = _Page(render(tiny, sources, tiny_model)).text
+    assert "gone.mp4" in text
+    assert text.count("video: ") == 2

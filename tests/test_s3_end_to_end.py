@@ -1,4 +1,4 @@
-"""Raw video to finished video with every URI on S3: the jobs' own command lines against a moto server."""
+"""Raw video to finished video and the report on it, every URI on S3: the jobs' own command lines, a moto server."""
 
 import io
 import shutil
@@ -17,7 +17,9 @@ FIVE_STEPS = [
 ]
 
 
-def test_encode_train_and_generate_with_every_uri_on_s3(s3, ray_cluster, world_corpus, camera_clip, tmp_path, tiny):
+def test_every_job_from_encode_to_report_with_every_uri_on_s3(
+    s3, ray_cluster, world_corpus, camera_clip, tmp_path, tiny
+):
     storage.upload(world_corpus, f"{s3}/raw/captioned")
     (tmp_path / "unlabeled").mkdir()
     shutil.copy(camera_clip, tmp_path / "unlabeled")
@@ -41,7 +43,7 @@ def test_encode_train_and_generate_with_every_uri_on_s3(s3, ray_cluster, world_c
         assert storage.list_files(f"{s3}/model/{component}", [".safetensors"])
 
     generate = ["--model", f"{s3}/model", "--prompts", f"{s3}/prompts.parquet", "--output", f"{s3}/generated"]
-    load_job("generate").main(generate)
+    load_job("generate").main([*generate, "--save-intermediates"])
     manifest = pd.read_parquet(io.BytesIO(storage.read_bytes(f"{s3}/generated/manifest.parquet"))).set_index("id")
     assert list(manifest["status"]) == ["ok", "ok"], manifest["error"].tolist()
     for name in ("one", "two"):
@@ -52,3 +54,16 @@ def test_encode_train_and_generate_with_every_uri_on_s3(s3, ray_cluster, world_c
             tiny.resolution,
         )
         assert manifest.loc[name, "num_frames"] == tiny.num_output_frames
+
+    evaluate = ["--model", f"{s3}/model", "--data", f"{s3}/raw/captioned", "--generated", f"{s3}/generated"]
+    load_job("evaluate").main([*evaluate, "--output", f"{s3}/evaluation.json", "--max-clips", "2"])
+    evaluation = storage.read_json(f"{s3}/evaluation.json")
+    assert evaluation["num_prompts"] == 2
+    for name in ("decoder_psnr_db", "image_decoder_psnr_db", "interpolation_psnr_db", "blend_psnr_db"):
+        assert evaluation[name] > 0, name
+
+    report = ["--model", f"{s3}/model", "--generated", f"{s3}/generated", "--evaluation", f"{s3}/evaluation.json"]
+    load_job("report").main([*report, "--output", f"{s3}/report"])
+    page = storage.read_text(f"{s3}/report/index.html")
+    for shown in ("a red circle moving left", *(f'data-media="two/{name}"' for name in ("base", "upsample", "decode"))):
+        assert shown in page, shown

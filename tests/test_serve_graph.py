@@ -34,7 +34,10 @@ def service(ray_cluster: None, tiny_model: str, tmp_path_factory: pytest.TempPat
 
     # One replica a stage, and a first job that waits a little: jobs that come together then meet in a batch.
     stage = StageServeConfig(max_replicas=1, batch_wait_s=0.2)
-    config = ServeConfig(port=free_port(), storage=str(tmp_path_factory.mktemp("serve")), default_stage=stage)
+    # The last stage may have three, which never start here: Serve looks for 30 s before it adds one.
+    stages = {"decode": stage.model_copy(update={"max_replicas": 3})}
+    folder = str(tmp_path_factory.mktemp("serve"))
+    config = ServeConfig(port=free_port(), storage=folder, default_stage=stage, stages=stages)
     plan = prepare(tiny_model, config)
     service = launch.Service(shared=True)
     service.start(plan)
@@ -62,13 +65,23 @@ def generation(index: int) -> Generation:
 
 
 def test_each_stage_is_an_autoscaled_deployment(service: Plan, tiny: CascadeConfig) -> None:
-    from ray import serve as ray_serve
+    from ray.serve.context import _get_global_client
 
     from serve.launch import APP_NAME
 
-    deployments = ray_serve.status().applications[APP_NAME].deployments
+    # What the controller runs by, which `serve status` shows too; the public status() leaves the settings out.
+    deployments = _get_global_client().get_serve_details()["applications"][APP_NAME]["deployments"]
     assert set(deployments) == {"api", "runner", *tiny.stage_names()}
-    assert all(deployment.status == "HEALTHY" for deployment in deployments.values())
+    assert all(deployment["status"] == "HEALTHY" for deployment in deployments.values())
+    for name in tiny.stage_names():
+        autoscaling = deployments[name]["deployment_config"].get("autoscaling_config")
+        assert autoscaling, f"{name} has a fixed number of replicas"
+        wanted = service.config.stage(name)
+        most = 3 if name == "decode" else 1
+        limits = (autoscaling["min_replicas"], autoscaling["max_replicas"])
+        assert limits == (wanted.min_replicas, wanted.max_replicas) == (1, most)
+        assert autoscaling["target_ongoing_requests"] == wanted.max_batch_size, "a replica is full with one batch"
+    assert deployments["api"]["deployment_config"].get("autoscaling_config") is None
 
 
 def test_one_prompt_and_seed_give_the_frames_of_the_pipeline_bit_for_bit(

@@ -53,3 +53,40 @@ def test_a_copy_from_s3_leaves_out_what_is_excluded(s3: str) -> None:
     with storage.local_copy(storage.join(s3, "model"), exclude=("training/", "stages/")) as folder:
         files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert files == {"model_index.json", "base/config.json"}
+
+
+def test_a_folder_is_replaced_whole_or_added_to(s3: str, tmp_path: Path) -> None:
+    for root in (s3, str(tmp_path / "there")):
+        for name in ("old.bin", "kept/old.bin"):
+            storage.write_bytes(storage.join(root, "folder", name), b"old")
+        storage.write_bytes(storage.join(root, "folder_beside", "old.bin"), b"old")
+        new = tmp_path / "new"
+        (new / "kept").mkdir(parents=True, exist_ok=True)
+        (new / "kept" / "new.bin").write_bytes(b"new")
+        folder = storage.join(root, "folder")
+
+        def files(folder: str = folder) -> set[str]:
+            return {uri.removeprefix(f"{folder}/") for uri in storage.list_files(folder)}
+
+        storage.add_files(new, folder)
+        assert files() == {"old.bin", "kept/old.bin", "kept/new.bin"}
+        storage.upload(new, folder)
+        assert files() == {"kept/new.bin"}
+        assert storage.exists(storage.join(root, "folder_beside", "old.bin"))
+
+
+def test_asking_whether_an_output_can_be_written_leaves_no_trace(s3: str, tmp_path: Path) -> None:
+    for root in (s3, str(tmp_path / "deep" / "below")):
+        storage.require_writable(root, "Output")
+        assert not storage.exists(root)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match="Cannot write Output"):
+            storage.require_writable(str(place), "Output")
+
+
+def test_a_broken_json_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "cut.json").write_text('{"a": [1, 2')
+    with pytest.raises(UserError, match=r"cut\.json.* is not JSON"):
+        storage.read_json(str(tmp_path / "cut.json"))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from pipelines import dag
 from pipelines.cascade import Cascade, CascadeOptions
@@ -131,6 +132,39 @@ def test_a_batch_that_does_not_divide_is_refused(tmp_path):
         Cascade(config, CascadeOptions(str(tmp_path / "model")), Progress())
 
 
+def test_without_frames_between_key_frames_nothing_is_learned_but_the_model_is_whole(world_corpus, tmp_path):
+    from videogen.models.flow import FlowInterpolator
+
+    config = apply_overrides(load_preset("tiny"), ["temporal_factor=1"])
+    cascade = Cascade(config, CascadeOptions(str(tmp_path / "model"), str(world_corpus)), Progress())
+    assert "interpolate" not in cascade.stages
+    (step,) = (node for node in cascade.nodes if node.name == "interpolate")
+    assert not step.is_done()
+    step.work()
+    assert step.is_done()
+    network = FlowInterpolator.from_pretrained(tmp_path / "model" / "interpolate")
+    latents = torch.randn(1, config.num_frames, 4, 16, 16)
+    assert torch.equal(network.interpolate(latents, 1), latents)
+    with pytest.raises(UserError, match="no stage 'interpolate' to train"):
+        Cascade(config, CascadeOptions(str(tmp_path / "model"), stages=("interpolate",)), Progress())
+
+
+def test_workers_without_a_gpu_do_not_see_the_nodes(run_script, tmp_path):
+    script = tmp_path / "worker.py"
+    script.write_text(
+        "import os\n"
+        "from pipelines.train_worker import keep_off_gpus\n"
+        "from videogen.config import apply_overrides, load_preset\n"
+        "for use_gpu in ('true', 'false'):\n"
+        "    keep_off_gpus(apply_overrides(load_preset('tiny'), [f'base.training.use_gpu={use_gpu}']), 'base')\n"
+        "    print(repr(os.environ['CUDA_VISIBLE_DEVICES']), os.environ['DS_ACCELERATOR'])\n"
+        "from videogen.training.engine import import_deepspeed\n"
+        "print(import_deepspeed().accelerator.get_accelerator().device_name())\n"
+    )
+    shown = run_script(str(script), CUDA_VISIBLE_DEVICES="0", DS_ACCELERATOR="cuda").stdout
+    assert shown.split("\n")[:3] == ["'0' cuda", "'' cpu", "cpu"]
+
+
 # --- through Ray --------------------------------------------------------------------------------------------------
 
 
@@ -201,6 +235,22 @@ def test_a_killed_worker_comes_back_and_the_weights_are_bit_equal(model, latents
 
     assert losses(model) == losses(undisturbed)
     assert storage.read_json(f"{model}/stages/interpolate.json")["details"]["samples"] == 240
+
+
+@pytest.mark.parametrize(
+    ("stage", "setting", "words"),
+    [
+        ("decode", "use_gpu=true", "'decode' .* 0 GPUs"),
+        ("base", "num_workers=16", "'base' wants 16 workers, .* 4 cores"),
+    ],
+)
+def test_a_machine_that_is_too_small_for_the_last_stage_is_told_before_the_first(
+    stage, setting, words, world_corpus, ray_cluster, tmp_path
+):
+    command = ["--data", str(world_corpus), "--output", str(tmp_path / "model")]
+    with pytest.raises(UserError, match=words):
+        load_job("train_cascade").main([*command, "--set", f"{stage}.training.{setting}"])
+    assert not list(tmp_path.iterdir())
 
 
 def _training_workers() -> list[int]:

@@ -3,9 +3,10 @@
     pipe = VideoGenPipeline.from_pretrained("runs/demo/model")
     frames = pipe("a red circle moving left", generator=torch.Generator().manual_seed(7)).frames[0]
 
-It runs the same stage classes as batch generation and the service do.
+It runs the same stage classes as batch generation and the service do, and has the components that they name.
 """
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +22,9 @@ from videogen import storage
 from videogen.config import CascadeConfig, config_from_dict
 from videogen.errors import UserError
 from videogen.models.networks import build_network
-from videogen.stages.decode import DecodeStage
-from videogen.stages.interpolate import InterpolateStage
-from videogen.stages.reference import ReferenceStage
-from videogen.stages.registry import run_stages
+from videogen.stages.registry import STAGES, build_stages, components, possible_components, run_stages
 from videogen.stages.sample import Sample, new_sample
 from videogen.stages.stage import Stage
-from videogen.stages.text import TextStage
-from videogen.stages.video_diffusion import BaseStage, UpsampleStage
-
-MAX_UPSAMPLE_STAGES = 4
 
 
 @dataclass
@@ -53,71 +47,37 @@ class VideoGenPipeline(DiffusionPipeline):
 
     Args:
         cascade: the configuration, as `CascadeConfig.model_dump(mode="json")`; kept in `model_index.json`.
-        reference: any text-to-image pipeline in the Stable Diffusion layout.
-        Others: the components of the stages of the same name.
+        parts: the components that the cascade's stages name, by name.
     """
 
-    model_cpu_offload_seq = "text_encoder->reference->base->upsample->interpolate->decode"
-    _optional_components: ClassVar[list[str]] = [
-        "upsample",
-        *(f"upsample_{index}" for index in range(1, MAX_UPSAMPLE_STAGES + 1)),
-    ]
+    # What one cascade lacks another may have, so diffusers is told of all; `__init__` asks for those of this one.
+    _optional_components: ClassVar[list[str]] = [*possible_components()]
+    model_cpu_offload_seq = "->".join(["text_encoder", *(name for name in _optional_components if name in STAGES)])
 
-    def __init__(
-        self,
-        tokenizer: Any,
-        text_encoder: Any,
-        autoencoder: Any,
-        reference: Any,
-        scheduler: Any,
-        base: Any,
-        interpolate: Any,
-        decode: Any,
-        upsample: Any = None,
-        upsample_1: Any = None,
-        upsample_2: Any = None,
-        upsample_3: Any = None,
-        upsample_4: Any = None,
-        cascade: dict[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, cascade: dict[str, Any] | None = None, **parts: Any) -> None:
         super().__init__()
-        self.register_modules(
-            tokenizer=tokenizer,
-            text_encoder=text_encoder,
-            autoencoder=autoencoder,
-            reference=reference,
-            scheduler=scheduler,
-            base=base,
-            interpolate=interpolate,
-            decode=decode,
-            upsample=upsample,
-            upsample_1=upsample_1,
-            upsample_2=upsample_2,
-            upsample_3=upsample_3,
-            upsample_4=upsample_4,
-        )
+        config = config_from_dict(cascade or {})
+        missing = [name for name in components(config) if parts.get(name) is None]
+        if missing:
+            raise UserError(f"The model lacks {', '.join(missing)}: train them with jobs/train_cascade.py.")
+        self.register_modules(**{name: parts.get(name) for name in self._optional_components})
         self.register_to_config(cascade=cascade)
-        self.cascade = config_from_dict(cascade or {})
+        self.cascade = config
+
+    # diffusers reads the names of the components off the signature.
+    __init__.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD),
+            *(
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
+                for name in (*_optional_components, "cascade")
+            ),
+        ]
+    )
 
     def stages(self) -> list[Stage]:
         """Return the stages in order, on the pipeline's device, around the pipeline's components."""
-        config, device = self.cascade, str(self.device)
-        stages: list[Stage] = []
-        for name in config.stage_names():
-            section = config.stage_config(name)
-            if name == "text":
-                stages.append(TextStage(name, self.tokenizer, self.text_encoder, device))
-            elif name == "reference":
-                stages.append(ReferenceStage(name, self.reference, section.sampling, config.resolution, device))
-            elif name == "interpolate":
-                stages.append(InterpolateStage(name, self.interpolate, config.temporal_factor, device))
-            elif name == "decode":
-                stages.append(DecodeStage(name, self.decode, section, device))
-            else:
-                kind = BaseStage if name == "base" else UpsampleStage
-                parts = (getattr(self, name), self.scheduler, self.autoencoder, section)
-                stages.append(kind(name, *parts, config.num_frames, config.fps, device))
-        return stages
+        return build_stages(self.cascade, self.components, str(self.device))
 
     def __call__(
         self,
@@ -170,10 +130,11 @@ def assemble(folder: str, config: CascadeConfig) -> None:
         UserError: a component is missing.
     """
     index: dict[str, Any] = {"_class_name": ["videogen.pipeline", "VideoGenPipeline"]}
-    for name, (library, kind) in _components(config).items():
-        if kind is not None and not storage.exists(storage.join(folder, name)):
+    index |= {name: [None, None] for name in VideoGenPipeline._optional_components}
+    for name, component in components(config).items():
+        if not storage.exists(storage.join(folder, name)):
             raise UserError(f"The model {folder!r} has no {name!r} yet: train it with --stages {name}.")
-        index[name] = [library, kind]
+        index[name] = [component.library, component.class_name]
     index["cascade"] = config.model_dump(mode="json")
     storage.write_json(storage.join(folder, "model_index.json"), index)
 
@@ -185,46 +146,29 @@ def save_random(folder: str, config: CascadeConfig, seed: int = 0) -> None:
     from videogen.diffusion.schedule import build_scheduler
     from videogen.models.text import build_text_encoder, build_tokenizer
 
-    root = Path(folder)
     tokenizer = build_tokenizer(config.text)
-    text_encoder = build_text_encoder(config.text, tokenizer, config.seed)
+    frozen = {
+        "tokenizer": tokenizer,
+        "text_encoder": build_text_encoder(config.text, tokenizer, config.seed),
+        "scheduler": build_scheduler(config.diffusion),
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        networks = {name: build_network(config, name) for name in ("autoencoder", *config.stage_names()[1:])}
-    networks["decode"] = type(networks["decode"]).from_image_autoencoder(networks["autoencoder"])
-    scheduler = build_scheduler(config.diffusion)
-    reference = StableDiffusionPipeline(
-        vae=networks["autoencoder"],
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
-        unet=networks.pop("reference"),
-        scheduler=scheduler,
+        autoencoder = build_network(config, "autoencoder")
+        names = [name for name in components(config) if name not in (*frozen, "autoencoder")]
+        networks = {"autoencoder": autoencoder} | {name: build_network(config, name) for name in names}
+    networks["decode"] = type(networks["decode"]).from_image_autoencoder(autoencoder)
+    networks["reference"] = StableDiffusionPipeline(
+        vae=autoencoder,
+        unet=networks["reference"],
+        **frozen,
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    parts = {"tokenizer": tokenizer, "text_encoder": text_encoder, "scheduler": scheduler, "reference": reference}
-    for name, part in {**parts, **networks}.items():
-        part.save_pretrained(root / name)
+    for name, part in {**frozen, **networks}.items():
+        part.save_pretrained(Path(folder) / name)
     assemble(folder, config)
-
-
-def _components(config: CascadeConfig) -> dict[str, tuple[str | None, str | None]]:
-    """Return (library, class name) of every component, as diffusers writes them in `model_index.json`."""
-    components: dict[str, tuple[str | None, str | None]] = {
-        "tokenizer": ("transformers", "CLIPTokenizer"),
-        "text_encoder": ("transformers", "CLIPTextModel"),
-        "scheduler": ("diffusers", "UniPCMultistepScheduler"),
-        "autoencoder": ("diffusers", "AutoencoderKL"),
-        "reference": ("stable_diffusion", "StableDiffusionPipeline"),
-        "interpolate": ("videogen.models.flow", "FlowInterpolator"),
-        "decode": ("videogen.models.autoencoder", "VideoAutoencoder"),
-    }
-    for name in VideoGenPipeline._optional_components:
-        components[name] = (None, None)
-    for name in config.diffusion_stages():
-        components[name] = ("videogen.models.unet", "VideoUNet")
-    return components
 
 
 def _one_each(value: str | Sequence[str] | None, count: int, name: str) -> list[str | None]:

@@ -142,8 +142,17 @@ def read_text(uri: str) -> str:
 
 
 def read_json(uri: str) -> Any:
-    """Return a JSON file's content."""
-    return json.loads(read_bytes(uri))
+    """Return a JSON file's content.
+
+    Raises:
+        UserError: it is not JSON: cut off, or edited by hand.
+    """
+    try:
+        return json.loads(read_bytes(uri))
+    except ValueError as error:  # of JSON, or of UTF-8
+        raise UserError(
+            f"{uri!r} is not JSON ({error}): put back a whole one, or remove it and run the job that wrote it again."
+        ) from error
 
 
 def write_bytes(uri: str, data: bytes) -> None:
@@ -216,7 +225,7 @@ def local_copy(uri: str, exclude: Sequence[str] = ()) -> Iterator[Path]:
 
 
 def upload(local: str | Path, uri: str) -> None:
-    """Copy a local file or folder to `uri`, replacing what is there."""
+    """Copy a local file or folder to `uri`, replacing what is there: of a folder, also files that the new one lacks."""
     local = Path(local)
     if not is_remote(uri):
         target = Path(absolute(uri))
@@ -230,10 +239,33 @@ def upload(local: str | Path, uri: str) -> None:
             write_bytes(uri, local.read_bytes())
         return
     filesystem, path = fsspec_filesystem(uri)
-    files = [item for item in sorted(local.rglob("*")) if item.is_file()] if local.is_dir() else [local]
-    for item in files:
-        name = f"{path}/{item.relative_to(local)}" if local.is_dir() else path
-        filesystem.put_file(str(item), name)
+    if not local.is_dir():
+        filesystem.put_file(str(local), path)
+        return
+    before = set(filesystem.find(path))
+    stale = before - _put_files(local, uri)
+    if stale:
+        filesystem.rm(sorted(stale))
+
+
+def add_files(local: str | Path, uri: str) -> None:
+    """Copy the files of a local folder into the folder `uri`, beside what is there."""
+    if is_remote(uri):
+        _put_files(Path(local), uri)
+    else:
+        shutil.copytree(local, absolute(uri), dirs_exist_ok=True)
+
+
+def _put_files(local: Path, uri: str) -> set[str]:
+    """Copy the files of a local folder to S3; return their paths there."""
+    filesystem, path = fsspec_filesystem(uri)
+    written = set()
+    for item in sorted(local.rglob("*")):
+        if item.is_file():
+            name = f"{path}/{item.relative_to(local)}"
+            filesystem.put_file(str(item), name)
+            written.add(name)
+    return written
 
 
 def require_readable(uri: str, what: str) -> None:
@@ -250,11 +282,22 @@ def require_readable(uri: str, what: str) -> None:
 
 
 def require_writable(uri: str, what: str) -> None:
-    """Raise `UserError` in one sentence unless files can be written under the folder `uri`."""
-    probe = join(absolute(uri), f".writable-{uuid.uuid4().hex}")
+    """Raise `UserError` in one sentence unless files can be written under the folder `uri`; leave nothing behind."""
     with _explained(uri, what, "write"):
+        folder = absolute(uri)
+        if not is_remote(folder):
+            # Not made for the sake of the question: what is refused for another reason should leave no trace.
+            folder = _nearest_existing(folder)
+        probe = join(folder, f".writable-{uuid.uuid4().hex}")
         write_bytes(probe, b"")
         remove(probe)
+
+
+def _nearest_existing(path: str) -> str:
+    """Return `path`, or the folder above it that is there."""
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return path
 
 
 @contextlib.contextmanager

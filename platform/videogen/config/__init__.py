@@ -1,10 +1,11 @@
 """Configuration of a cascade: typed sections, and presets in YAML."""
 
-from videogen.config.cascade import CascadeConfig
+from videogen.config.cascade import MAX_UPSAMPLE_STAGES, CascadeConfig, stage_kind
 from videogen.config.loading import apply_overrides, config_from_dict, load_preset, preset_names
 from videogen.config.schema import SamplingConfig, TrainingConfig
 
 __all__ = [
+    "MAX_UPSAMPLE_STAGES",
     "CascadeConfig",
     "SamplingConfig",
     "TrainingConfig",
@@ -12,4 +13,5 @@ __all__ = [
     "config_from_dict",
     "load_preset",
     "preset_names",
+    "stage_kind",
 ]

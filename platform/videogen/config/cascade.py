@@ -1,6 +1,7 @@
 """`CascadeConfig`: the whole cascade, and what follows from its numbers."""
 
 import itertools
+import re
 from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -17,6 +18,13 @@ from videogen.config.schema import (
     UpsampleConfig,
 )
 
+MAX_UPSAMPLE_STAGES = 4
+
+
+def stage_kind(name: str) -> str:
+    """Return what kind of stage a name stands for: "upsample_2" is an "upsample"."""
+    return re.sub(r"_\d+$", "", name)
+
 
 class CascadeConfig(Section):
     """One cascade from prompt to frames."""
@@ -31,7 +39,7 @@ class CascadeConfig(Section):
     autoencoder: AutoencoderConfig
     reference: ReferenceConfig
     base: BaseConfig
-    upsample: tuple[UpsampleConfig, ...] = ()
+    upsample: tuple[UpsampleConfig, ...] = Field(default=(), max_length=MAX_UPSAMPLE_STAGES)
     interpolate: InterpolateConfig
     decode: DecodeConfig
 
@@ -105,9 +113,14 @@ class CascadeConfig(Section):
         return ("text", "reference", *self.diffusion_stages(), "interpolate", "decode")
 
     def trainable_stages(self) -> tuple[str, ...]:
-        """Return the names of what this preset trains itself."""
-        candidates = ("autoencoder", "reference", *self.diffusion_stages(), "interpolate", "decode")
-        return tuple(name for name in candidates if not getattr(self.stage_config(name), "pretrained", None))
+        """Return the names of what this preset trains itself; without frames in between, none is interpolated."""
+        return tuple(name for name in ("autoencoder", *self.stage_names()) if self._is_trained(name))
+
+    def _is_trained(self, name: str) -> bool:
+        if name == "interpolate" and self.temporal_factor == 1:
+            return False
+        section = self.stage_config(name)
+        return getattr(section, "training", None) is not None and not getattr(section, "pretrained", None)
 
     def stage_config(self, name: str) -> Any:
         """Return the section of a stage (or of the autoencoder) by its name."""

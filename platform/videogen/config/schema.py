@@ -4,6 +4,7 @@ The sections follow the cascade (VideoGen, arXiv 2309.00398, sec. 3): text, refe
 latent super-resolution, flow-based temporal super-resolution, video decoder.
 """
 
+import math
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -35,6 +36,8 @@ class TrainingConfig(Section):
     use_gpu: bool = False
     checkpoint_every: int = Field(default=0, ge=0, description="steps between checkpoints; 0 means only at the end")
     log_every: int = Field(default=10, ge=1, description="steps between lines in metrics.jsonl")
+    shuffle_buffer: int = Field(default=4096, ge=1, description="clips that are mixed at a time, over all workers")
+    where: str = Field(default="", description="SQL over the columns of the latents: which clips; empty means all")
     spatial_layers: Literal["train", "freeze"] = Field(
         default="train", description="freeze trains only what inflation has added (temporal layers, new inputs)"
     )
@@ -67,6 +70,15 @@ class TextModelConfig(Section):
     intermediate_size: int
     vocab_size: int | None = Field(default=None, description="None: the size of the preset's own small tokenizer")
 
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} does not divide by num_attention_heads {self.num_attention_heads}: "
+                f"use a divisor of {self.hidden_size}"
+            )
+        return self
+
 
 class TextConfig(Section):
     """The frozen CLIP text encoder."""
@@ -92,6 +104,16 @@ class AutoencoderModelConfig(Section):
             if width % 32:
                 raise ValueError(f"the video decoder needs widths that 32 divides, but {width} is given: use 32 or 64")
         return channels
+
+    @model_validator(mode="after")
+    def _groups_divide(self) -> Self:
+        for width in self.block_out_channels:
+            if self.norm_num_groups < 1 or width % self.norm_num_groups:
+                raise ValueError(
+                    f"block_out_channels has {width}, which norm_num_groups {self.norm_num_groups} does not divide: "
+                    f"use a divisor of {math.gcd(*self.block_out_channels)}"
+                )
+        return self
 
 
 class AutoencoderConfig(Section):
@@ -124,7 +146,7 @@ class UNetConfig(Section):
             )
         for channels in self.block_out_channels:
             for name in ("norm_num_groups", "attention_head_dim"):
-                if channels % getattr(self, name):
+                if getattr(self, name) < 1 or channels % getattr(self, name):
                     raise ValueError(
                         f"block_out_channels has {channels}, which {name} {getattr(self, name)} does not divide: "
                         f"use a multiple"
@@ -150,6 +172,12 @@ class ReferenceConfig(NoiseConfig):
     pretrained: str | None = None
     model: UNetConfig | None = None
     text_dropout: float = Field(default=0.1, ge=0, le=1)
+    clip_share: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="share of a clip, from its start, whose frames are learned from: the reference is the first frame",
+    )
     sampling: SamplingConfig = SamplingConfig()
     training: TrainingConfig | None = None
 
@@ -206,6 +234,14 @@ class DecodeConfig(Section):
     adversarial_start: float = Field(default=0.5, ge=0, le=1, description="share of the steps before it begins")
     discriminator_channels: int = Field(default=64, ge=4)
     training: TrainingConfig
+
+    @field_validator("discriminator_channels")
+    @classmethod
+    def _is_even(cls, channels: int) -> int:
+        # Its second layer is twice as wide and normalised in four groups.
+        if channels % 2:
+            raise ValueError(f"discriminator_channels {channels} must be even: use {channels - 1} or {channels + 1}")
+        return channels
 
     @model_validator(mode="after")
     def _overlaps_fit(self) -> Self:

@@ -1,64 +1,102 @@
 """The child of `videogen.data.isolated`: reads requests on stdin, answers on what was its stdout.
 
-    python -m videogen.data._decoder_child
-
-A message is a JSON header and raw bytes, preceded by the length of each. It is not a pickle: were a hostile video to
-take the child over, its answers could still do nothing to the parent.
+python -m videogen.data._decoder_child LIFE_LINE MAX_MEMORY_BYTES MAX_FILE_BYTES
 """
 
 import dataclasses
+import importlib
 import json
+import logging
 import os
 import signal
-import struct
 import sys
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from videogen.data.video import VideoError, probe, read_frames
+from videogen.data._limits import end_with_parent, limit_process
+from videogen.data._messages import LENGTHS, pack
+from videogen.data.probe import VideoError, probe
+from videogen.data.video import read_clip
+from videogen.errors import UserError
 
-LENGTHS = struct.Struct("<QQ")
+Answer = tuple[dict[str, Any], bytes]
+
+_MEMORY_WORDS = ("Cannot allocate memory", "bad_alloc", "MemoryError", "Unable to allocate")
 
 
-def pack(header: dict[str, Any], body: bytes = b"") -> bytes:
-    """Return a message as it goes through the pipe."""
-    text = json.dumps(header).encode()
-    return LENGTHS.pack(len(text), len(body)) + text + body
+class Server:
+    """Answers requests, one after the other."""
 
+    def __init__(self, max_file_bytes: int) -> None:
+        self._max_file_bytes = max_file_bytes
+        self._operations: dict[str, Callable[[dict[str, Any], bytes], Answer]] = {
+            "probe": self._probe,
+            "frames": self._frames,
+            "analyse": self._analyse,
+        }
 
-def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer requests until the parent closes its end."""
-    while lengths := requests.read(LENGTHS.size):
-        header_bytes, body_bytes = LENGTHS.unpack(lengths)
-        request = json.loads(requests.read(header_bytes))
-        source = requests.read(body_bytes) if request["source"] is None else request["source"]
-        # The default action of SIGALRM ends the process inside any native loop, so that a child whose parent was
-        # killed does not decode for ever.
-        signal.setitimer(signal.ITIMER_REAL, request["limit_s"])
+    def serve(self, requests: BinaryIO, answers: BinaryIO) -> None:
+        """Answer requests until the parent closes its end."""
+        while lengths := requests.read(LENGTHS.size):
+            header_bytes, body_bytes = LENGTHS.unpack(lengths)
+            request = json.loads(requests.read(header_bytes))
+            body = requests.read(body_bytes)
+            # The default action of SIGALRM ends the process inside any native loop: the second line, should the parent
+            # not do it.
+            signal.setitimer(signal.ITIMER_REAL, request["limit_s"])
+            answer = self._answer(request, body)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            # What native libraries printed must be there before the answer that it belongs to.
+            sys.stderr.flush()
+            answers.write(answer)
+            answers.flush()
+
+    def _answer(self, request: dict[str, Any], body: bytes) -> bytes:
         try:
-            answer = _answer(request, source)
-        except VideoError as error:
-            answer = pack({"error": str(error)})
+            return pack(*self._operations[request["op"]](request["arguments"], body))
+        except MemoryError:
+            return pack({"error": "out of memory", "kind": "memory"})
+        except UserError as error:
+            return pack({"error": str(error), "kind": "user"})
         except Exception as error:  # noqa: BLE001 - whatever a strange file provokes is that file's error
-            answer = pack({"error": f"{type(error).__name__}: {error}"})
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        answers.write(answer)
-        answers.flush()
+            text = str(error) if isinstance(error, VideoError) else f"{type(error).__name__}: {error}"
+            return pack({"error": text, "kind": "memory" if any(word in text for word in _MEMORY_WORDS) else "video"})
 
+    def _probe(self, arguments: dict[str, Any], _: bytes) -> Answer:
+        return dataclasses.asdict(probe(arguments["source"], self._max_file_bytes)), b""
 
-def _answer(request: dict[str, Any], source: str | bytes) -> bytes:
-    if isinstance(source, str) and request["indices"] is None:
-        return pack(dataclasses.asdict(probe(source)))
-    frames = read_frames(source, request["indices"], request["size"])
-    return pack({"shape": frames.shape}, frames.tobytes())
+    def _frames(self, arguments: dict[str, Any], body: bytes) -> Answer:
+        source = body if arguments["source"] is None else arguments["source"]
+        clip = read_clip(source, arguments["indices"], arguments["size"], arguments["decoder"], self._max_file_bytes)
+        return {"shape": clip.frames.shape, "decoder": clip.decoder}, clip.frames.tobytes()
+
+    def _analyse(self, arguments: dict[str, Any], _: bytes) -> Answer:
+        analyse = importlib.import_module("videogen.data.curation.analyse")
+        answer: Answer = analyse.analyse_request(arguments)
+        return answer
 
 
 def main() -> None:
     """Serve on the process's own pipes; native libraries that print do so elsewhere."""
+    life_line, max_memory_bytes, max_file_bytes = map(int, sys.argv[1:])
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    serve(sys.stdin.buffer, answers)
+    end_with_parent(life_line)
+    limit_process(max_memory_bytes, max_file_bytes)
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    logging.getLogger("videogen").setLevel(logging.INFO)
+    _let_ffmpeg_print()
+    Server(max_file_bytes).serve(sys.stdin.buffer, answers)
+
+
+def _let_ffmpeg_print() -> None:
+    """Let PyAV's FFmpeg print errors as decord's does; by default it keeps them to itself."""
+    import av.logging
+
+    av.logging.restore_default_callback()
+    av.logging.set_libav_level(av.logging.ERROR)
 
 
 if __name__ == "__main__":

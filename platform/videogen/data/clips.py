@@ -1,7 +1,5 @@
 """Clips: which frames of which videos become rows. Planning reads headers only; nothing is decoded here."""
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +8,11 @@ from typing import TYPE_CHECKING, Self
 
 from videogen import storage
 from videogen.config import CascadeConfig
+from videogen.data.curation.windows import WindowSpec
 from videogen.data.isolated import IsolatedDecoder
-from videogen.data.video import DECODE_SPEC, SUFFIXES, VideoError, VideoInfo
+from videogen.data.probe import VideoError, VideoInfo
+from videogen.data.sources import content_hash
+from videogen.data.video import DECODE_SPEC, SUFFIXES
 from videogen.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,17 +42,8 @@ class ClipSpec:
         return {**asdict(self), **DECODE_SPEC}
 
     def windows(self, info: VideoInfo) -> list[tuple[int, ...]]:
-        """Return the frame numbers of each clip of a video, without overlap.
-
-        Every `step`-th frame is taken, `step` whole, so that motion stays even: rounding 25 to 16 frames a second
-        would make objects judder. A video too short for its step is taken at a smaller one.
-        """
-        step = max(1, round(info.fps / self.fps))
-        while step > 1 and (self.num_frames - 1) * step + 1 > info.num_frames:
-            step -= 1
-        span = (self.num_frames - 1) * step + 1
-        starts = range(0, info.num_frames - span + 1, span)
-        return [tuple(range(start, start + span, step)) for start in starts]
+        """Return the frame numbers of each clip of a video, without overlap; see `WindowSpec`."""
+        return [window.indices for window in WindowSpec(self.num_frames, self.fps).windows(info)]
 
 
 @dataclass(frozen=True)
@@ -193,11 +185,6 @@ def _clip(video: Video, info: VideoInfo, window: tuple[int, ...], caption: str |
     step = window[1] - window[0] if len(window) > 1 else 1
     clip_id = content_hash(video.uri, video.version, window)
     return Clip(clip_id, video.uri, window, info.fps / step, info.width, info.height, caption)
-
-
-def content_hash(*parts: object) -> str:
-    """Return a short hash of JSON values."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
 
 
 def _probe_all(videos: Sequence[Video]) -> list[VideoInfo | VideoError]:

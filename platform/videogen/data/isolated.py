@@ -1,33 +1,33 @@
 """Reading strangers' videos in a child process that may hang or crash without taking its parent along.
 
 Native decoders hang and crash on damaged files, and a hang in native code ends only with the process
-(dmlc/decord#373, #375). So each worker keeps one child; it is killed when it takes too long, and replaced.
+(dmlc/decord#373, #375). So each worker keeps one child; it is killed when it takes too long or too much memory, and
+replaced.
 """
 
-import contextlib
 import functools
-import json
 import os
-import select
-import subprocess
-import sys
+import re
 import threading
-import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from videogen.data._decoder_child import LENGTHS, pack
-from videogen.data.video import VideoError, VideoInfo
+from videogen.data._child import MEBIBYTE, Child, DecoderDiedError
+from videogen.data._files import MAX_FILE_BYTES
+from videogen.data.probe import VideoError, VideoInfo
+from videogen.data.video import DecodedClip
+from videogen.errors import UserError
+
+__all__ = ["DecodedClip", "DecoderDiedError", "IsolatedDecoder", "shared_decoder"]
 
 _REQUESTS_PER_CHILD = 2000
 """After so many requests a child is replaced, because decoders leak."""
 
+_SECONDS_PER_FRAME = 0.5
 
-class DecoderDiedError(VideoError):
-    """The decoder crashed or was killed for taking too long; unlike other errors it may not repeat."""
+_FFMPEG_COMPLAINS = re.compile(r"^\[\w+ @ 0x\w+\]", re.MULTILINE)
 
 
 class IsolatedDecoder:
@@ -35,24 +35,69 @@ class IsolatedDecoder:
 
     Args:
         limit_s: seconds that one request may take; each frame asked for adds half a second.
+        max_memory_bytes: what the child may occupy.
+        max_file_bytes: a remote file that is larger is an error and is not fetched.
     """
 
-    def __init__(self, limit_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        limit_s: float = 60.0,
+        max_memory_bytes: int = 2048 * MEBIBYTE,
+        max_file_bytes: int = MAX_FILE_BYTES,
+    ) -> None:
         self._limit_s = limit_s
-        self._child: _Child | None = None
+        self._max_memory_bytes = max_memory_bytes
+        self._max_file_bytes = max_file_bytes
+        self._child: Child | None = None
         self._lock = threading.Lock()
 
     def probe(self, uri: str) -> VideoInfo:
-        """See `videogen.data.video.probe`."""
-        header, _ = self._ask({"source": uri, "indices": None}, b"", self._limit_s)
-        return VideoInfo(**header)
+        """See `videogen.data.probe.probe`."""
+        header, _ = self.call("probe", {"source": uri}, self._limit_s)
+        return VideoInfo(**{**header, "timestamps": tuple(header["timestamps"])})
 
-    def read_frames(self, source: str | bytes, indices: Sequence[int], size: int) -> np.ndarray:
+    def read_frames(self, source: str | bytes, indices: Sequence[int], size: int, decoder: str = "auto") -> np.ndarray:
         """See `videogen.data.video.read_frames`."""
+        return self.read_clip(source, indices, size, decoder).frames
+
+    def read_clip(self, source: str | bytes, indices: Sequence[int], size: int, decoder: str = "auto") -> DecodedClip:
+        """See `videogen.data.video.read_clip`."""
         uri, body = (None, source) if isinstance(source, bytes) else (source, b"")
-        request = {"source": uri, "indices": [int(index) for index in indices], "size": size}
-        header, pixels = self._ask(request, body, self._limit_s + 0.5 * len(indices))
-        return np.frombuffer(pixels, np.uint8).reshape(header["shape"])
+        arguments = {"source": uri, "indices": [int(index) for index in indices], "size": size, "decoder": decoder}
+        header, pixels = self.call("frames", arguments, self._limit_s + _SECONDS_PER_FRAME * len(indices), body)
+        return DecodedClip(np.frombuffer(pixels, np.uint8).reshape(header["shape"]), header["decoder"])
+
+    def call(
+        self, op: str, arguments: dict[str, Any], limit_s: float | None = None, body: bytes = b""
+    ) -> tuple[dict[str, Any], bytearray]:
+        """Let the child do one operation, and return its answer: JSON, and raw bytes.
+
+        Where `arguments` leave the decoder open ("auto", or none named) and decord dies of the video or meets damage,
+        PyAV is asked.
+
+        Args:
+            op: name of an operation of `videogen.data._decoder_child`.
+            arguments: JSON that the operation takes.
+            limit_s: seconds that it may take; the decoder's own limit by default.
+            body: raw bytes that the operation takes.
+
+        Raises:
+            VideoError: the operation failed; `log_tail` holds what native libraries printed.
+            DecoderDiedError: the child hung, crashed or ran out of memory, and is gone.
+            UserError: the request itself is wrong.
+        """
+        limit_s = self._limit_s if limit_s is None else limit_s
+        open_choice = arguments.get("decoder", "auto") == "auto"
+        try:
+            header, answer, log = self._ask(op, arguments, limit_s, body)
+        except DecoderDiedError as error:
+            if not (open_choice and error.in_decord):
+                raise
+        else:
+            # decord gives frames that it could not decode whole; only what its FFmpeg prints tells.
+            if not (open_choice and header.get("decoder") == "decord" and _FFMPEG_COMPLAINS.search(log)):
+                return header, answer
+        return self._ask(op, {**arguments, "decoder": "pyav"}, limit_s, body)[:2]
 
     def close(self) -> None:
         """End the child."""
@@ -69,77 +114,31 @@ class IsolatedDecoder:
     def __del__(self) -> None:
         self.close()
 
-    def _ask(self, request: dict[str, Any], body: bytes, limit_s: float) -> tuple[dict[str, Any], bytearray]:
+    def _ask(
+        self, op: str, arguments: dict[str, Any], limit_s: float, body: bytes
+    ) -> tuple[dict[str, Any], bytearray, str]:
         with self._lock:
             if self._child is not None and self._child.num_requests >= _REQUESTS_PER_CHILD:
                 self.close()
-            self._child = self._child or _Child()
+            self._child = self._child or Child(self._max_memory_bytes, self._max_file_bytes)
+            child = self._child
             try:
-                header, answer = self._child.ask(request, body, limit_s)
+                header, answer = child.ask({"op": op, "arguments": arguments}, body, limit_s)
+                if header.get("kind") == "memory":
+                    # What it still holds would make the next video fail as well.
+                    raise child.died(f"the decoder needed more than {self._max_memory_bytes // MEBIBYTE} MiB of memory")
+                log = child.log_tail
             except BaseException:
                 # Also on Ctrl-C: an answer that nobody read must not become the next question's.
                 self.close()
                 raise
+        if header.get("kind") == "user":
+            raise UserError(header["error"])
         if "error" in header:
-            raise VideoError(header["error"])
-        return header, answer
-
-
-class _Child:
-    """A running decoder process."""
-
-    def __init__(self) -> None:
-        # It must import this very package, also where it came with a job's working directory.
-        source_root = str(Path(__file__).parents[2])
-        search = [source_root, *filter(None, [os.environ.get("PYTHONPATH")])]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "videogen.data._decoder_child"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(search), "OMP_NUM_THREADS": "1"},
-        )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self._requests, self._answers = self.process.stdin, self.process.stdout
-        self.num_requests = 0
-
-    def ask(self, request: dict[str, Any], body: bytes, limit_s: float) -> tuple[dict[str, Any], bytearray]:
-        """Return the answer to one request: its header, and its raw bytes."""
-        self.num_requests += 1
-        deadline = time.monotonic() + limit_s
-        # The child's own alarm is the second line, for when this process is killed meanwhile.
-        message = pack({**request, "limit_s": limit_s + 5}, body)
-        # A dead child is noticed, with the way it died, when its answer is read.
-        with contextlib.suppress(OSError):
-            self._requests.write(message)
-            self._requests.flush()
-        header_bytes, body_bytes = LENGTHS.unpack(self._read(LENGTHS.size, deadline, limit_s))
-        header = json.loads(self._read(header_bytes, deadline, limit_s))
-        return header, self._read(body_bytes, deadline, limit_s)
-
-    def end(self) -> None:
-        """Kill it, whatever it is doing."""
-        self.process.kill()
-        self.process.wait()
-        for pipe in (self._requests, self._answers):
-            # A request that the dead child never read may still sit in the buffer.
-            with contextlib.suppress(OSError):
-                pipe.close()
-
-    def _read(self, num_bytes: int, deadline: float, limit_s: float) -> bytearray:
-        pipe = self._answers.fileno()
-        buffer = bytearray(num_bytes)
-        filled = 0
-        while filled < num_bytes:
-            ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
-            if not ready:
-                raise DecoderDiedError(f"the decoder was stopped after {limit_s:.0f} s")
-            count = os.readv(pipe, [memoryview(buffer)[filled:]])
-            if not count:
-                raise DecoderDiedError(f"the decoder crashed (exit status {self.process.wait()})")
-            filled += count
-        return buffer
+            error = VideoError(header["error"])
+            error.log_tail = log
+            raise error
+        return header, answer, log
 
 
 def shared_decoder() -> IsolatedDecoder:

@@ -16,78 +16,62 @@ import pyarrow.parquet as pq
 
 from videogen import storage
 from videogen.config import CascadeConfig
-from videogen.data.clips import Clip, Failure
+from videogen.data.clips_table import read_manifest
 from videogen.data.dataset import ByteCache, Row
 from videogen.data.isolated import shared_decoder
+from videogen.data.shard_reading import read_shard
 from videogen.errors import UserError
 
-SCHEMA_VERSION = 1
+KIND = "latents"
+SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 ERRORS_NAME = "errors.parquet"
 
-_CLIP_FIELDS = ("clip_id", "source", "fps", "width", "height", "caption")
-_ROWS_PER_GROUP = 8
+ROWS_PER_GROUP = 8
 """Rows that one random access reads: 20 MB at 512 x 512 pixels and 61 frames."""
+DTYPE = np.float16
+_CLIP_COLUMNS = ("item_id", "clip_id", "source", "version", "frame_indices", "fps", "width", "height", "caption")
+"""Columns of the clips table that a row of latents repeats."""
+_VALUES = ("clip_id", "source", "fps", "width", "height", "caption", "decoder")
 _CACHE_BYTES = 512 << 20
-_ERRORS_KEY = b"videogen.errors"
 
 
-def shard_schema(latent_sizes: Sequence[int], captioned: bool) -> pa.Schema:
-    """Return the columns of a shard."""
+def latents_schema(latent_sizes: Sequence[int], captioned: bool) -> pa.Schema:
+    """Return the columns of a shard; an array is three columns: bytes in C order, shape, and dtype by numpy's name."""
+    text, number = pa.string(), pa.int32()
     fields = [
-        pa.field("clip_id", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("frame_indices", pa.list_(pa.int32()), nullable=False),
+        pa.field("item_id", text, nullable=False),
+        pa.field("clip_id", text, nullable=False),
+        pa.field("source", text, nullable=False),
+        pa.field("version", text, nullable=False),
+        pa.field("frame_indices", pa.list_(number), nullable=False),
         pa.field("fps", pa.float32(), nullable=False),
-        pa.field("width", pa.int32(), nullable=False),
-        pa.field("height", pa.int32(), nullable=False),
-        pa.field("caption", pa.string()),
+        pa.field("width", number, nullable=False),
+        pa.field("height", number, nullable=False),
+        pa.field("caption", text),
+        pa.field("decoder", text, nullable=False),
     ]
-    arrays = [f"latents_{size}" for size in latent_sizes] + (["prompt_embeds"] if captioned else [])
-    for name in arrays:
+    for name in array_columns(latent_sizes, captioned):
         fields.append(pa.field(name, pa.large_binary(), nullable=False))
-        fields.append(pa.field(f"{name}_shape", pa.list_(pa.int32()), nullable=False))
+        fields.append(pa.field(f"{name}_shape", pa.list_(number), nullable=False))
+        fields.append(pa.field(f"{name}_dtype", text, nullable=False))
     return pa.schema(fields)
 
 
-def shard_row(clip: Clip, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Return the row of one clip; arrays are stored as float16 in C order."""
-    row: dict[str, Any] = {name: getattr(clip, name) for name in _CLIP_FIELDS}
-    row |= {"source": clip.source, "frame_indices": list(clip.frame_indices)}
+def array_columns(latent_sizes: Sequence[int], captioned: bool) -> tuple[str, ...]:
+    """Return the names of the arrays of a row: mean and log-variance at each size, and the embedded caption."""
+    latents = [name for size in latent_sizes for name in (f"latents_{size}", f"latents_{size}_logvar")]
+    return (*latents, "prompt_embeds") if captioned else tuple(latents)
+
+
+def latents_row(item: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Return the row of one clip; arrays are stored as float16."""
+    row: dict[str, Any] = {name: item[name] for name in (*_CLIP_COLUMNS, "decoder")}
     for name, array in arrays.items():
-        row[name] = np.ascontiguousarray(array, np.float16).tobytes()
+        row[name] = np.ascontiguousarray(array, DTYPE).tobytes()
         row[f"{name}_shape"] = list(array.shape)
+        row[f"{name}_dtype"] = np.dtype(DTYPE).name
     return row
-
-
-def shard_bytes(rows: list[dict[str, Any]], failures: Sequence[Failure], schema: pa.Schema) -> bytes:
-    """Return a shard as a parquet file.
-
-    The clips that failed travel in its footer: the file is then the whole, atomic record of its unit of work.
-    """
-    errors = json.dumps([vars(failure) for failure in failures]).encode()
-    table = pa.Table.from_pylist(rows, schema=schema.with_metadata({_ERRORS_KEY: errors}))
-    sink = pa.BufferOutputStream()
-    # Latents are noise to a compressor.
-    pq.write_table(table, sink, row_group_size=_ROWS_PER_GROUP, compression="none", use_dictionary=False)
-    return sink.getvalue().to_pybytes()
-
-
-def read_shard_record(uri: str) -> tuple[int, int, list[Failure]]:
-    """Return the rows, bytes and failures of a finished shard from its footer."""
-    filesystem, path = storage.arrow_filesystem(uri)
-    with filesystem.open_input_file(path) as file:
-        metadata = pq.read_metadata(file)
-        failures = json.loads((metadata.metadata or {})[_ERRORS_KEY])
-        return metadata.num_rows, file.size(), [Failure(**failure) for failure in failures]
-
-
-def write_errors(uri: str, failures: Sequence[Failure]) -> None:
-    """Write the table of inputs that gave no row: uri, stage, error, attempt."""
-    schema = pa.schema([("uri", pa.string()), ("stage", pa.string()), ("error", pa.string()), ("attempt", pa.int32())])
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist([vars(failure) for failure in failures], schema=schema), sink)
-    storage.write_bytes(storage.join(uri, ERRORS_NAME), sink.getvalue().to_pybytes())
 
 
 def encoder_fingerprint(folder: str) -> str:
@@ -116,29 +100,36 @@ class LatentsTable:
     Args:
         uri: its folder.
         manifest: what `open` has read and checked.
+        where: SQL expression over the columns of the index; None takes every row.
     """
 
-    def __init__(self, uri: str, manifest: dict[str, Any]) -> None:
+    def __init__(self, uri: str, manifest: dict[str, Any], where: str | None = None) -> None:
         self.uri = uri
         self.manifest = manifest
+        self.where = where
         self._groups: ByteCache[pa.Table] = ByteCache(_CACHE_BYTES)
         self._frames: ByteCache[np.ndarray] = ByteCache(_CACHE_BYTES)
-        self._ends = np.cumsum([shard["rows"] for shard in manifest["shards"]])
+        self._footers: dict[int, Any] = {}
 
     @classmethod
     def open(cls, uri: str) -> "LatentsTable":
         """Open the table at `uri`.
 
         Raises:
-            UserError: no finished table there, or one of another schema version.
+            UserError: no finished table of latents there, or one of another schema version.
         """
         uri = storage.absolute(uri)
         storage.require_readable(uri, "Latents")
-        if not storage.exists(storage.join(uri, MANIFEST_NAME)):
+        manifest = read_manifest(uri)
+        if manifest is None:
             raise UserError(
                 f"Latents {uri!r} hold no {MANIFEST_NAME}: finish `jobs/encode_latents.py --output {uri}` first."
             )
-        manifest = storage.read_json(storage.join(uri, MANIFEST_NAME))
+        kind = manifest.get("kind", KIND)
+        if kind != KIND:
+            raise UserError(
+                f"Latents {uri!r} are a table of {kind}: encode it first with jobs/encode_latents.py --input {uri}."
+            )
         version = manifest.get("schema_version")
         if version != SCHEMA_VERSION:
             raise UserError(
@@ -148,10 +139,19 @@ class LatentsTable:
             raise UserError(f"Latents {uri!r} hold no clip: see {ERRORS_NAME} there for the reasons.")
         return cls(uri, manifest)
 
+    def select(self, where: str) -> "LatentsTable":
+        """Return the rows for which the SQL expression `where` holds, in the same order.
+
+        Raises:
+            UserError: `where` is no expression over the columns of the index.
+        """
+        return type(self)(self.uri, self.manifest, where if self.where is None else f"({self.where}) AND ({where})")
+
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the manifest, and through the shards' names of all content."""
-        return hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()[:20]
+        """Hash of the manifest, through the names in it of all content, and of the rows that are chosen."""
+        chosen = "" if self.where is None else hashlib.sha256(self._places.tobytes()).hexdigest()
+        return hashlib.sha256((json.dumps(self.manifest, sort_keys=True) + chosen).encode()).hexdigest()[:20]
 
     @property
     def encoder_fingerprint(self) -> str:
@@ -183,43 +183,73 @@ class LatentsTable:
                 )
 
     def __len__(self) -> int:
-        return int(self.manifest["counts"]["ok"])
+        return int(self.manifest["counts"]["ok"]) if self.where is None else len(self._places)
+
+    def block_ends(self) -> np.ndarray:
+        """Return int64 (blocks,): where each run of rows that lie in one row group ends."""
+        groups = np.stack([self._places[:, 0], self._places[:, 1] // self._rows_per_group[self._places[:, 0]]])
+        changes = np.flatnonzero((groups[:, 1:] != groups[:, :-1]).any(axis=0)) + 1
+        return np.append(changes, len(self._places)).astype(np.int64)
 
     def row(self, index: int, fields: Sequence[str]) -> Row:
         """Return fields of one clip.
 
-        `latents_{s}` float32 (F, C, s, s), posterior mean without scaling factor; `prompt_embeds` float32 (L, D);
-        `caption`, `clip_id`, `source` str; `fps` float, `width`, `height` int; `frame_indices` int32 (F,);
-        `frames` uint8 (F, H, W, 3), decoded again from the source.
+        `latents_{s}` float32 (F, C, s, s), posterior mean without scaling factor, and `latents_{s}_logvar` its
+        log-variance; `prompt_embeds` float32 (L, D); `caption`, `clip_id`, `source`, `decoder` str; `fps` float,
+        `width`, `height` int; `frame_indices` int32 (F,); `frames` uint8 (F, H, W, 3), decoded again from the source.
+
+        Raises:
+            VideoError: `frames` of a source that is not what was encoded.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"clip {index} of {len(self)} in {self.uri!r}")
-        shard = int(np.searchsorted(self._ends, index, side="right"))
-        within = index - (int(self._ends[shard - 1]) if shard else 0)
+        shard, within = (int(value) for value in self._places[index])
         columns = sorted({name for field in fields for name in self._columns_of(field)})
-        group, offset = divmod(within, _ROWS_PER_GROUP)
+        group, offset = divmod(within, int(self._rows_per_group[shard]))
         table = self._groups.get((shard, group, tuple(columns)), lambda: self._read_group(shard, group, columns))
         record = {name: table[name][offset] for name in columns}
         return {field: self._value(field, record) for field in fields}
 
+    @cached_property
+    def _places(self) -> np.ndarray:
+        """Where each row lies: shard and row in it, int32 (rows, 2)."""
+        from videogen.data.tables.index import read_index
+
+        parts = [
+            np.stack([batch["shard"].to_numpy(), batch["row"].to_numpy()], axis=1)
+            for batch in read_index(self.uri, self.manifest, ["shard", "row"], self.where)
+        ]
+        return np.concatenate(parts) if parts else np.zeros((0, 2), np.int32)
+
+    @cached_property
+    def _rows_per_group(self) -> np.ndarray:
+        return np.array([shard["rows_per_group"] for shard in self.manifest["shards"]], np.int64)
+
     def _columns_of(self, field: str) -> tuple[str, ...]:
         if field == "frames":
-            return ("clip_id", "source", "frame_indices")
-        if field in {*_CLIP_FIELDS, "frame_indices"}:
+            return ("clip_id", "source", "frame_indices", "decoder")
+        if field in {*_VALUES, "frame_indices"}:
             return (field,)
         if field in self._array_fields:
-            return (field, f"{field}_shape")
+            return (field, f"{field}_shape", f"{field}_dtype")
         raise KeyError(f"{field!r} is not a field of {self.uri!r}; it has {', '.join(self._array_fields)}")
 
     @cached_property
     def _array_fields(self) -> tuple[str, ...]:
-        latents = tuple(f"latents_{size}" for size in self.manifest["latent_sizes"])
-        return (*latents, "prompt_embeds") if self.has_captions else latents
+        return array_columns(self.manifest["latent_sizes"], self.has_captions)
 
     def _read_group(self, shard: int, group: int, columns: list[str]) -> pa.Table:
-        filesystem, path = storage.arrow_filesystem(storage.join(self.uri, self.manifest["shards"][shard]["name"]))
-        with filesystem.open_input_file(path) as file:
-            return pq.ParquetFile(file).read_row_group(group, columns=columns)
+        uri = storage.join(self.uri, self.manifest["shards"][shard]["name"])
+
+        def read() -> pa.Table:
+            filesystem, path = storage.arrow_filesystem(uri)
+            with filesystem.open_input_file(path) as file:
+                metadata = self._footers.get(shard) or pq.read_metadata(file)
+                self._footers[shard] = metadata
+                shard_file = pq.ParquetFile(file, metadata=metadata, page_checksum_verification=True)
+                return shard_file.read_row_group(group, columns=columns)
+
+        return read_shard(uri, read)
 
     def _value(self, field: str, record: dict[str, pa.Scalar]) -> Any:
         if field == "frames":
@@ -227,13 +257,13 @@ class LatentsTable:
         if field == "frame_indices":
             return np.asarray(record[field].as_py(), np.int32)
         if field in self._array_fields:
-            flat = np.frombuffer(record[field].as_buffer(), np.float16)
+            flat = np.frombuffer(record[field].as_buffer(), np.dtype(record[f"{field}_dtype"].as_py()))
             return flat.reshape(record[f"{field}_shape"].as_py()).astype(np.float32)
         return record[field].as_py()
 
     def _decode(self, record: dict[str, pa.Scalar]) -> np.ndarray:
-        indices = record["frame_indices"].as_py()
-        return shared_decoder().read_frames(record["source"].as_py(), indices, self.manifest["clip"]["size"])
+        source, indices, decoder = (record[name].as_py() for name in ("source", "frame_indices", "decoder"))
+        return shared_decoder().read_frames(source, indices, self.manifest["clip"]["size"], decoder)
 
 
 def discover_tables(uri: str) -> list[LatentsTable]:
@@ -245,7 +275,8 @@ def discover_tables(uri: str) -> list[LatentsTable]:
     uri = storage.absolute(uri)
     storage.require_readable(uri, "Latents")
     folders = [uri, *storage.list_dirs(uri)]
-    found = [folder for folder in folders if storage.exists(storage.join(folder, MANIFEST_NAME))]
+    # A table of clips beside or in a table of latents is none of these.
+    found = [folder for folder in folders if (read_manifest(folder) or {"kind": None}).get("kind", KIND) == KIND]
     if not found:
         raise UserError(
             f"Latents {uri!r} hold no {MANIFEST_NAME}, nor does a folder in it: run `jobs/encode_latents.py` first."

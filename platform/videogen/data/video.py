@@ -1,14 +1,11 @@
-"""Video files: what is in them, their frames, and how finished frames become an mp4.
+"""Videos as square clips of frames, and how finished frames become an mp4.
 
 Everything here runs in the calling process. Whoever reads videos that it has not made itself goes through
 `videogen.data.isolated`, which does the same in a process that may die.
 """
 
-import contextlib
-import io
-import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +13,23 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from videogen import storage
+from videogen.data._errors import VideoError
+from videogen.data._files import MAX_FILE_BYTES, local_file
+from videogen.data.decoders import open_video
+from videogen.data.probe import VideoInfo, probe
+
+__all__ = [
+    "DECODE_SPEC",
+    "SUFFIXES",
+    "DecodedClip",
+    "VideoError",
+    "VideoInfo",
+    "probe",
+    "read_clip",
+    "read_frames",
+    "resize_frames",
+    "write_mp4",
+]
 
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif")
 """Names that count as videos when a folder is searched."""
@@ -24,101 +37,52 @@ SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif")
 DECODE_SPEC = {"decoder": "decord 0.6", "crop": "centre square", "resize": "bicubic, antialiased", "range": "uint8 RGB"}
 """What makes two decodes of the same file equal; part of every table of latents."""
 
-_FRAMES_AT_ONCE = 8
-"""Full-size frames held in memory; a 4K frame is 25 MB."""
-
-_NATIVE_PREFIX = re.compile(r"\[[\d:]+\] \S+:\d+: ")
-
-
-class VideoError(RuntimeError):
-    """A video that cannot be read. The message says why; the caller knows which video."""
-
 
 @dataclass(frozen=True)
-class VideoInfo:
-    """What a video's container says about it."""
+class DecodedClip:
+    """Frames and their provenance."""
 
-    num_frames: int
-    fps: float
-    width: int
-    height: int
-
-
-def probe(uri: str) -> VideoInfo:
-    """Read a video's header, wherever it is stored, without fetching or decoding all of it.
-
-    Raises:
-        VideoError: not a video, or no frames in it.
-    """
-    import av
-
-    try:
-        filesystem, path = storage.fsspec_filesystem(uri)
-        with filesystem.open(path, "rb") as file, av.open(file) as container:
-            if not container.streams.video:
-                raise VideoError("it has no video stream")
-            stream = container.streams.video[0]
-            fps = stream.average_rate or stream.guessed_rate
-            # Some containers do not say how many frames they hold; their packets do.
-            num_frames = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
-            info = VideoInfo(num_frames, float(fps or 0), stream.width, stream.height)
-    except (av.FFmpegError, OSError) as error:
-        raise VideoError(f"it is not a readable video ({_reason(error)})") from error
-    if not (info.num_frames and info.fps and info.width and info.height):
-        raise VideoError(f"its header names no frames ({info.num_frames} frames, {info.width} x {info.height})")
-    return info
+    frames: np.ndarray
+    """uint8 RGB, (F, size, size, 3)."""
+    decoder: str
+    """The decoder that really read them: "auto" decides for each file."""
 
 
-def read_frames(source: str | bytes, indices: Sequence[int], size: int) -> np.ndarray:
+def read_frames(source: str | bytes, indices: Sequence[int], size: int, decoder: str = "auto") -> np.ndarray:
+    """Decode frames, cut to the central square and resized; see `read_clip`, which also says what decoded them."""
+    return read_clip(source, indices, size, decoder).frames
+
+
+def read_clip(
+    source: str | bytes,
+    indices: Sequence[int],
+    size: int,
+    decoder: str = "auto",
+    max_file_bytes: int = MAX_FILE_BYTES,
+) -> DecodedClip:
     """Decode frames, cut to the central square and resized.
 
     Args:
         source: URI of the video, or its content.
-        indices: frame numbers in display order; any order, repetitions allowed.
+        indices: frame numbers in presentation order; any order, repetitions allowed.
         size: pixels a side of the result.
+        decoder: see `videogen.data.decoders.open_video`.
+        max_file_bytes: a remote file that is larger is an error and is not fetched.
 
     Returns:
-        uint8 RGB, shape (len(indices), size, size, 3).
+        uint8 RGB frames of shape (len(indices), size, size, 3), and the name of the decoder.
 
     Raises:
         VideoError: unreadable, or it has no frame of such a number.
+        UserError: there is no such decoder.
     """
-    import decord
-
     frames = np.empty((len(indices), size, size, 3), np.uint8)
-    try:
-        with _openable(source) as opened:
-            # One thread: the caller runs as many decoders as it has cores.
-            reader = decord.VideoReader(opened, num_threads=1)
-            if len(reader) <= max(indices, default=0):
-                raise VideoError(f"frame {max(indices)} was asked of a video of {len(reader)} frames")
-            for start in range(0, len(indices), _FRAMES_AT_ONCE):
-                wanted = [int(index) for index in indices[start : start + _FRAMES_AT_ONCE]]
-                frames[start : start + len(wanted)] = resize_frames(reader.get_batch(wanted).asnumpy(), size)
-    except (decord.DECORDError, OSError, RuntimeError) as error:
-        if isinstance(error, VideoError):
-            raise
-        raise VideoError(f"its frames cannot be decoded ({_reason(error)})") from error
-    return frames
-
-
-@contextlib.contextmanager
-def _openable(source: str | bytes) -> Iterator[str | io.BytesIO]:
-    if isinstance(source, bytes):
-        yield io.BytesIO(source)
-        return
-    with storage.local_copy(source) as path:
-        yield str(path)
-
-
-def _reason(error: BaseException) -> str:
-    """Return what an exception says, without the source lines and stack that native ones carry."""
-    # FFmpeg's errors have it as the system's do, without being OSErrors.
-    if description := getattr(error, "strerror", None):
-        return str(description)
-    lines = [line.strip() for line in str(error).splitlines() if line.strip() and "Stack trace" not in line]
-    text = next((line for line in lines if not line.startswith("[bt]")), type(error).__name__)
-    return _NATIVE_PREFIX.sub("", text)[:200]
+    filled = 0
+    with local_file(source, max_file_bytes) as path, open_video(path, probe(path), decoder) as video:
+        for batch in video.read(indices):
+            frames[filled : filled + len(batch)] = resize_frames(batch, size)
+            filled += len(batch)
+        return DecodedClip(frames, video.decoder)
 
 
 def resize_frames(frames: np.ndarray, size: int) -> np.ndarray:

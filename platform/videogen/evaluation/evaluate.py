@@ -1,5 +1,7 @@
 """The whole evaluation: generated videos against their prompts, single stages against their baselines."""
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,9 +11,12 @@ import numpy as np
 
 from videogen.config import CascadeConfig
 from videogen.data.isolated import shared_decoder
+from videogen.data.video import VideoError
 from videogen.evaluation.faithfulness import ATTRIBUTES, Judgement, confusion, judge, judge_failed, summarise
 from videogen.evaluation.held_out import HeldOut, HeldOutClip
 from videogen.evaluation.psnr import measure_stages, overall
+
+logger = logging.getLogger(__name__)
 
 ManifestRow = Mapping[str, Any]
 """A row of a generation run's manifest."""
@@ -37,27 +42,36 @@ def evaluate(
 
     Returns:
         The content of `evaluation.json`: accuracies are fractions 0..1, PSNRs dB; None where there is nothing to
-        measure. `ceilings` are the same measures on the real held-out clips.
+        measure. `ceilings` are the same measures on the real held-out clips. A video that cannot be read counts as
+        failed; a held-out clip that cannot is left out, and counted in `num_unreadable`.
     """
-    judged = judge_videos(config, videos, advance)
+    judged, num_failed = judge_videos(config, videos, advance)
+    unreadable: Counter[str] = Counter()
     stages = {
-        name: measure_stages(_frames(clips, advance), model_folder, config.temporal_factor, device)
+        name: measure_stages(_frames(name, clips, unreadable, advance), model_folder, config.temporal_factor, device)
         for name, clips in held_out.corpora.items()
     }
     ceiling = [
         found
         for clips in held_out.corpora.values()
         for clip in clips
-        if clip.caption and (found := judge(clip.caption, clip.read(), config.temporal_factor))
+        if clip.caption
+        and (frames := _read(clip)) is not None
+        and (found := judge(clip.caption, frames, config.temporal_factor))
     ]
     return {
         **summarise(judged),
         **{key: _rounded(value) for key, value in asdict(overall(stages.values())).items() if key != "num_clips"},
         "num_prompts": len(judged),
-        "num_failed": sum(row["status"] != "ok" for row in videos),
+        "num_failed": num_failed,
+        "num_unreadable": unreadable.total(),
         "ceilings": {**summarise(ceiling), "num_clips": len(ceiling)},
         "corpora": {
-            name: {key: _rounded(value) for key, value in asdict(part).items()} for name, part in stages.items()
+            name: {
+                **{key: _rounded(value) for key, value in asdict(part).items()},
+                "num_unreadable": unreadable[name],
+            }
+            for name, part in stages.items()
         },
         "confusions": {name: confusion(judged, name) for name in ATTRIBUTES},
         "prompts": judged,
@@ -71,24 +85,54 @@ def evaluation_steps(held_out: HeldOut, videos: Sequence[ManifestRow]) -> int:
 
 def judge_videos(
     config: CascadeConfig, videos: Sequence[ManifestRow], advance: Callable[[], None] = lambda: None
-) -> list[Judgement]:
-    """Judge every generated video whose prompt is a sentence of the world; one that was not made counts as wrong."""
-    judged = []
-    for row in videos:
+) -> tuple[list[Judgement], int]:
+    """Judge every generated video whose prompt is a sentence of the world.
+
+    Returns:
+        The judgements, and how many videos of any prompt were not made or cannot be read: those count as wrong.
+    """
+    judged, num_failed = [], 0
+    for listed in videos:
         advance()
-        found = judge_failed(row["prompt"])
-        if row["status"] == "ok":
-            frames = shared_decoder().read_frames(row["video"], range(row["num_frames"]), row["width"])
-            found = judge(row["prompt"], frames, config.temporal_factor)
+        row, frames = _opened(listed)
+        num_failed += frames is None
+        prompt = row["prompt"]
+        found = judge_failed(prompt) if frames is None else judge(prompt, frames, config.temporal_factor)
         if found is not None:
             judged.append({**{key: row[key] for key in ("id", "seed", "video", "status", "error")}, **found})
-    return judged
+    return judged, num_failed
 
 
-def _frames(clips: Sequence[HeldOutClip], advance: Callable[[], None]) -> Iterator[np.ndarray]:
+def _opened(row: ManifestRow) -> tuple[ManifestRow, np.ndarray | None]:
+    """Return a row and its video's frames; None if it was not made, is gone or is broken, as the row then says."""
+    if row["status"] != "ok":
+        return row, None
+    try:
+        return row, shared_decoder().read_frames(row["video"], range(row["num_frames"]), row["width"])
+    except VideoError as error:
+        logger.warning("video %s counts as failed: %s", row["video"], error)
+        return {**row, "status": "failed", "error": f"video: {error}"}, None
+
+
+def _frames(
+    name: str, clips: Sequence[HeldOutClip], unreadable: Counter[str], advance: Callable[[], None]
+) -> Iterator[np.ndarray]:
+    """Yield the clips of a corpus, counting under its name those that cannot be read."""
     for clip in clips:
         advance()
-        yield clip.read()
+        frames = _read(clip)
+        if frames is not None:
+            yield frames
+        else:
+            logger.warning("held-out clip of %s is left out: it cannot be read", clip.source)
+            unreadable[name] += 1
+
+
+def _read(clip: HeldOutClip) -> np.ndarray | None:
+    try:
+        return clip.read()
+    except VideoError:
+        return None
 
 
 def _rounded(value: float) -> float | None:

@@ -24,8 +24,10 @@ PROMPTS_NAME = "prompts.parquet"
 
 @dataclass(frozen=True)
 class HeldOutClip:
-    """One real clip; `read` returns its frames, uint8 (F, H, W, 3), at the full frame rate."""
+    """One real clip; `read` returns its frames, uint8 (F, H, W, 3), at the full frame rate, or raises `VideoError`."""
 
+    source: str
+    """URI of its video."""
     caption: str | None
     read: Callable[[], np.ndarray]
 
@@ -90,7 +92,9 @@ def _clips(folder: str, model: str, config: CascadeConfig) -> list[HeldOutClip]:
 
 
 def _clip_of_video(clip: Clip, size: int) -> HeldOutClip:
-    return HeldOutClip(clip.caption, lambda: shared_decoder().read_frames(clip.source, clip.frame_indices, size))
+    return HeldOutClip(
+        clip.source, clip.caption, lambda: shared_decoder().read_frames(clip.source, clip.frame_indices, size)
+    )
 
 
 def _clips_of_table(folder: str, model: str, config: CascadeConfig) -> list[HeldOutClip]:
@@ -106,8 +110,8 @@ def _clips_of_table(folder: str, model: str, config: CascadeConfig) -> list[Held
 
 
 def _clip_of_row(table: LatentsTable, index: int) -> HeldOutClip:
-    caption = table.row(index, ("caption",))["caption"] if table.has_captions else None
-    return HeldOutClip(caption, lambda: table.row(index, ("frames",))["frames"])
+    row = table.row(index, ("source", "caption") if table.has_captions else ("source",))
+    return HeldOutClip(row["source"], row.get("caption"), lambda: table.row(index, ("frames",))["frames"])
 
 
 def _spread(clips: Sequence[HeldOutClip], count: int) -> list[HeldOutClip]:

@@ -9,7 +9,7 @@ Both are measured in pixels, on the latents of real clips, so that each number i
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +60,8 @@ class ImageDecoder:
         """Return the frames of such latents, uint8 (F, H, W, 3)."""
         import torch
 
+        if not len(latents):  # attention cannot be of no frame at all
+            return np.empty((0, 0, 0, 3), np.uint8)
         with torch.inference_mode(), self._threads():
             scaled = torch.from_numpy(latents).float().to(self.device) / self.model.config.scaling_factor
             return _to_uint8(torch.cat([self.model.decode(chunk).sample for chunk in scaled.split(8)]))
@@ -85,7 +87,7 @@ def psnr_db(frames: np.ndarray, truth: np.ndarray) -> float:
 def measure_stages(
     clips: Iterable[np.ndarray], model_folder: str | Path, temporal_factor: int, device: str = "cpu"
 ) -> StagePsnr:
-    """Measure decode and interpolate on real clips, each uint8 (F, H, W, 3) at the full frame rate."""
+    """Measure decode and interpolate on real clips, each uint8 (F, H, W, 3) at the full frame rate; NaN if none is."""
     from videogen.stages import load_stage
 
     image = ImageDecoder(model_folder, device)
@@ -108,7 +110,7 @@ def measure_stages(
                 psnr_db(frame_wise[middle], truth[middle]),
             )
         )
-    means = np.mean(rows, axis=0)
+    means = np.mean(rows, axis=0) if rows else np.full(len(fields(StagePsnr)) - 1, np.nan)
     return StagePsnr(len(rows), *(float(mean) for mean in means))
 
 
@@ -122,9 +124,12 @@ def _blend(keys: np.ndarray, factor: int) -> np.ndarray:
 
 
 def overall(parts: Iterable[StagePsnr]) -> StagePsnr:
-    """Return the mean over all clips of several corpora."""
-    parts = list(parts)
+    """Return the mean over all clips of several corpora; one of which no clip could be read does not count."""
+    parts = [part for part in parts if part.num_clips]
     counts = [part.num_clips for part in parts]
-    fields = [name for name in StagePsnr.__dataclass_fields__ if name != "num_clips"]
-    means = [float(np.average([getattr(part, name) for part in parts], weights=counts)) for name in fields]
+    names = [field.name for field in fields(StagePsnr) if field.name != "num_clips"]
+    means = [
+        float(np.average([getattr(part, name) for part in parts], weights=counts)) if parts else float("nan")
+        for name in names
+    ]
     return StagePsnr(sum(counts), *means)

@@ -3,6 +3,7 @@
 Nothing is fetched by the page: pictures are `data:` URIs, style and script are inline, so it can be mailed or archived.
 """
 
+import inspect
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -124,6 +125,7 @@ def _example(
 ) -> dict[str, Any]:
     """Return one row of the gallery: what was asked, what was measured, and its pictures by column."""
     from videogen.data.isolated import shared_decoder
+    from videogen.data.video import VideoError
 
     example: dict[str, Any] = {name: row[name] for name in ("id", "prompt", "seed", "error")}
     example |= {"mp4": None, "media": {}, "correct": None, "checks": []}
@@ -132,30 +134,38 @@ def _example(
         example["checks"] = [{"name": name, **judgement[name]} for name in ATTRIBUTES]
     if row["status"] != "ok":
         return example
-    content = storage.read_bytes(row["video"])
-    frames = shared_decoder().read_frames(content, range(row["num_frames"]), row["width"])
+    try:
+        content = storage.read_bytes(row["video"])
+        frames = shared_decoder().read_frames(content, range(row["num_frames"]), row["width"])
+    except (VideoError, OSError) as error:
+        return example | {"error": f"video: {error}"}
     example["mp4"] = data_uri(content, "video/mp4")
     example["media"] = _intermediates(
         storage.join(generated, "intermediates", f"{row['id']}.safetensors"), config, decoder
     )
-    example["media"]["decode"] = sprite(frames, row["fps"])
+    example["media"][config.stage_names()[-1]] = sprite(frames, row["fps"])
     return example
 
 
 def _intermediates(uri: str, config: CascadeConfig, decoder: ImageDecoder) -> dict[str, Any]:
-    """Return the pictures of a video's way through the stages; latents are shown through the image decoder."""
+    """Return the pictures of a video's way to the last stage; latents are shown through the image decoder."""
     from safetensors.numpy import load
 
     if not storage.exists(uri):
         return {}
     arrays: dict[str, np.ndarray] = load(storage.read_bytes(uri))
     found = {}
-    for name in config.stage_names():
+    for name in config.stage_names()[:-1]:
         if f"{name}.reference_image" in arrays:
             found[name] = sprite(arrays[f"{name}.reference_image"][None], 0)
+            continue
+        if f"{name}.frames" in arrays:
+            frames = arrays[f"{name}.frames"]
         elif f"{name}.latents" in arrays:
-            fps = config.output_fps if name == "interpolate" else config.fps
-            found[name] = sprite(decoder.decode(arrays[f"{name}.latents"]), fps)
+            frames = decoder.decode(arrays[f"{name}.latents"])
+        else:
+            continue
+        found[name] = sprite(frames, config.output_fps if len(frames) == config.num_output_frames else config.fps)
     return found
 
 
@@ -165,29 +175,35 @@ def _curve(model: str, stage: str) -> Curve | None:
 
 def _columns(config: CascadeConfig) -> list[dict[str, str]]:
     """Return the gallery's columns: every stage that makes a picture."""
-    titles = {"reference": "Reference image", "base": "Low-res", "interpolate": "Interpolated", "decode": "Final"}
+    titles = {"reference": "Reference image", "base": "Low-res", "interpolate": "Interpolated", "decode": "Decoded"}
+    titles |= {name: f"Up{name[2:].replace('_', ' ')}d" for name in config.upsample_names()}
+    titles |= {config.stage_names()[-1]: "Final"}
     shapes = _shapes(config)
     return [
-        {"key": name, "title": titles.get(name, f"Up{name[2:].replace('_', ' ')}d"), "shape": shapes[name]}
+        {"key": name, "title": titles.get(name, _plain(name)), "shape": shapes.get(name, "")}
         for name in config.stage_names()
         if name != "text"
     ]
 
 
+def _plain(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
 def _shapes(config: CascadeConfig) -> dict[str, str]:
-    """Return the size of what each stage makes, in words for people."""
+    """Return the size of what the stages make, in words for people; those of stages that are not known here are not."""
     side, channels = config.resolution, config.autoencoder.model.latent_channels
     sizes = dict(zip(config.diffusion_stages(), config.latent_sizes, strict=True))
     shapes = {"text": f"{config.text.max_length} tokens", "reference": f"{side} x {side} px"}
     shapes |= {name: f"{config.num_frames} x {channels} x {size} x {size}" for name, size in sizes.items()}
     last = config.latent_sizes[-1]
     shapes["interpolate"] = f"{config.num_output_frames} x {channels} x {last} x {last}"
-    shapes["decode"] = f"{config.num_output_frames} x {side} x {side} px"
+    shapes |= dict.fromkeys(("decode", config.stage_names()[-1]), f"{config.num_output_frames} x {side} x {side} px")
     return shapes
 
 
 def _describe(config: CascadeConfig, folder: str) -> dict[str, Any]:
-    """Return name, trained models and stages with their part in the cascade."""
+    """Return name, trained models and stages with their part in the cascade; new stages say it in their docstring."""
     what = {
         "text": "CLIP text encoder",
         "reference": "draws one image",
@@ -195,18 +211,26 @@ def _describe(config: CascadeConfig, folder: str) -> dict[str, Any]:
         "interpolate": "flow between key frames",
         "decode": "temporal decoder",
     }
+    what |= dict.fromkeys(config.upsample_names(), "latent super-resolution")
     shapes = _shapes(config)
     stages = [
         {
             "name": name,
-            "what": what.get(name, "latent super-resolution"),
-            "shape": shapes[name],
+            "what": what.get(name) or _summary(name),
+            "shape": shapes.get(name, ""),
             "media": "prompt" if name == "text" else name,
             "parameters": count_parameters(Path(folder) / ("text_encoder" if name == "text" else name)),
         }
         for name in config.stage_names()
     ]
     return {"name": config.name, "trained": config.trainable_stages(), "stages": stages}
+
+
+def _summary(stage: str) -> str:
+    """Return the first line of what the stage's class says of itself."""
+    from videogen.stages import stage_class
+
+    return (inspect.getdoc(stage_class(stage)) or "").partition("\n")[0].rstrip(".")
 
 
 def count_parameters(folder: Path) -> int:

@@ -92,7 +92,7 @@ def _stage_table(evaluation: Mapping[str, Any], title: str, note: str, keys: Map
     parts = {**evaluation["corpora"], "all": {**evaluation, "num_clips": _num_clips(evaluation)}}
     first, second = list(keys.values())[:2]
     for corpus, part in parts.items():
-        if part[first] is None:
+        if part[first] is None or part[second] is None:
             continue
         best = "win" if part[first] > part[second] else "loss"
         cells = [f"{part[key]:.2f}" for key in keys.values()]

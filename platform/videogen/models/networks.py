@@ -3,7 +3,7 @@
 from typing import Any
 
 from videogen.config import CascadeConfig
-from videogen.config.schema import UpsampleConfig
+from videogen.config.schema import BaseConfig, UpsampleConfig
 from videogen.diffusion import conditioning
 from videogen.models.autoencoder import VideoAutoencoder, build_image_autoencoder
 from videogen.models.flow import FlowInterpolator
@@ -24,6 +24,8 @@ def build_network(config: CascadeConfig, stage: str) -> Any:
         assert config.reference.model is not None, "the configuration checks it"
         return build_image_unet(config.reference.model, latent_channels, text_width, config.latent_sizes[-1])
     section = config.stage_config(stage)
+    if not isinstance(section, BaseConfig):
+        raise KeyError(f"{stage!r} has no network: name it here")
     is_upsample = isinstance(section, UpsampleConfig)
     return build_video_unet(
         section.model,

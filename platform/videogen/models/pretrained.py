@@ -8,8 +8,14 @@ from videogen.errors import UserError
 Component = TypeVar("Component")
 
 
-def load_component(kind: type[Component], source: str, subfolder: str) -> Component:
+def load_component(kind: type[Component], source: str, subfolder: str, **options: Any) -> Component:
     """Return the component in `source/subfolder` by its class's `from_pretrained`; safetensors only.
+
+    Args:
+        kind: the class.
+        source: folder, URI or hub id.
+        subfolder: of the component.
+        options: further arguments of `from_pretrained`.
 
     Raises:
         UserError: nothing can be loaded from there.
@@ -22,8 +28,8 @@ def load_component(kind: type[Component], source: str, subfolder: str) -> Compon
                     f"(unet/, vae/, text_encoder/, tokenizer/)."
                 )
             with storage.local_copy(storage.join(source, subfolder)) as folder:
-                return _load(kind, str(folder))
-        return _load(kind, source, subfolder=subfolder)
+                return _load(kind, str(folder), **options)
+        return _load(kind, source, subfolder=subfolder, **options)
     except OSError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(

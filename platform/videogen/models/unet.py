@@ -22,6 +22,8 @@ from videogen.config.schema import UNetConfig
 __all__ = ["ModelMixin", "VideoUNet", "build_image_unet", "build_video_unet"]
 
 _CONDITION_CHANNELS = 32
+_ADDED = ("temp_convs", "temp_attentions", "transformer_in", "cond_proj")
+"""Parts of the names of what an image U-Net does not have."""
 
 
 class VideoUNet(UNet3DConditionModel):
@@ -30,7 +32,8 @@ class VideoUNet(UNet3DConditionModel):
     Args:
         conditions: names of scalar conditions (such as fps); each is embedded and added to the time embedding.
         pooled_text: also add the sum of the text embeddings there. Cross-attention alone needs many more steps
-            before a model that starts from nothing listens to its prompt.
+            before a model that starts from nothing listens to its prompt; one that starts from an image model
+            listens already, and there it begins without effect.
         Others: as in `UNet3DConditionModel`.
     """
 
@@ -95,56 +98,42 @@ class VideoUNet(UNet3DConditionModel):
             bound = cross_attention_dim**-0.5
             nn.init.uniform_(self.time_embedding.cond_proj.weight[:, scalars:], -bound, bound)
 
-    @classmethod
-    def from_unet2d(
-        cls, unet: UNet2DConditionModel, in_channels: int | None = None, conditions: tuple[str, ...] = ()
-    ) -> "VideoUNet":
-        """Inflate a Stable Diffusion U-Net; every frame of the result equals the image model's output.
+    def load_image_model(self, image_model: UNet2DConditionModel) -> None:
+        """Take the weights of a Stable Diffusion U-Net; every frame then equals the image model's output.
 
-        Args:
-            unet: image model of the SD 2.x layout (one head width at all levels).
-            in_channels: input channels of the result; those beyond the image model's start at zero.
-            conditions: see the class.
+        New input channels, conditions and the pooled text start at zero.
 
         Raises:
-            ValueError: the head width differs between levels (SD 1.x), which the video blocks cannot represent.
+            ValueError: another layout or other widths.
         """
-        config = unet.config
-        channels = tuple(config.block_out_channels)
-        model = cls(
-            sample_size=config.sample_size,
-            in_channels=in_channels or config.in_channels,
-            out_channels=config.out_channels,
-            down_block_types=tuple(name.replace("2D", "3D") for name in config.down_block_types),
-            up_block_types=tuple(name.replace("2D", "3D") for name in config.up_block_types),
-            block_out_channels=channels,
-            layers_per_block=config.layers_per_block,
-            norm_num_groups=config.norm_num_groups,
-            cross_attention_dim=config.cross_attention_dim,
-            attention_head_dim=_head_width(config.attention_head_dim, channels),
-            conditions=conditions,
-        )
-        model.load_image_weights(unet.state_dict())
-        return model
-
-    def load_image_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Copy an image U-Net's weights into the spatial layers; new input channels start at zero.
-
-        Raises:
-            ValueError: a weight has no place here or another shape.
-        """
+        self._require_like(image_model.config)
         own = self.state_dict()
         converted = {}
-        for name, weight in weights.items():
+        for name, weight in image_model.state_dict().items():
             if name not in own:
                 raise ValueError(f"The image model's weight {name!r} has no place in the video model: other layout.")
             converted[name] = _fitted(name, weight, own[name])
+        for name in own:
+            if name not in converted and not any(part in name for part in _ADDED):
+                raise ValueError(f"The image model lacks the weight {name!r}: use a preset of the same layout.")
         self.load_state_dict(converted, strict=False)
+        if self.time_embedding.cond_proj is not None:
+            nn.init.zeros_(self.time_embedding.cond_proj.weight)
+
+    def _require_like(self, image_config: Any) -> None:
+        """Raise `ValueError` if settings differ that no weight's shape shows."""
+        channels = tuple(image_config.block_out_channels)
+        heads = image_config.num_attention_heads or image_config.attention_head_dim
+        for name, theirs, ours in (
+            ("attention heads of width", _head_width(heads, channels), self.config.attention_head_dim),
+            ("norm_num_groups", image_config.norm_num_groups, self.config.norm_num_groups),
+        ):
+            if theirs != ours:
+                raise ValueError(f"The image model has {name} {theirs}, but the preset {ours}: set the preset's to it.")
 
     def temporal_parameter_names(self) -> set[str]:
         """Return the names of what inflation has added: temporal layers, conditions and the widened input."""
-        added = ("temp_convs", "temp_attentions", "transformer_in", "cond_proj", "conv_in")
-        return {name for name, _ in self.named_parameters() if any(part in name for part in added)}
+        return {name for name, _ in self.named_parameters() if any(part in name for part in (*_ADDED, "conv_in"))}
 
     def _set_gradient_checkpointing(self, enable: bool = True, gradient_checkpointing_func: Any = None) -> None:
         # diffusers' three-dimensional blocks have no checkpointing of their own, so whole blocks are wrapped.

@@ -19,7 +19,8 @@ def load_cascade_config(folder: str) -> CascadeConfig:
     storage.require_readable(folder, "Model folder")
     if not storage.exists(index):
         raise UserError(f"{folder!r} is not a finished model: it has no {INDEX}; finish jobs/train_cascade.py first.")
-    values = storage.read_json(index).get("cascade")
+    described = storage.read_json(index)
+    values = described.get("cascade") if isinstance(described, dict) else None
     if not isinstance(values, dict):
         raise UserError(f"{index!r} describes another kind of model: give a folder that jobs/train_cascade.py wrote.")
     return config_from_dict(values)

@@ -1,15 +1,13 @@
 """Latents to frames, by the video decoder (VideoGen, sec. 3.4)."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 
-from videogen.config.schema import DecodeConfig
-from videogen.models.autoencoder import VideoAutoencoder
+from videogen.config import CascadeConfig
 from videogen.models.tiling import decode_in_tiles
-from videogen.stages.configuration import load_cascade_config
+from videogen.stages.component import Component
 from videogen.stages.stage import Sample, Stage
 
 
@@ -20,16 +18,15 @@ class DecodeStage(Stage):
     consumes: ClassVar = ("latents",)
     produces: ClassVar = ("frames",)
 
-    def __init__(self, name: str, model: Any, section: DecodeConfig, device: str = "cpu") -> None:
-        super().__init__(name, device)
-        self.model = model.to(self.device).eval()
-        self.section = section
+    def __init__(self, name: str, parts: Mapping[str, Any], config: CascadeConfig, device: str = "cpu") -> None:
+        super().__init__(name, parts, config, device)
+        self.model = parts[name].to(self.device).eval()
+        self.section = config.decode
 
     @classmethod
-    def from_pretrained(cls, folder: str, name: str = "decode", device: str = "cpu") -> Self:
-        """Load `decode/`."""
-        model = VideoAutoencoder.from_pretrained(Path(folder) / "decode", use_safetensors=True)
-        return cls(name, model, load_cascade_config(folder).decode, device)
+    def components(cls, name: str) -> dict[str, Component]:
+        """Return the video decoder."""
+        return {name: Component("videogen.models.autoencoder", "VideoAutoencoder")}
 
     def run(self, samples: Sequence[Sample]) -> list[Sample]:
         """Return `frames`, uint8 (F, H, W, 3)."""

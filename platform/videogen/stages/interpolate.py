@@ -1,11 +1,10 @@
 """Latents of key frames to latents at the full frame rate (VideoGen, sec. 3.3)."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
-from videogen.models.flow import FlowInterpolator
-from videogen.stages.configuration import load_cascade_config
+from videogen.config import CascadeConfig
+from videogen.stages.component import Component
 from videogen.stages.stage import Sample, Stage
 
 
@@ -16,16 +15,15 @@ class InterpolateStage(Stage):
     consumes: ClassVar = ("latents",)
     produces: ClassVar = ("latents",)
 
-    def __init__(self, name: str, model: Any, factor: int, device: str = "cpu") -> None:
-        super().__init__(name, device)
-        self.model = model.to(self.device).eval()
-        self.factor = factor
+    def __init__(self, name: str, parts: Mapping[str, Any], config: CascadeConfig, device: str = "cpu") -> None:
+        super().__init__(name, parts, config, device)
+        self.model = parts[name].to(self.device).eval()
+        self.factor = config.temporal_factor
 
     @classmethod
-    def from_pretrained(cls, folder: str, name: str = "interpolate", device: str = "cpu") -> Self:
-        """Load `interpolate/`."""
-        model = FlowInterpolator.from_pretrained(Path(folder) / "interpolate", use_safetensors=True)
-        return cls(name, model, load_cascade_config(folder).temporal_factor, device)
+    def components(cls, name: str) -> dict[str, Component]:
+        """Return the flow network."""
+        return {name: Component("videogen.models.flow", "FlowInterpolator")}
 
     def run(self, samples: Sequence[Sample]) -> list[Sample]:
         """Return `latents`, float32 (factor * (F - 1) + 1, C, h, w)."""

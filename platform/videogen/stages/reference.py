@@ -1,15 +1,13 @@
 """Prompt to reference image, by any text-to-image pipeline in the Stable Diffusion layout (VideoGen, sec. 3.1)."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
-from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from videogen.config.schema import SamplingConfig
-from videogen.stages.configuration import load_cascade_config
+from videogen.config import CascadeConfig
+from videogen.stages.component import Component
 from videogen.stages.stage import Sample, Stage
 
 
@@ -20,23 +18,18 @@ class ReferenceStage(Stage):
     consumes: ClassVar = ("prompt", "negative_prompt", "seed", "reference_image")
     produces: ClassVar = ("reference_image",)
 
-    def __init__(
-        self, name: str, pipeline: Any, sampling: SamplingConfig, resolution: int, device: str = "cpu"
-    ) -> None:
-        super().__init__(name, device)
-        self.pipeline = pipeline.to(self.device)
+    def __init__(self, name: str, parts: Mapping[str, Any], config: CascadeConfig, device: str = "cpu") -> None:
+        super().__init__(name, parts, config, device)
+        self.pipeline = parts[name].to(self.device)
         self.pipeline.set_progress_bar_config(disable=True)
-        self.sampling = sampling
-        self.resolution = resolution
+        self.sampling = config.reference.sampling
+        self.resolution = config.resolution
 
     @classmethod
-    def from_pretrained(cls, folder: str, name: str = "reference", device: str = "cpu") -> Self:
-        """Load `reference/`, a complete text-to-image pipeline."""
-        config = load_cascade_config(folder)
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            Path(folder) / "reference", safety_checker=None, requires_safety_checker=False, use_safetensors=True
-        )
-        return cls(name, pipeline, config.reference.sampling, config.resolution, device)
+    def components(cls, name: str) -> dict[str, Component]:
+        """Return a complete text-to-image pipeline."""
+        options = {"safety_checker": None, "requires_safety_checker": False}
+        return {name: Component("stable_diffusion", "StableDiffusionPipeline", module="diffusers", options=options)}
 
     def run(self, samples: Sequence[Sample]) -> list[Sample]:
         """Return `reference_image`, uint8 (H, W, 3) at the finished video's size."""

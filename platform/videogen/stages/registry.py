@@ -1,9 +1,11 @@
 """The cascade as a list of stages: the one definition that every way of generating is built from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
+from typing import Any
 
-from videogen.config import CascadeConfig
+from videogen.config import CascadeConfig, stage_kind
+from videogen.stages.component import Component
 from videogen.stages.stage import Sample, Stage
 
 # Modules, not classes: a worker that runs one stage imports no other stage's libraries.
@@ -20,12 +22,35 @@ STAGES: dict[str, str] = {
 
 def stage_class(name: str) -> type[Stage]:
     """Return the class of a stage by its name; "upsample_2" is an `UpsampleStage`."""
-    kind, _, number = name.partition("_")
-    if kind not in STAGES or (number and not number.isdigit()):
+    kind = stage_kind(name)
+    if kind not in STAGES:
         raise KeyError(f"{name!r} is not a stage; there are {', '.join(STAGES)}")
     module, _, class_name = STAGES[kind].partition(":")
     found: type[Stage] = getattr(import_module(module), class_name)
     return found
+
+
+def components(config: CascadeConfig) -> dict[str, Component]:
+    """Return all parts of a model folder, in the order in which the stages need them."""
+    found: dict[str, Component] = {}
+    for name in config.stage_names():
+        found |= stage_class(name).components(name)
+    return found
+
+
+def possible_components() -> tuple[str, ...]:
+    """Return the names of the parts that any cascade may have."""
+    found: dict[str, None] = {}
+    for kind in STAGES:
+        numbers = range(1, stage_class(kind).most + 1)
+        names = (kind, *(f"{kind}_{number}" for number in numbers if len(numbers) > 1))
+        found |= dict.fromkeys(part for name in names for part in stage_class(name).components(name))
+    return tuple(found)
+
+
+def build_stages(config: CascadeConfig, parts: Mapping[str, Any], device: str = "cpu") -> list[Stage]:
+    """Return all stages in order, around parts that are loaded already; `parts` holds what `components` names."""
+    return [stage_class(name)(name, parts, config, device) for name in config.stage_names()]
 
 
 def load_stage(name: str, folder: str, device: str = "cpu") -> Stage:

@@ -24,7 +24,9 @@ def new_sample(
     Raises:
         UserError: a value is empty or out of range.
     """
-    if not isinstance(prompt, str) or not prompt.strip():
+    if prompt is not None and not isinstance(prompt, str):
+        raise UserError(f"The prompt {prompt!r} is not text: write a sentence.")
+    if not prompt or not prompt.strip():
         raise UserError(f"The prompt {prompt!r} is empty: say what the video shows, e.g. 'a red circle moving left'.")
     if len(prompt) > _LONGEST_PROMPT:
         raise UserError(f"The prompt has {len(prompt)} characters, but at most {_LONGEST_PROMPT} are read: shorten it.")

@@ -1,18 +1,21 @@
 """`Stage`: one step of the cascade as a plain class, without any knowledge of a cluster.
 
-In-process generation, batch generation and the service are all built from these classes, so what a stage does is
-written once. Samples are dicts of numpy arrays, strings and numbers: they travel through Arrow tables and object
-stores as they are.
+In-process generation, batch generation and the service are all built from these classes, so what a stage does, and
+which parts of a model folder it needs, is written once. Samples are dicts of numpy arrays, strings and numbers: they
+travel through Arrow tables and object stores as they are.
 """
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 
+from videogen.config import CascadeConfig
+from videogen.stages.component import Component
+from videogen.stages.configuration import load_cascade_config
 from videogen.stages.sample import Sample
 
 
@@ -29,15 +32,31 @@ class Stage(ABC):
     """Keys that a sample must hold."""
     produces: ClassVar[tuple[str, ...]]
     """Keys of what the stage returns."""
+    most: ClassVar[int] = 1
+    """How many of this kind a cascade may have; several are named `<kind>_1`, `<kind>_2`, ..."""
 
-    def __init__(self, name: str, device: str = "cpu") -> None:
+    def __init__(self, name: str, parts: Mapping[str, Any], config: CascadeConfig, device: str = "cpu") -> None:
+        """Put the stage together; sub-classes take what they need from the arguments, which are the same for all.
+
+        Args:
+            name: of the stage in `config.stage_names()`.
+            parts: what `components` names, loaded.
+            config: the cascade.
+            device: where to run.
+        """
         self.name = name
         self.device = torch.device(device)
 
     @classmethod
     @abstractmethod
+    def components(cls, name: str) -> dict[str, Component]:
+        """Return the parts of a model folder that the stage `name` needs, by sub-folder; stages may share parts."""
+
+    @classmethod
     def from_pretrained(cls, folder: str, name: str, device: str = "cpu") -> Self:
         """Load the stage `name` from a local model folder in diffusers layout."""
+        parts = {part: component.load(folder, part) for part, component in cls.components(name).items()}
+        return cls(name, parts, load_cascade_config(folder), device)
 
     @abstractmethod
     def run(self, samples: Sequence[Sample]) -> list[Sample]:

@@ -1,12 +1,11 @@
 """Prompt to text embeddings (frozen CLIP text encoder)."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
-from transformers import CLIPTextModel, CLIPTokenizer
-
+from videogen.config import CascadeConfig
 from videogen.models.text import encode_prompts
+from videogen.stages.component import Component
 from videogen.stages.stage import Sample, Stage
 
 
@@ -17,17 +16,18 @@ class TextStage(Stage):
     consumes: ClassVar = ("prompt", "negative_prompt")
     produces: ClassVar = ("prompt_embeds", "negative_prompt_embeds")
 
-    def __init__(self, name: str, tokenizer: Any, text_encoder: Any, device: str = "cpu") -> None:
-        super().__init__(name, device)
-        self.tokenizer = tokenizer
-        self.text_encoder = text_encoder.to(self.device).eval()
+    def __init__(self, name: str, parts: Mapping[str, Any], config: CascadeConfig, device: str = "cpu") -> None:
+        super().__init__(name, parts, config, device)
+        self.tokenizer = parts["tokenizer"]
+        self.text_encoder = parts["text_encoder"].to(self.device).eval()
 
     @classmethod
-    def from_pretrained(cls, folder: str, name: str = "text", device: str = "cpu") -> Self:
-        """Load `tokenizer/` and `text_encoder/`."""
-        root = Path(folder)
-        tokenizer = CLIPTokenizer.from_pretrained(root / "tokenizer")
-        return cls(name, tokenizer, CLIPTextModel.from_pretrained(root / "text_encoder"), device)
+    def components(cls, name: str) -> dict[str, Component]:  # noqa: ARG003 no part of its own name
+        """Return `tokenizer` and `text_encoder`."""
+        return {
+            "tokenizer": Component("transformers", "CLIPTokenizer"),
+            "text_encoder": Component("transformers", "CLIPTextModel"),
+        }
 
     def run(self, samples: Sequence[Sample]) -> list[Sample]:
         """Return `prompt_embeds` and `negative_prompt_embeds`, float32 (L, D) each."""

@@ -1,20 +1,18 @@
 """Base and upsample stages: reference-guided latent video diffusion (VideoGen, sec. 3.2)."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
-from diffusers import AutoencoderKL, UniPCMultistepScheduler
 from torch.nn import functional
 
-from videogen.config.schema import BaseConfig, DiffusionConfig, UpsampleConfig
+from videogen.config import MAX_UPSAMPLE_STAGES, CascadeConfig
+from videogen.config.schema import DiffusionConfig
 from videogen.diffusion import conditioning
 from videogen.diffusion.denoiser import VideoDenoiser
 from videogen.diffusion.sampling import sample_latents
 from videogen.diffusion.schedule import NoiseSchedule
-from videogen.models.unet import VideoUNet
-from videogen.stages.configuration import load_cascade_config
+from videogen.stages.component import Component
 from videogen.stages.stage import Sample, Stage
 
 
@@ -25,37 +23,26 @@ class BaseStage(Stage):
     consumes: ClassVar[tuple[str, ...]] = ("prompt_embeds", "negative_prompt_embeds", "reference_image", "seed")
     produces: ClassVar = ("latents",)
 
-    def __init__(
-        self,
-        name: str,
-        unet: Any,
-        scheduler: Any,
-        autoencoder: Any,
-        section: BaseConfig,
-        num_frames: int,
-        fps: float,
-        device: str = "cpu",
-    ) -> None:
-        super().__init__(name, device)
-        self.scheduler = scheduler
-        names = DiffusionConfig.model_fields
-        self.schedule = NoiseSchedule(DiffusionConfig(**{name: scheduler.config[name] for name in names}))
-        self.denoiser = VideoDenoiser(unet.to(self.device).eval(), self.schedule, section.reference_deviation)
-        self.autoencoder = autoencoder.to(self.device).eval()
-        self.section = section
-        self.num_frames = num_frames
-        self.fps = fps
+    def __init__(self, name: str, parts: Mapping[str, Any], config: CascadeConfig, device: str = "cpu") -> None:
+        super().__init__(name, parts, config, device)
+        self.section = config.stage_config(name)
+        self.scheduler = parts["scheduler"]
+        fields = {field: self.scheduler.config[field] for field in DiffusionConfig.model_fields}
+        self.schedule = NoiseSchedule(DiffusionConfig(**fields))
+        unet = parts[name].to(self.device).eval()
+        self.denoiser = VideoDenoiser(unet, self.schedule, self.section.reference_deviation)
+        self.autoencoder = parts["autoencoder"].to(self.device).eval()
+        self.num_frames = config.num_frames
+        self.fps = config.fps
 
     @classmethod
-    def from_pretrained(cls, folder: str, name: str, device: str = "cpu") -> Self:
-        """Load the stage's U-Net with `scheduler/` and `autoencoder/`, whose encoder reads the reference image."""
-        root = Path(folder)
-        config = load_cascade_config(folder)
-        section = config.stage_config(name)
-        unet = VideoUNet.from_pretrained(root / name, use_safetensors=True)
-        scheduler = UniPCMultistepScheduler.from_pretrained(root / "scheduler")
-        autoencoder = AutoencoderKL.from_pretrained(root / "autoencoder", use_safetensors=True)
-        return cls(name, unet, scheduler, autoencoder, section, config.num_frames, config.fps, device)
+    def components(cls, name: str) -> dict[str, Component]:
+        """Return the stage's own U-Net, the scheduler, and the autoencoder whose encoder reads the reference image."""
+        return {
+            name: Component("videogen.models.unet", "VideoUNet"),
+            "scheduler": Component("diffusers", "UniPCMultistepScheduler"),
+            "autoencoder": Component("diffusers", "AutoencoderKL"),
+        }
 
     def run(self, samples: Sequence[Sample]) -> list[Sample]:
         """Return `latents`, float32 (F, C, h, w) in the scale of the diffusion models."""
@@ -97,7 +84,7 @@ class UpsampleStage(BaseStage):
 
     kind: ClassVar = "upsample"
     consumes: ClassVar = (*BaseStage.consumes, "latents")
-    section: UpsampleConfig
+    most: ClassVar = MAX_UPSAMPLE_STAGES
 
     def extra_inputs(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """Return the conditions and the enlarged low-resolution latents with a little noise on them."""

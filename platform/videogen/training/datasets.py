@@ -6,35 +6,65 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from videogen.errors import UserError
+from videogen.training.objectives import dataset_kind
 
 if TYPE_CHECKING:
     from videogen.config import CascadeConfig
-    from videogen.data import ClipDataset
+    from videogen.data import ClipDataset, JoinedClips
     from videogen.training.objective import DatasetKind
-
-
-def dataset_kind(stage: str) -> "DatasetKind":
-    """Return what a stage trains on, without building its objective."""
-    if stage == "autoencoder":
-        return "raw"
-    return "any" if stage in ("interpolate", "decode") else "captioned"
 
 
 def data_fingerprint(stage: str, uris: Sequence[str], config: "CascadeConfig") -> str:
     """Return a hash of the data that a stage would train on; of raw corpora only the list of files is read."""
+    where = where_of(stage, config)
     if dataset_kind(stage) != "raw":
-        return open_clips(dataset_kind(stage), uris, config).fingerprint
+        return open_clips(dataset_kind(stage), uris, config, where).fingerprint
     from videogen.data import list_videos
 
     files = [[video.path, video.version] for uri in uris for video in list_videos(uri)]
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:20]
 
 
-def open_clips(kind: "DatasetKind", uris: Sequence[str], config: "CascadeConfig") -> "ClipDataset":
-    """Open the tables of latents (or, for "raw", the corpora) at `uris` as one dataset.
+def where_of(stage: str, config: "CascadeConfig") -> str:
+    """Return the expression that chooses the stage's clips, "" for all of them.
 
     Raises:
-        UserError: nothing suitable is there, or latents of two encoders would mix.
+        UserError: the stage trains on raw videos, which have no columns to choose by.
+    """
+    training = config.stage_config(stage).training
+    where = training.where if training is not None else ""
+    if where and dataset_kind(stage) == "raw":
+        raise UserError(
+            f"{stage}.training.where is {where!r}, but stage {stage!r} trains on raw videos, which have no columns to "
+            f"choose by: leave it empty."
+        )
+    return where
+
+
+def require_unchanged(
+    dataset: "ClipDataset", stage: str, uris: Sequence[str], config: "CascadeConfig", expected: str
+) -> None:
+    """Raise `UserError` unless the data still is what `data_fingerprint` told when the run was planned."""
+    found = data_fingerprint(stage, uris, config) if dataset_kind(stage) == "raw" else dataset.fingerprint
+    if found != expected:
+        raise UserError(
+            f"The data of stage {stage!r} in {', '.join(uris)} has changed since this run began (fingerprint {found} "
+            f"instead of {expected}): put it back as it was, or start the job again to train on what is there now."
+        )
+
+
+def open_clips(kind: "DatasetKind", uris: Sequence[str], config: "CascadeConfig", where: str = "") -> "ClipDataset":
+    """Open the tables of latents (or, for "raw", the corpora) at `uris` as one dataset.
+
+    Args:
+        kind: see `Objective.dataset_kind`.
+        uris: folders.
+        config: what the clips must fit.
+        where: SQL expression over the columns of the tables; only rows for which it holds are in the dataset. Of no
+            meaning for "raw".
+
+    Raises:
+        UserError: nothing suitable is there, latents of two encoders would mix, or `where` is wrong or leaves nothing.
     """
     from videogen.data import FrameDataset, JoinedClips, discover_tables, require_same_encoder
 
@@ -50,4 +80,13 @@ def open_clips(kind: "DatasetKind", uris: Sequence[str], config: "CascadeConfig"
             f"None of the latents in {', '.join(uris)} has captions: encode a corpus with --captions, or train only "
             f"stages that need none (interpolate, decode) with --stages."
         )
-    return JoinedClips(chosen)
+    return _selected(JoinedClips(chosen), where)
+
+
+def _selected(clips: "JoinedClips", where: str) -> "ClipDataset":
+    if not where:
+        return clips
+    selected = clips.select(where)
+    if len(selected) == 0:
+        raise UserError(f"`where` {where!r} leaves none of the {len(clips)} clips: loosen it.")
+    return selected

@@ -1,40 +1,41 @@
-"""Batches in an order that is a pure function of (seed, sample counter).
+"""Batches in an order that is a pure function of (seed, data, sample counter).
 
 So resuming needs one integer and no replay, and the order is the same for any number of workers: at each step the
-workers share the samples [counter, counter + global batch) out among themselves.
+workers share the samples [counter, counter + global batch) out among themselves. `videogen.training.buckets` says which
+rows these are. Clips are read by threads, a few steps ahead of training.
 """
 
-import functools
-import itertools
+import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from videogen.errors import UserError
+from videogen.training.buckets import Batches, Bucket
+from videogen.training.order import SHUFFLE_BUFFER, epoch_order
 
 if TYPE_CHECKING:
     import torch
 
     from videogen.data import ClipDataset
 
+logger = logging.getLogger(__name__)
+
 _PREFETCHED_STEPS = 2
 
 
 def sample_index(counter: int, seed: int, length: int) -> int:
-    """Return which of `length` clips is the `counter`-th sample of the run: every clip once an epoch, shuffled."""
+    """Return the `counter`-th sample of a run on `length` clips: every clip once an epoch, shuffled.
+
+    For tables that the shuffle buffer holds whole, and of one shape; `Batches` is for all.
+    """
     epoch, position = divmod(counter, length)
-    return int(_shuffled(seed, epoch, length)[position])
-
-
-@functools.lru_cache(maxsize=4)
-def _shuffled(seed: int, epoch: int, length: int) -> np.ndarray:
-    return np.random.default_rng((seed, epoch)).permutation(length)
+    return int(epoch_order((seed, epoch), length, shuffle_buffer=length)[position])
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,24 @@ class MicroBatch:
     batch: dict[str, "torch.Tensor"]
     first_counter: int
     """Sample counter of the first clip; seeds the noise."""
+    bucket: Bucket | None = None
+    """The shape that its clips have in common, if the dataset tells shapes."""
 
 
 class Loader:
-    """Iterate over optimizer steps: one list of micro-batches each, read ahead by a thread."""
+    """Iterate over optimizer steps: one list of micro-batches each, read ahead by threads.
+
+    Args:
+        dataset: clips by number.
+        fields: what is read of each.
+        collate: turns rows into a batch; runs in a thread.
+        plan: which part of a global batch is this worker's.
+        seed: of the order.
+        num_readers: threads that read clips.
+        shuffle_buffer: clips among which the order is fully random. Each block of rows is read once an epoch if the
+            dataset caches `shuffle_buffer / num_workers` clips, and more often if it caches fewer.
+        prefetch_steps: steps that are read ahead; this worker's clips of so many steps and one more are in memory.
+    """
 
     def __init__(
         self,
@@ -88,20 +103,29 @@ class Loader:
         plan: BatchPlan,
         seed: int,
         num_readers: int = 1,
+        shuffle_buffer: int = SHUFFLE_BUFFER,
+        prefetch_steps: int = _PREFETCHED_STEPS,
     ) -> None:
         if len(dataset) == 0:
-            raise UserError("The training data holds no clips: encode some first, or check --data.")
+            raise UserError("The training data holds no clips: encode some first, or check --data and `where`.")
         self._dataset, self._fields, self._collate = dataset, tuple(fields), collate
-        self.plan, self._seed, self._num_readers = plan, seed, num_readers
+        self.plan, self._num_readers, self._prefetch_steps = plan, num_readers, prefetch_steps
+        self._batches = Batches(dataset, plan.global_batch, seed, shuffle_buffer)
+        self._say_buckets()
         self.wait_s = 0.0
         """Seconds that the loop has waited for data so far."""
 
+    @property
+    def buckets(self) -> dict[Bucket | None, int]:
+        """Clips by the shape of their batches; the key is None if the dataset does not tell shapes."""
+        return self._batches.buckets
+
     def steps(self, samples_seen: int, num_steps: int) -> Iterator[list[MicroBatch]]:
         """Yield `num_steps` steps from the sample counter on. Reading errors surface here."""
-        ready: queue.Queue[list[MicroBatch] | BaseException] = queue.Queue(maxsize=_PREFETCHED_STEPS)
-        stopped = threading.Event()
+        ready: queue.Queue[list[MicroBatch] | BaseException] = queue.Queue()
+        stopped, slots = threading.Event(), threading.Semaphore(self._prefetch_steps)
         starts = [samples_seen + index * self.plan.global_batch for index in range(num_steps)]
-        reader = threading.Thread(target=self._read, args=(starts, ready, stopped), name="loader", daemon=True)
+        reader = threading.Thread(target=self._read, args=(starts, ready, slots, stopped), name="loader", daemon=True)
         reader.start()
         try:
             for _ in starts:
@@ -110,33 +134,75 @@ class Loader:
                 self.wait_s += time.perf_counter() - waiting
                 if isinstance(item, BaseException):
                     raise item
+                slots.release()
                 yield item
         finally:
             stopped.set()
+            slots.release()
             reader.join()
 
-    def _read(self, starts: Sequence[int], ready: "queue.Queue[Any]", stopped: threading.Event) -> None:
-        with ThreadPoolExecutor(self._num_readers, thread_name_prefix="clip-reader") as pool:
-            for start in starts:
-                try:
-                    item: Any = [self._micro_batch(counters, pool) for counters in self.plan.micro_counters(start)]
-                except Exception as error:  # noqa: BLE001 - whatever it is, the training thread raises it
-                    item = error
-                if not _put(ready, item, stopped) or isinstance(item, BaseException):
-                    return
-
-    def _micro_batch(self, counters: range, pool: ThreadPoolExecutor) -> MicroBatch:
-        indices = [sample_index(counter, self._seed, len(self._dataset)) for counter in counters]
-        rows = list(pool.map(self._dataset.row, indices, itertools.repeat(self._fields)))
-        return MicroBatch(self._collate(rows), counters.start)
-
-
-def _put(ready: "queue.Queue[Any]", item: Any, stopped: threading.Event) -> bool:
-    """Put `item` unless the consumer has gone away."""
-    while not stopped.is_set():
+    def _read(
+        self, starts: Sequence[int], ready: "queue.Queue[Any]", slots: threading.Semaphore, stopped: threading.Event
+    ) -> None:
+        """Put one step after the other; a step holds a slot from when its clips are asked for until it is taken."""
+        pool = ThreadPoolExecutor(self._num_readers, thread_name_prefix="clip-reader")
+        asked: deque[_Step] = deque()
+        remaining = deque(starts)
         try:
-            ready.put(item, timeout=0.1)
-        except queue.Full:
-            continue
-        return True
-    return False
+            while (remaining or asked) and not stopped.is_set():
+                # Clips of the next steps are asked for before those of this one are waited for.
+                while remaining and slots.acquire(blocking=not asked):
+                    if stopped.is_set():
+                        return
+                    asked.append(self._ask(remaining.popleft(), pool))
+                ready.put(self._collect(asked.popleft()))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the training thread raises it
+            ready.put(error)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _ask(self, samples_seen: int, pool: ThreadPoolExecutor) -> "_Step":
+        rows = self._batches.rows(samples_seen)
+        counters = self.plan.micro_counters(samples_seen)
+        reading = []
+        for micro in counters:
+            indices = rows[micro.start - samples_seen : micro.stop - samples_seen].tolist()
+            # Each reader gets one task a micro-batch: a task a clip costs more in switching threads than in reading.
+            shares = [indices[reader :: self._num_readers] for reader in range(self._num_readers)]
+            reading.append([pool.submit(self._read_clips, share) for share in shares])
+        return _Step([micro.start for micro in counters], reading, self._batches.bucket(samples_seen))
+
+    def _read_clips(self, indices: list[int]) -> list[Any]:
+        return [self._dataset.row(index, self._fields) for index in indices]
+
+    def _collect(self, step: "_Step") -> list[MicroBatch]:
+        batches = []
+        for counter, shares in zip(step.first_counters, step.reading, strict=True):
+            rows: list[Any] = [None] * self.plan.micro_batch
+            for reader, share in enumerate(shares):
+                rows[reader :: self._num_readers] = share.result()
+            batches.append(MicroBatch(self._collate(rows), counter, step.bucket))
+        return batches
+
+    def _say_buckets(self) -> None:
+        if len(self.buckets) > 1:
+            for bucket, rows in self.buckets.items():
+                logger.info("%d clips in batches of %s", rows, bucket)
+        for bucket, rows in self.buckets.items():
+            if rows < self.plan.global_batch:
+                logger.warning(
+                    "%d clips%s are fewer than a batch of %d: some come twice in one batch",
+                    rows,
+                    "" if bucket is None else f" of {bucket}",
+                    self.plan.global_batch,
+                )
+
+
+@dataclass(frozen=True)
+class _Step:
+    """This worker's part of a step, whose clips are being read."""
+
+    first_counters: list[int]
+    reading: list[list["Future[list[Any]]"]]
+    """Of each micro-batch what every reader reads: every `num_readers`-th clip."""
+    bucket: Bucket | None

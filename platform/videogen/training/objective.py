@@ -37,8 +37,10 @@ class Adversary(Protocol):
 class Objective(nn.Module, ABC):
     """Base class of all objectives: `engine(batch, generator)` calls `forward`.
 
-    A sub-class sets the class attributes, builds its model in `__init__` (on the CPU, from a fixed seed) and
-    implements `collate` and `forward`. Only `model` is trained; helpers such as a frozen VAE go through `add_frozen`.
+    A sub-class sets the attributes, implements `collate` and `forward`, and builds its model (on the CPU, from a fixed
+    seed) in an `__init__` that `build_objective` calls with the cascade's configuration, the name of the stage and the
+    local folder of the model, whose frozen components are there. Only `model` is trained; helpers such as a frozen VAE
+    go through `add_frozen`.
     """
 
     stage: str
@@ -47,8 +49,6 @@ class Objective(nn.Module, ABC):
     """Sub-folder of the model that `save` fills, e.g. "base"."""
     fields: tuple[str, ...]
     """Columns that are read of each clip."""
-    dataset_kind: DatasetKind = "any"
-    """"captioned": captioned latents; "any": all latents; "raw": frames of the corpus itself."""
     adversary: Adversary | None = None
 
     def __init__(self, model: nn.Module) -> None:
@@ -56,6 +56,13 @@ class Objective(nn.Module, ABC):
         self.model: Any = model
         # A plain dict keeps helpers out of parameters(), state_dict() and so out of ZeRO's partitions.
         self._frozen: dict[str, nn.Module] = {}
+
+    @property
+    def dataset_kind(self) -> DatasetKind:
+        """What it trains on; see `OBJECTIVES`."""
+        from videogen.training.objectives import dataset_kind
+
+        return dataset_kind(self.stage)
 
     def add_frozen(self, name: str, module: nn.Module) -> None:
         """Keep `module` as `self.<name>`: evaluated without gradients to its weights, moved along, never trained."""

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
+from videogen.errors import UserError
+
 
 @dataclass(frozen=True)
 class TrainState:
@@ -14,6 +16,8 @@ class TrainState:
     """Name of the run, which holds a hash of configuration and data."""
     world_size: int
     """Workers that wrote the shards beside this state."""
+    data: str = ""
+    """Fingerprint of the data, of which the order of samples is a function."""
     samples_seen: int = 0
     """Clips that have entered an optimizer step."""
     step: int = 0
@@ -24,7 +28,16 @@ class TrainState:
         return replace(self, samples_seen=self.samples_seen + samples, step=self.step + 1)
 
     def at(self, other: Self) -> Self:
-        """Return this run's state at the position of `other`, the checkpoint that it continues."""
+        """Return this run's state at the position of `other`, the checkpoint that it continues.
+
+        Raises:
+            UserError: the checkpoint was trained on other data.
+        """
+        if other.data != self.data:
+            raise UserError(
+                f"Run {self.run!r} was training on data with the fingerprint {other.data!r} and cannot continue on "
+                f"{self.data!r}: put the data back as it was, or train into another folder."
+            )
         return replace(self, samples_seen=other.samples_seen, step=other.step)
 
     def as_dict(self) -> dict[str, Any]:

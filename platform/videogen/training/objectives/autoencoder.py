@@ -26,9 +26,8 @@ class AutoencoderObjective(Objective):
     stage = "autoencoder"
     component = "autoencoder"
     fields = ("frames",)
-    dataset_kind = "raw"
 
-    def __init__(self, config: CascadeConfig) -> None:
+    def __init__(self, config: CascadeConfig, stage: str, model_folder: str) -> None:
         super().__init__(build_network(config, "autoencoder"))
         _start_linear(self.model)
         _quieten(self.model.quant_conv)

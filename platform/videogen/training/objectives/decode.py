@@ -22,9 +22,8 @@ class DecodeObjective(Objective):
 
     stage = "decode"
     component = "decode"
-    dataset_kind = "any"
 
-    def __init__(self, config: CascadeConfig, model_folder: str) -> None:
+    def __init__(self, config: CascadeConfig, stage: str, model_folder: str) -> None:
         image_autoencoder = load_image_autoencoder(model_folder)
         model = VideoAutoencoder.from_image_autoencoder(image_autoencoder)
         for part in (model.encoder, model.quant_conv):
@@ -36,8 +35,10 @@ class DecodeObjective(Objective):
         self.fields = (self.latents_field, "frames")
         self.perceptual_weight = section.perceptual_weight
         self.adversarial_weight = section.adversarial_weight
-        self.adversarial_start = int(section.adversarial_start * section.training.steps)
-        self.register_buffer("steps_seen", torch.zeros((), dtype=torch.long))
+        # In forward passes, of which a step has several where gradients are accumulated.
+        passes = section.training.gradient_accumulation_steps
+        self.adversarial_start = passes * int(section.adversarial_start * section.training.steps)
+        self.register_buffer("passes_seen", torch.zeros((), dtype=torch.long))
         self.add_frozen("features", EncoderFeatures(image_autoencoder))
         self.adversary: HingeAdversary | None = None
         if self.adversarial_weight:
@@ -61,11 +62,11 @@ class DecodeObjective(Objective):
             perceptual = self.features.distance(decoded.flatten(0, 1), frames.flatten(0, 1))
             loss = loss + self.perceptual_weight * perceptual
             logs["perceptual"] = perceptual.detach()
-        if self.adversary is not None and self.steps_seen >= self.adversarial_start:
+        if self.adversary is not None and self.passes_seen >= self.adversarial_start:
             adversarial = self.adversary.generator_loss(real=frames, fake=decoded)
             loss = loss + self.adversarial_weight * adversarial
             logs["adversarial"] = adversarial.detach()
-        self.steps_seen += 1
+        self.passes_seen += 1
         return loss, logs
 
 

@@ -21,8 +21,7 @@ def load_initial_weights(objective: Objective, source: str) -> None:
     model = objective.model
     try:
         if isinstance(model, VideoUNet):
-            image_unet = load_component(UNet2DConditionModel, source, "unet")
-            model.load_image_weights(image_unet.state_dict())
+            model.load_image_model(load_component(UNet2DConditionModel, source, "unet"))
         elif isinstance(model, UNet2DConditionModel):
             model.load_state_dict(load_component(UNet2DConditionModel, source, "unet").state_dict())
         elif isinstance(model, VideoAutoencoder):

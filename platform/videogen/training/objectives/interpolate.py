@@ -23,9 +23,8 @@ class InterpolateObjective(Objective):
 
     stage = "interpolate"
     component = "interpolate"
-    dataset_kind = "any"
 
-    def __init__(self, config: CascadeConfig, model_folder: str) -> None:
+    def __init__(self, config: CascadeConfig, stage: str, model_folder: str) -> None:
         super().__init__(build_network(config, "interpolate"))
         self.factor = config.temporal_factor
         self.latents_field = f"latents_{config.latent_sizes[-1]}"

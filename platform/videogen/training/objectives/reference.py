@@ -23,9 +23,8 @@ class ReferenceObjective(Objective):
 
     stage = "reference"
     component = "reference"
-    dataset_kind = "captioned"
 
-    def __init__(self, config: CascadeConfig, model_folder: str) -> None:
+    def __init__(self, config: CascadeConfig, stage: str, model_folder: str) -> None:
         section = config.reference
         super().__init__(build_network(config, "reference"))
         self.config = config
@@ -45,10 +44,15 @@ class ReferenceObjective(Objective):
         }
 
     def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
-        """Return the velocity loss on a random frame of each clip, the text dropped now and then."""
+        """Return the velocity loss on a random early frame of each clip, the text dropped now and then.
+
+        The first frame alone would be too few pictures to learn outlines from; a late one shows the motion's end, from
+        where no clip can go on.
+        """
         clips = batch["latents"]
         count = len(clips)
-        frame = torch.randint(clips.shape[1], (count,), generator=generator)
+        num_early = max(1, round(clips.shape[1] * self.section.clip_share))
+        frame = torch.randint(num_early, (count,), generator=generator)
         data = clips[torch.arange(count), frame.to(clips.device)] * self.scaling_factor
         noise = torch.randn(data.shape, generator=generator).to(data)
         timesteps = self.schedule.sample_timesteps(

@@ -30,8 +30,6 @@ class VideoDiffusionObjective(Objective):
         model_folder: local folder with the frozen autoencoder, tokenizer and text encoder.
     """
 
-    dataset_kind = "captioned"
-
     def __init__(self, config: CascadeConfig, stage: str, model_folder: str) -> None:
         section = config.stage_config(stage)
         super().__init__(build_network(config, stage))

@@ -1,0 +1,155 @@
+"""What the ledger of a table costs as the number of items grows: time should be near linear, memory flat.
+
+    python benchmarks/ledger.py --items 10000 100000 1000000
+
+Every phase of a run is a process of its own, so that its peak of memory is its own. The workers' part, writing and
+packing units of 32 items with one small row each, is not the ledger's and only shown beside it.
+"""
+
+import argparse
+import hashlib
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+
+from videogen.cli import parser, run_job
+from videogen.data.tables import Ledger, Outcome, PartRecord, pack_shard, write_part
+
+ITEMS_PER_UNIT = 32
+SHARD_BYTES = 64 << 20
+IDENTITY = "benchmark"
+SCHEMA = pa.schema([("item_id", pa.string()), ("score", pa.float32()), ("latents", pa.large_binary())])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run all phases for each number of items and print a Markdown table."""
+    options = _options(argv)
+    print("Wall seconds (CPU seconds, peak MB):\n\n| items | " + " | ".join(PHASES) + " |")
+    print("|---" * (len(PHASES) + 1) + "|")
+    for num_items in options.items:
+        with tempfile.TemporaryDirectory(prefix="videogen-benchmark-", dir=options.folder) as folder:
+            cells = [_measure(name, str(Path(folder, "table")), num_items) for name in PHASES]
+        print(f"| {num_items:,} | " + " | ".join(cells) + " |", flush=True)
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    arguments = parser(__doc__)
+    arguments.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    arguments.add_argument("--folder", help="where the tables are made; default: the folder for temporary files")
+    return arguments.parse_args(argv)
+
+
+def _measure(name: str, uri: str, num_items: int) -> str:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        seconds, cpu_s, peak_mb = pool.submit(_phase, name, uri, num_items).result()
+    print(f"{num_items} items, {name}: {seconds:.1f} s, {cpu_s:.1f} s of CPU, {peak_mb:.0f} MB", file=sys.stderr)
+    return f"{seconds:.1f} ({cpu_s:.1f}, {peak_mb:.0f})"
+
+
+def _phase(name: str, uri: str, num_items: int) -> tuple[float, float, float]:
+    """Run one phase in this process; return its seconds, those of all cores, and the peak of memory in MB."""
+    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
+    PHASES[name](uri, num_items)
+    seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, cpu_s, after.ru_maxrss / 1024
+
+
+# --- what a pipeline does ----------------------------------------------------------------------------------------
+
+
+def _plan(uri: str, num_items: int) -> None:
+    """Find out, for a new table, that everything is to be done."""
+    with Ledger(uri, IDENTITY) as ledger:
+        assert sum(batch.num_rows for batch in ledger.pending(_planned(num_items))) == num_items
+
+
+def _work(uri: str, num_items: int) -> None:
+    """Commit every unit, as workers would."""
+    for start in range(0, num_items, ITEMS_PER_UNIT):
+        _commit(uri, range(start, min(num_items, start + ITEMS_PER_UNIT)))
+
+
+def _footers(uri: str, num_items: int) -> None:
+    """Take up a run whose driver was killed before it noted anything."""
+    with Ledger(uri, IDENTITY) as ledger:
+        num_missing = sum(batch.num_rows for batch in ledger.missing(_planned(num_items)))
+        assert num_missing == 0, ledger.counts()
+
+
+def _segments(uri: str, num_items: int) -> None:
+    """Take up a run whose driver had noted everything."""
+    _footers(uri, num_items)
+
+
+def _pack(uri: str, num_items: int) -> None:
+    """Pack everything, as workers would."""
+    with Ledger(uri, IDENTITY) as ledger:
+        ledger.plan(_planned(num_items))
+        for pack in ledger.plan_packs(SHARD_BYTES):
+            pack_shard(uri, pack)
+
+
+def _publish(uri: str, num_items: int) -> None:
+    """Make the index, publish, and remove the parts."""
+    with Ledger(uri, IDENTITY) as ledger:
+        ledger.plan(_planned(num_items))
+        assert not ledger.plan_packs(SHARD_BYTES)
+        ledger.publish({"kind": "benchmark"}, ledger.locate(columns=["score"]))
+
+
+def _again(uri: str, num_items: int) -> None:
+    """Find out that nothing is to be done."""
+    _footers(uri, num_items)
+
+
+PHASES = {
+    "plan": _plan,
+    "workers: write": _work,
+    "resume from footers": _footers,
+    "resume from segments": _segments,
+    "workers: pack": _pack,
+    "publish": _publish,
+    "run again": _again,
+}
+
+
+def _planned(num_items: int) -> Iterator[pa.RecordBatch]:
+    for start in range(0, num_items, 10_000):
+        numbers = range(start, min(num_items, start + 10_000))
+        uris = [f"s3://bucket/videos/{number:09}.mp4" for number in numbers]
+        yield pa.record_batch({"item_id": [_item_id(number) for number in numbers], "source": uris})
+
+
+def _item_id(number: int) -> str:
+    return hashlib.sha256(str(number).encode()).hexdigest()[:20]
+
+
+def _commit(uri: str, numbers: range) -> PartRecord:
+    ids = [_item_id(number) for number in numbers]
+    good = [item for item, number in zip(ids, numbers, strict=True) if number % 50]
+    outcomes = [
+        Outcome(item, "ok")
+        if number % 50
+        else Outcome(item, "failed", uri=item, stage="probe", error="no video stream")
+        for item, number in zip(ids, numbers, strict=True)
+    ]
+    columns = [
+        pa.array(good),
+        pa.array([len(item) / 7 for item in good], pa.float32()),
+        pa.array([b"\0" * 256] * len(good), pa.large_binary()),
+    ]
+    rows = pa.table(columns, schema=SCHEMA)
+    unit_id = hashlib.sha256("".join(ids).encode()).hexdigest()[:20]
+    return write_part(uri, unit_id, rows, outcomes, IDENTITY, {"seconds": 0.5 + numbers.start % 7})
+
+
+if __name__ == "__main__":
+    run_job(main)

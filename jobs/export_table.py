@@ -1,0 +1,52 @@
+"""Export a table of clips or latents for others: WebDataset tars, or Hugging Face parquet with a dataset card.
+
+    python jobs/export_table.py --table runs/latents --output runs/tars --format webdataset
+    python jobs/export_table.py --table s3://bucket/clips --output s3://bucket/hub --format huggingface
+
+Clips that the table's policy has dropped are left out, unless --with-dropped is given. An earlier export in OUTPUT is
+replaced; a folder that holds anything else is refused.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from pipelines.cluster import require_output
+from pipelines.progress import Progress
+from videogen.cli import parser, run_job
+from videogen.data.finished import FinishedTable
+from videogen.data.interchange import ARRAY_FORMS, ExportOptions, export_huggingface, export_webdataset
+
+_FORMATS: dict[str, Callable[..., Sequence[object]]] = {
+    "webdataset": export_webdataset,
+    "huggingface": export_huggingface,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the job."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--table", required=True, metavar="URI", help="folder of a finished table")
+    arguments.add_argument("--output", required=True, metavar="URI", help="folder to write")
+    arguments.add_argument("--format", required=True, choices=_FORMATS, help="what others read")
+    arguments.add_argument("--where", metavar="SQL", help="which rows, over the table's columns")
+    arguments.add_argument("--with-dropped", action="store_true", help="also clips that the policy has dropped")
+    arguments.add_argument("--with-videos", action="store_true", help="put each row's source video beside it, whole")
+    arguments.add_argument("--arrays", default="npy", choices=ARRAY_FORMS, help="in tars; default: npy")
+    arguments.add_argument("--shard-mb", type=float, default=1024, metavar="N", help="size of a file; default: 1024")
+    options = arguments.parse_args(argv)
+    require_output(options.output)
+    table = FinishedTable.open(options.table)
+    export = ExportOptions(
+        where=options.where,
+        with_dropped=options.with_dropped,
+        with_videos=options.with_videos,
+        arrays=options.arrays,
+        shard_bytes=int(options.shard_mb * 2**20),
+    )
+    with Progress() as progress, progress.task("export", total=sum(s.rows for s in table.shards), unit="rows") as task:
+        files = _FORMATS[options.format](table, options.output, export, task.advance)
+    print(f"{options.output}: {len(files)} files")
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(main))

@@ -1,0 +1,115 @@
+r"""Turn a corpus of raw videos into a table of clips: probed, cut at shots, scored, captioned, deduplicated.
+
+    python jobs/ingest.py --input s3://bucket/videos --output s3://bucket/clips --preset tiny \
+        --keep "motion >= 0.05" --keep "black_bars < 0.05" --keep "duplicate_of = ''"
+
+Input is a folder, an S3 prefix, or a manifest (parquet, csv, jsonl) with a column `video` and perhaps `caption`. All
+scores of all clips are stored; the rules of --keep only mark what is kept, so the same command with other rules decodes
+nothing again. Run again, it looks at new and replaced videos only; killed, it continues. A video that cannot be read
+ends in OUTPUT/errors.parquet with the reason, one that gives no clip in OUTPUT/filtered.parquet.
+
+    python jobs/inspect_table.py s3://bucket/clips
+    python jobs/encode_latents.py --input s3://bucket/clips --output s3://bucket/latents --preset tiny
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from pipelines.cluster import require_output
+from pipelines.ingest import IngestOptions, ingest, score_names
+from pipelines.ledgered import RunOptions
+from videogen.cli import add_preset_options, nearest, parser, run_job
+from videogen.config import load_preset
+from videogen.data.clips_table import IngestSpec
+from videogen.data.curation.policy import Policy
+from videogen.errors import UserError
+
+_DECODERS = ("auto", "decord", "pyav", "torchcodec")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the job."""
+    options = _parse(argv)
+    require_output(options.output)
+    result = ingest(options.input, options.output, _options(options), options.captions)
+    print(
+        f"{result.uri}: {result.clips} clips, {result.kept} of them kept, of {result.planned} videos "
+        f"({result.ok} ok, {result.filtered} filtered, {result.failed} failed; {result.done_now} of them now), "
+        f"{result.seconds:.0f} s"
+    )
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    arguments = parser(__doc__)
+    arguments.add_argument("--input", required=True, metavar="URI", help="folder, S3 prefix, video or manifest")
+    arguments.add_argument("--output", required=True, metavar="URI", help="folder of the clips table")
+    arguments.add_argument(
+        "--captions", metavar="URI", help="table with `video` and `caption`; default: INPUT/captions.*, if any"
+    )
+    add_preset_options(arguments)
+    clips = arguments.add_argument_group("clips (length and rate are the preset's)")
+    clips.add_argument("--num-frames", type=int, metavar="N", help="frames of a clip")
+    clips.add_argument("--fps", type=float, metavar="F", help="frames a second that clips aim at")
+    clips.add_argument("--stride", type=int, metavar="N", help="frames from start to start; default: no overlap")
+    clips.add_argument("--no-shots", action="store_true", help="do not look for cuts")
+    found = arguments.add_argument_group("what is found out")
+    found.add_argument("--headers-only", action="store_true", help="plan from headers: no shots, scores or pictures")
+    found.add_argument("--scores", default="all", metavar="A,B", help="scores to compute, or all, or none")
+    found.add_argument("--decoder", default="auto", metavar="NAME", help=", ".join(_DECODERS))
+    found.add_argument("--embedding", metavar="URI", help="folder of a CLIP model: adds embeddings")
+    found.add_argument("--aesthetic", metavar="URI", help="folder of an aesthetic head on that model: adds `aesthetic`")
+    found.add_argument("--captioner", metavar="URI", help="folder of an image-to-text model: captions what has none")
+    kept = arguments.add_argument_group("what is kept")
+    kept.add_argument("--keep", action="append", default=[], metavar="SQL", help='rule, e.g. "motion >= 0.05"')
+    kept.add_argument("--duplicate-distance", type=int, default=6, metavar="BITS", help="of perceptual hashes, 0 to 16")
+    run = arguments.add_argument_group("what goes wrong")
+    run.add_argument("--retry-failed", action="store_true", help="try again what failed before")
+    run.add_argument("--max-failure-rate", type=float, default=0.5, metavar="SHARE", help="stop above this share")
+    run.add_argument("--video-limit", type=float, default=300.0, metavar="S", help="seconds that one video may take")
+    return arguments.parse_args(argv)
+
+
+def _options(options: argparse.Namespace) -> IngestOptions:
+    config = load_preset(options.preset, options.overrides)
+    _check(options)
+    names = () if options.headers_only or options.scores == "none" else score_names(options.scores.split(","))
+    spec = IngestSpec(
+        num_frames=options.num_frames or config.num_output_frames,
+        fps=options.fps or config.output_fps,
+        stride_frames=options.stride,
+        split_shots=not (options.no_shots or options.headers_only),
+        scores=(*names, "aesthetic") if options.aesthetic else names,
+        hashes=not options.headers_only,
+        thumbnails=not options.headers_only,
+        decoder=options.decoder,
+        embedding=options.embedding,
+        aesthetic=options.aesthetic,
+        captioner=options.captioner,
+    )
+    run = RunOptions(options.retry_failed, options.max_failure_rate)
+    return IngestOptions(spec, Policy.of(options.keep), run, options.video_limit, options.duplicate_distance)
+
+
+def _check(options: argparse.Namespace) -> None:
+    for name in ("num_frames", "fps", "stride", "video_limit"):
+        value = getattr(options, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise UserError(
+                f"--{name.replace('_', '-')} is {value}, but it must be above 0: leave it out for the default."
+            )
+    if not 0 <= options.duplicate_distance <= 16:
+        raise UserError(f"--duplicate-distance is {options.duplicate_distance}, but it is 0 to 16 bits of 64.")
+    if options.decoder not in _DECODERS:
+        hint = nearest(options.decoder, _DECODERS)
+        raise UserError(f"There is no decoder {options.decoder!r}.{hint} Choose from {', '.join(_DECODERS)}.")
+    if options.aesthetic and not options.embedding:
+        raise UserError("--aesthetic judges CLIP embeddings: give the CLIP model's folder with --embedding too.")
+    if options.headers_only and (options.embedding or options.captioner):
+        raise UserError(
+            "--headers-only looks at no picture, but --embedding and --captioner do: give one or the other."
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(main))

@@ -1,0 +1,48 @@
+"""Look into a table of clips or latents: schema, counts, numbers, failures, one row in full, and a contact sheet.
+
+    python jobs/inspect_table.py runs/demo/latents
+    python jobs/inspect_table.py s3://bucket/clips --where "motion > 0.5" --row 3 --sheet sheet.png
+
+Reads a finished table, and of its shards only the rows that are shown.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from videogen import storage
+from videogen.cli import parser, run_job
+from videogen.data.finished import FinishedTable
+from videogen.data.inspection import read_row, render_row, render_summary, summarise
+from videogen.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the job."""
+    arguments = parser(__doc__)
+    arguments.add_argument("table", metavar="TABLE", help="folder of a finished table")
+    arguments.add_argument("--where", metavar="SQL", help="which rows, over the table's columns")
+    arguments.add_argument("--row", type=int, metavar="N", help="row to show, counted from 0; default: the first")
+    arguments.add_argument("--sheet", metavar="FILE", help="write a contact sheet to this .png")
+    arguments.add_argument("--sheet-rows", type=int, default=24, metavar="N", help="rows of the sheet; default: 24")
+    options = arguments.parse_args(argv)
+    if options.sheet is not None:
+        if not options.sheet.lower().endswith(".png"):
+            raise UserError(f"--sheet {options.sheet!r} is written as PNG: give a name that ends in .png.")
+        storage.require_writable(storage.parent(options.sheet), "Folder of the sheet")
+    table = FinishedTable.open(options.table)
+    console = Console(soft_wrap=False)
+    summary = summarise(table, options.where)
+    console.print(render_summary(summary))
+    if options.row is not None or summary.num_chosen:
+        console.print(render_row(read_row(table, options.row or 0, options.where)))
+    if options.sheet is not None:
+        from videogen.data.contact_sheet import contact_sheet
+
+        storage.write_bytes(options.sheet, contact_sheet(table, options.where, options.sheet_rows))
+        console.print(options.sheet, markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(main))

@@ -1,0 +1,89 @@
+"""Input that would fail late, found early: videos of which none can be used, and latents of another encoder."""
+
+import itertools
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from videogen import storage
+from videogen.config import CascadeConfig
+from videogen.data import VideoError
+from videogen.data.clips import Clip, ClipSpec, Failure, Video, plan_clips
+from videogen.data.isolated import shared_decoder
+from videogen.data.latents import MANIFEST_NAME
+from videogen.errors import UserError
+
+_MOST_VIDEOS = 64
+_LONGEST_S = 20.0
+"""The search for one good video ends here without a verdict: a large corpus may begin with bad ones."""
+
+
+def require_usable_video(
+    uri: str, videos: Sequence[Video], captions: Mapping[str, str] | None, config: CascadeConfig
+) -> None:
+    """Look for one video of a corpus that gives a clip and can be decoded; normally it is the first.
+
+    Args:
+        uri: the corpus, for the reader of an error.
+        videos: its files.
+        captions: caption of each video by its path; None for an uncaptioned corpus.
+        config: the cascade, which says how long clips are.
+
+    Raises:
+        UserError: there is none.
+    """
+    spec, deadline = ClipSpec.of(config), time.monotonic() + _LONGEST_S
+    described = [video for video in videos if captions is None or video.path in captions]
+    failures: list[Failure] = []
+    for part in _growing(described[:_MOST_VIDEOS]):
+        plan = plan_clips(part, spec, captions)
+        failures += plan.failures
+        for clip in plan.clips:
+            failure = _decoding_failure(clip, spec.size)
+            if failure is None or time.monotonic() > deadline:
+                return
+            failures.append(failure)
+    if len(described) <= _MOST_VIDEOS:
+        raise UserError(
+            f"None of the {len(videos)} videos in {uri!r} gives a clip of {spec.num_frames} frames; of "
+            f"{failures[0].uri!r}: {failures[0].error}."
+        )
+
+
+def _growing(videos: Sequence[Video]) -> Iterator[Sequence[Video]]:
+    """Yield the first video, then ever more at once: several are probed side by side."""
+    start = 0
+    for size in itertools.accumulate(itertools.repeat(4), lambda size, factor: size * factor, initial=1):
+        if start >= len(videos):
+            return
+        yield videos[start : start + size]
+        start += size
+
+
+def _decoding_failure(clip: Clip, size: int) -> Failure | None:
+    try:
+        shared_decoder().read_frames(clip.source, clip.frame_indices, size)
+    except VideoError as error:
+        return Failure(clip.source, "decode", str(error))
+    return None
+
+
+def require_own_latents(table: str, fingerprints: Collection[str], whose: str) -> None:
+    """Refuse a place for latents that holds those of an autoencoder that is not at hand.
+
+    Args:
+        table: where latents will be written, or written on.
+        fingerprints: of the autoencoders that may be used for it.
+        whose: names them for the reader of an error.
+
+    Raises:
+        UserError: they come from another autoencoder.
+    """
+    manifest = storage.join(table, MANIFEST_NAME)
+    if not storage.exists(manifest):
+        return
+    theirs = storage.read_json(manifest).get("encoder_fingerprint")
+    if theirs not in fingerprints:
+        raise UserError(
+            f"{table!r} holds latents of another encoder ({theirs}) than {whose}: give another place for the latents, "
+            f"or remove the old ones."
+        )

@@ -1,0 +1,192 @@
+"""What every table-making pipeline does: plan, run what is left, pack, publish. The pipelines say only what a unit is.
+
+    planned items -> those not done yet -> units -> Ray Data graph, which commits parts -> shards -> index, manifest
+
+Killed anywhere and started again, it continues: what is done is told by the parts themselves (see data/tables/ledger).
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines import cluster
+from pipelines.breaker import FailureBreaker
+from pipelines.progress import Progress, Task
+from pipelines.units import Unit, UnitSize, remove_plan, write_plan
+from videogen import storage
+from videogen.data.run_log import RunLog
+from videogen.data.tables.ledger import Ledger
+from videogen.data.tables.packing import pack_shard
+from videogen.data.tables.records import FAILED, FILTERED, OK, Pack, PartRecord
+from videogen.errors import UserError
+
+if TYPE_CHECKING:
+    import ray.data
+
+logger = logging.getLogger(__name__)
+
+FILTERED_NAME = "filtered.parquet"
+SHARD_BYTES = 256 << 20
+_PACKS_AT_ONCE = 64
+
+Graph = Callable[["ray.data.Dataset", int], "ray.data.Dataset"]
+"""Given units, one a row, and their number: the graph that commits each and returns its `record`."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run treats what goes wrong, and how large its shards are."""
+
+    retry_failed: bool = False
+    """Whether items that failed in earlier runs are tried again."""
+    max_failure_rate: float = 0.5
+    """Share of failed items, 0..1, above which a run is stopped early."""
+    shard_bytes: int = SHARD_BYTES
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_failure_rate <= 1:
+            raise UserError(f"--max-failure-rate is {self.max_failure_rate}, but it is a share from 0 to 1.")
+        if self.shard_bytes < 1 << 20:
+            raise UserError(f"Shards of {self.shard_bytes} bytes are too small: use at least 1 MiB.")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a pipeline wants done."""
+
+    name: str
+    """Of the step, e.g. "encode"."""
+    unit: str
+    """Plural name of an item, e.g. "clips"."""
+    size: UnitSize
+    graph: Graph
+    operators: tuple[str, ...]
+    """Facts that hold each operator's seconds, in the order of the graph, e.g. ("decode_s", "encode_s")."""
+
+
+class Fingerprint:
+    """Hash of a stream of items, taken while it passes."""
+
+    def __init__(self, *parts: object) -> None:
+        self._digest = hashlib.sha256(repr(parts).encode())
+
+    def over(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Yield the batches as they are."""
+        for batch in batches:
+            for item_id in batch["item_id"].to_pylist():
+                self._digest.update(item_id.encode() + b"\n")
+            yield batch
+
+    def value(self) -> str:
+        """Return the hash of what has passed."""
+        return self._digest.hexdigest()[:20]
+
+
+def run_pending(ledger: Ledger, work: Work, options: RunOptions, progress: Progress) -> int:
+    """Run what the planned items still lack; return how many items have ended now.
+
+    Raises:
+        UserError: too many items fail.
+        RuntimeError: a worker met an error that is no item's own.
+    """
+    units = write_plan(ledger.uri, ledger.pending(retry_failed=options.retry_failed), ledger.identity, work.size)
+    num_items = sum(unit.num_items for unit in units)
+    if units:
+        cluster.connect()
+        settings = {**asdict(options), "cpus": cluster.total().cpus, "gpus": cluster.total().gpus}
+        log = RunLog(ledger.uri, work.name, work.unit, num_items, settings)
+        with progress.task(work.name, total=num_items, unit=work.unit) as task, log:
+            _run(units, ledger, work, FailureBreaker(options.max_failure_rate), task, log)
+    remove_plan(ledger.uri)
+    return num_items
+
+
+def _run(units: Sequence[Unit], ledger: Ledger, work: Work, breaker: FailureBreaker, task: Task, log: RunLog) -> None:
+    import ray.data
+
+    counts = dict.fromkeys((OK, FILTERED, FAILED), 0)
+    seconds = dict.fromkeys(work.operators, 0.0)
+    source = ray.data.from_items([unit.as_row() for unit in units], override_num_blocks=len(units))
+    try:
+        for row in work.graph(source, len(units)).iter_rows():
+            record = PartRecord.from_json(row["record"])
+            ledger.note([record])
+            for outcome in record.outcomes:
+                counts[outcome.status] += 1
+            for name in seconds:
+                seconds[name] += record.facts.get(name, 0.0)
+            task.advance(len(record.outcomes))
+            task.update(detail=_detail(counts, seconds))
+            log.sample(counts, seconds)
+            breaker.add(record.outcomes)
+    except ray.exceptions.RayError as error:
+        raise RuntimeError(f"{work.name} stopped: {_cause(error)}; run the same command again to continue") from error
+
+
+def _detail(counts: Mapping[str, int], seconds: Mapping[str, float]) -> str:
+    said = ", ".join(f"{count} {status}" for status, count in counts.items() if count or status == OK)
+    slowest = max(seconds, key=lambda name: seconds[name], default=None)
+    if len(seconds) < 2 or slowest is None:
+        return said
+    return f"{said}, most work in {slowest.removesuffix('_s')}"
+
+
+def _cause(error: BaseException) -> str:
+    """Return the worker's own error in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__).rstrip(".")
+
+
+def pack(ledger: Ledger, options: RunOptions, progress: Progress) -> None:
+    """Pack the parts that no shard holds yet; a few here, many on the cluster."""
+    packs = ledger.plan_packs(options.shard_bytes)
+    if not packs:
+        return
+    with progress.task("pack", total=len(packs), unit="shards") as task:
+        if len(packs) == 1:
+            pack_shard(ledger.uri, packs[0])
+            task.advance()
+            return
+        for _ in _packed(ledger.uri, packs):
+            task.advance()
+
+
+def _packed(uri: str, packs: Sequence[Pack]) -> Iterator[None]:
+    import ray
+
+    cluster.connect()
+    remote = ray.remote(num_cpus=0.5)(pack_shard)
+    waiting: list[Any] = []
+    for one in packs:
+        waiting.append(remote.remote(uri, one))
+        if len(waiting) >= _PACKS_AT_ONCE:
+            done, waiting = ray.wait(waiting)
+            ray.get(done)
+            yield from [None] * len(done)
+    for reference in waiting:
+        ray.get(reference)
+        yield None
+
+
+def write_outcomes(ledger: Ledger, status: str, name: str) -> None:
+    """Write the items that ended in `status` as the table `name`, with the columns of errors.parquet."""
+    from videogen.data.tables.ledger import ERRORS_SCHEMA
+
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, ERRORS_SCHEMA, compression="zstd") as writer:
+        for batch in ledger.outcomes(status):
+            writer.write_batch(batch)
+    storage.write_if_changed(storage.join(ledger.uri, name), sink.getvalue().to_pybytes())
+
+
+def is_unchanged(ledger: Ledger, input_fingerprint: str) -> bool:
+    """Tell whether the published table is of exactly this input, and nothing is left to do for it."""
+    published = ledger.published()
+    return published.get("input_fingerprint") == input_fingerprint and published.get("identity") == ledger.identity

@@ -1,0 +1,26 @@
+"""`Component`: a part of a model folder, and where the class that loads it is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from videogen.models.pretrained import load_component
+
+
+@dataclass(frozen=True)
+class Component:
+    """One sub-folder of a model, in diffusers' form; what is named here is imported only when it is loaded."""
+
+    library: str
+    """Module of the class, as `model_index.json` names it; for one of diffusers' pipelines, the pipeline's folder."""
+    class_name: str
+    module: str | None = None
+    """Module to import the class from, where `library` is none."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of its `from_pretrained`."""
+
+    def load(self, folder: str, name: str) -> Any:
+        """Return the component in the sub-folder `name` of a model."""
+        kind = getattr(import_module(self.module or self.library), self.class_name)
+        return load_component(kind, folder, name, **self.options)

@@ -1,0 +1,195 @@
+"""Ingesting on a cluster: every video accounted for, scores kept apart from decisions, nothing done twice."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipelines import cluster
+from pipelines.breaker import FailureBreaker
+from pipelines.ingest import IngestOptions, ingest
+from pipelines.ledgered import RunOptions
+from tests.conftest import load_job
+from videogen import storage
+from videogen.data.clips_table import ClipsTable, IngestSpec
+from videogen.data.curation.policy import Policy
+from videogen.data.curation.scores import SCORES
+from videogen.data.tables.records import FAILED, OK, Outcome
+from videogen.data.video import write_mp4
+from videogen.errors import UserError
+
+FULL = IngestSpec(
+    num_frames=15, fps=16, split_shots=True, scores=tuple(SCORES), hashes=True, thumbnails=True, decoder="auto"
+)
+PLAIN = IngestSpec(num_frames=15, fps=16)
+
+
+def options(spec: IngestSpec = PLAIN, *rules: str, **run) -> IngestOptions:
+    return IngestOptions(spec, Policy.of(rules), RunOptions(**run))
+
+
+def rows(uri: str | Path, where: str | None = None) -> pd.DataFrame:
+    return pd.concat([batch.to_pandas() for batch in ClipsTable.open(str(uri)).batches(where=where)])
+
+
+@pytest.fixture(scope="session")
+def camera_folder(camera_clip: Path) -> Path:
+    """Return the folder of the real camera clips."""
+    return camera_clip.parent
+
+
+@pytest.fixture(scope="session")
+def camera_table(tmp_path_factory: pytest.TempPathFactory, ray_cluster, camera_folder: Path) -> str:
+    """Return a table with all that is found out about the real camera clips, none of them dropped."""
+    uri = str(tmp_path_factory.mktemp("ingest") / "clips")
+    ingest(str(camera_folder), uri, options(FULL))
+    return uri
+
+
+def test_clips_of_real_video_are_found_scored_and_compared(camera_table):
+    found = rows(camera_table)
+    assert ClipsTable.open(camera_table).manifest["counts"]["ok"] == 4
+    bikes = found[found["path"] == "bikes.mp4"]
+    assert sorted(set(bikes["shot"])) == [0, 1, 2, 3, 4]  # of six shots, as one sees; the last is too short
+    # No clip crosses a cut: within a video, shots are apart in time.
+    ends = bikes.groupby("shot")["end_s"].max().to_numpy()
+    starts = bikes.groupby("shot")["start_s"].min().to_numpy()
+    assert (starts[1:] >= ends[:-1] - 1e-6).all()
+    for name in SCORES:
+        assert found[name].notna().all()
+    assert (found["width"] > 0).all()
+    assert set(found["codec"]) == {"h264"}
+    # The distorted copy of a scene is found out, and nothing else is.
+    copies = found[found["duplicate_of"] != ""]
+    originals = found.set_index("clip_id").loc[copies["duplicate_of"], "path"]
+    assert set(copies["path"]) == {"carphone_pristine.mp4"}
+    assert set(originals) == {"carphone_distorted.mp4"}
+
+
+def test_another_policy_decodes_nothing_again(camera_table, camera_folder, tmp_path, monkeypatch):
+    table = str(shutil.copytree(camera_table, tmp_path / "table"))
+
+    def connect():
+        pytest.fail("deciding needs no cluster")
+
+    monkeypatch.setattr(cluster, "connect", connect)
+    strict = options(FULL, "duplicate_of = ''", "wide=width > 600", "motion >= 0")
+    result = ingest(str(camera_folder), table, strict)
+    assert result.done_now == 0
+    found = rows(table)
+    assert result.kept == (found["dropped_by"] == "").sum()
+    assert set(found[found["dropped_by"] == ""]["path"]) == {"bikes.mp4", "bigbuckbunny.mp4"}
+    assert set(found["dropped_by"]) == {"", "duplicate_of = ''", "wide"}
+    funnel = ClipsTable.open(table).manifest["funnel"]
+    assert [step["left"] for step in funnel][-1] == result.kept
+    assert ingest(str(camera_folder), table, options(FULL)).kept == len(found)
+
+
+def test_every_video_ends_in_one_table(camera_clip, ray_cluster, tmp_path):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    shutil.copy(camera_clip, videos / "good.mp4")
+    (videos / "text.mp4").write_bytes(b"this is no video")
+    (videos / "short.mp4").write_bytes(write_mp4(np.zeros((3, 64, 64, 3), np.uint8), 16))
+    pd.DataFrame({"video": ["good.mp4", "text.mp4", "short.mp4", "gone.mp4"]}).to_csv(videos / "list.csv", index=False)
+    result = ingest(str(videos / "list.csv"), str(tmp_path / "table"), options())
+    assert (result.planned, result.ok, result.filtered, result.failed) == (4, 1, 1, 2)
+    errors = pd.read_parquet(tmp_path / "table" / "errors.parquet").set_index("uri")
+    assert list(errors.index.map(lambda uri: Path(uri).name)) == ["gone.mp4", "text.mp4"]
+    assert list(errors["stage"]) == ["fetch", "probe"]
+    filtered = pd.read_parquet(tmp_path / "table" / "filtered.parquet")
+    assert "3 frames, too few" in filtered["error"][0]
+    again = ingest(str(videos / "list.csv"), str(tmp_path / "table"), options())
+    assert (again.done_now, again.failed) == (0, 2)
+
+
+def test_only_new_replaced_and_retried_videos_are_looked_at(camera_clip, ray_cluster, tmp_path):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    shutil.copy(camera_clip, videos / "a.mp4")
+    shutil.copy(camera_clip, videos / "b.mp4")
+    # A limit that no video keeps stands for a storage that was too slow for a while.
+    hasty = replace(options(max_failure_rate=1.0), limit_s=1e-3)
+    with pytest.raises(UserError, match=r"None of the 2 videos.*stopped after"):
+        ingest(str(videos), str(tmp_path / "table"), hasty)
+    with pytest.raises(UserError, match="None of the 2 videos"):
+        ingest(str(videos), str(tmp_path / "table"), options())
+    result = ingest(str(videos), str(tmp_path / "table"), options(retry_failed=True))
+    assert (result.ok, result.failed, result.done_now) == (2, 0, 2)
+    shutil.copy(camera_clip, videos / "c.mp4")
+    assert ingest(str(videos), str(tmp_path / "table"), options()).done_now == 1
+    (videos / "b.mp4").write_bytes(write_mp4(np.zeros((15, 64, 64, 3), np.uint8), 16))
+    result = ingest(str(videos), str(tmp_path / "table"), options())
+    assert (result.done_now, result.ok) == (1, 3)
+    found = rows(tmp_path / "table")
+    assert list(found[found["path"] == "b.mp4"]["width"]) == [64]
+    assert list(found["path"]) == sorted(found["path"])
+
+
+def test_from_bucket_to_bucket_with_captions(world_corpus, ray_cluster, s3):
+    storage.upload(world_corpus, f"{s3}/videos")
+    result = ingest(f"{s3}/videos", f"{s3}/clips", options(FULL))
+    assert (result.ok, result.clips) == (6, 6)
+    captions = pd.read_parquet(world_corpus / "captions.parquet").set_index("video")["caption"]
+    found = rows(f"{s3}/clips")
+    assert list(found["caption"]) == [captions[path] for path in found["path"]]
+    assert set(found["caption_source"]) == {"given"}
+    assert ingest(f"{s3}/videos", f"{s3}/clips", options(FULL)).done_now == 0
+
+
+def test_a_run_that_goes_wrong_is_stopped_in_words(ray_cluster, tmp_path):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for index in range(120):
+        (videos / f"{index:03}.mp4").write_bytes(b"this is no video %d" % index)
+    with pytest.raises(UserError, match=r"Stopped: \d+ of \d+ inputs failed.*--retry-failed"):
+        ingest(str(videos), str(tmp_path / "table"), options())
+    # What was found out is not lost.
+    assert list((tmp_path / "table").glob("parts/*.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        ("it cannot be fetched (Forbidden)", "credentials"),
+        ("decord lacks the av1 codec", "codec"),
+        ("the decoder was stopped after 60 s", "slow or unreachable"),
+        ("it is not a readable video", r"errors\.parquet"),
+    ],
+)
+def test_the_breaker_names_the_likely_cause(error, cause):
+    breaker = FailureBreaker(max_rate=0.5, min_items=10)
+    breaker.add([Outcome(str(index), OK, rows=1) for index in range(5)])
+    breaker.add([Outcome(f"bad {index}", FAILED, stage="fetch", error=error) for index in range(5)])
+    with pytest.raises(UserError, match=cause):
+        breaker.add([Outcome("last", FAILED, stage="fetch", error=error)])
+
+
+def test_a_bearable_share_of_failures_stops_nothing():
+    breaker = FailureBreaker(max_rate=0.5, min_items=10)
+    for index in range(100):
+        breaker.add([Outcome(f"{index}", FAILED if index % 2 else OK, rows=1 - index % 2, error="x")])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--scores", "motoin"], r"no score 'motoin'.*Did you mean 'motion'"),
+        (["--keep", "motoin > 1"], "motion"),
+        (["--decoder", "ffmpeg"], "no decoder 'ffmpeg'"),
+        (["--num-frames", "0"], "--num-frames is 0"),
+        (["--max-failure-rate", "7"], "share from 0 to 1"),
+        (["--duplicate-distance", "65"], "0 to 16 bits"),
+        (["--aesthetic", "somewhere"], "--embedding"),
+        (["--headers-only", "--captioner", "somewhere"], "looks at no picture"),
+        (["--embedding", "/nowhere"], "--embedding '/nowhere' does not exist"),
+    ],
+)
+def test_the_job_refuses_bad_options_before_work(arguments, words, world_corpus, tmp_path):
+    command = ["--input", str(world_corpus), "--output", str(tmp_path / "table"), *arguments]
+    with pytest.raises(UserError, match=words):
+        load_job("ingest").main(command)
+    assert not list((tmp_path / "table").rglob("*.parquet"))
