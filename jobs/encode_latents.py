@@ -14,8 +14,10 @@ import sys
 from collections.abc import Sequence
 
 from pipelines.cluster import require_output
-from pipelines.encode import EncodeOptions, encode, find_autoencoder, read_corpus
+from pipelines.corpus import Corpus
+from pipelines.encode import EncodeOptions, encode, find_autoencoder
 from pipelines.inputs import require_own_latents, require_usable_video
+from pipelines.run_options import add_run_options, run_options
 from videogen import storage
 from videogen.cli import add_preset_options, parser, run_job
 from videogen.config import load_preset
@@ -25,33 +27,34 @@ from videogen.errors import UserError
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the job."""
     arguments = parser(__doc__)
-    arguments.add_argument("--input", required=True, metavar="URI", help="folder of videos, searched recursively")
+    arguments.add_argument("--input", required=True, metavar="URI", help="folder or manifest of videos, or clips table")
     arguments.add_argument("--output", required=True, metavar="URI", help="folder of the table of latents")
     arguments.add_argument(
-        "--captions", metavar="URI", help="parquet with `video` and `caption`; default: INPUT/captions.parquet, if any"
+        "--captions", metavar="URI", help="table with `video` and `caption`; default: INPUT/captions.*, if any"
     )
     arguments.add_argument("--autoencoder", metavar="URI", help="folder of the image VAE, or of a model that holds it")
     arguments.add_argument("--encoders", type=int, metavar="N", help="VAE actors; default: one a GPU, else one a core")
+    arguments.add_argument("--where", metavar="SQL", help="which clips of a clips table; default: those that it keeps")
+    add_run_options(arguments)
     add_preset_options(arguments)
     options = arguments.parse_args(argv)
     config = load_preset(options.preset, options.overrides)
     if options.encoders is not None and options.encoders < 1:
         raise UserError(f"--encoders is {options.encoders}, but at least one is needed: leave it out to use all.")
+    how = EncodeOptions(options.encoders, options.where, options.decoder, run_options(options))
     require_output(options.output)
-    videos, captions = read_corpus(options.input, options.captions)
+    corpus = Corpus(options.input, options.captions, "Input")
     autoencoder = options.autoencoder or find_autoencoder(options.output, config)
     if autoencoder is None:
         from pipelines.cascade import train_autoencoder
 
         require_own_latents(storage.absolute(options.output), (), "the autoencoder that would be trained for it now")
-        require_usable_video(options.input, videos, captions, config)
+        require_usable_video(corpus, config)
         autoencoder = train_autoencoder(config, data=options.input, output=options.output)
-    result = encode(
-        options.input, options.output, config, autoencoder, options.captions, EncodeOptions(options.encoders)
-    )
+    result = encode(options.input, options.output, config, autoencoder, options.captions, how)
     print(
         f"{result.uri}: {result.ok} of {result.planned} clips, {result.encoded_now} of them now, "
-        f"{result.failed} failed, {result.seconds:.0f} s"
+        f"{result.filtered} filtered, {result.failed} failed, {result.seconds:.0f} s"
     )
 
 

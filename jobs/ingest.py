@@ -18,14 +18,12 @@ from collections.abc import Sequence
 
 from pipelines.cluster import require_output
 from pipelines.ingest import IngestOptions, ingest, score_names
-from pipelines.ledgered import RunOptions
-from videogen.cli import add_preset_options, nearest, parser, run_job
+from pipelines.run_options import add_run_options, run_options
+from videogen.cli import add_preset_options, parser, run_job
 from videogen.config import load_preset
 from videogen.data.clips_table import IngestSpec
 from videogen.data.curation.policy import Policy
 from videogen.errors import UserError
-
-_DECODERS = ("auto", "decord", "pyav", "torchcodec")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -56,17 +54,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     found = arguments.add_argument_group("what is found out")
     found.add_argument("--headers-only", action="store_true", help="plan from headers: no shots, scores or pictures")
     found.add_argument("--scores", default="all", metavar="A,B", help="scores to compute, or all, or none")
-    found.add_argument("--decoder", default="auto", metavar="NAME", help=", ".join(_DECODERS))
     found.add_argument("--embedding", metavar="URI", help="folder of a CLIP model: adds embeddings")
     found.add_argument("--aesthetic", metavar="URI", help="folder of an aesthetic head on that model: adds `aesthetic`")
     found.add_argument("--captioner", metavar="URI", help="folder of an image-to-text model: captions what has none")
     kept = arguments.add_argument_group("what is kept")
     kept.add_argument("--keep", action="append", default=[], metavar="SQL", help='rule, e.g. "motion >= 0.05"')
     kept.add_argument("--duplicate-distance", type=int, default=6, metavar="BITS", help="of perceptual hashes, 0 to 16")
-    run = arguments.add_argument_group("what goes wrong")
-    run.add_argument("--retry-failed", action="store_true", help="try again what failed before")
-    run.add_argument("--max-failure-rate", type=float, default=0.5, metavar="SHARE", help="stop above this share")
-    run.add_argument("--video-limit", type=float, default=300.0, metavar="S", help="seconds that one video may take")
+    add_run_options(arguments)
     return arguments.parse_args(argv)
 
 
@@ -87,12 +81,11 @@ def _options(options: argparse.Namespace) -> IngestOptions:
         aesthetic=options.aesthetic,
         captioner=options.captioner,
     )
-    run = RunOptions(options.retry_failed, options.max_failure_rate)
-    return IngestOptions(spec, Policy.of(options.keep), run, options.video_limit, options.duplicate_distance)
+    return IngestOptions(spec, Policy.of(options.keep), run_options(options), options.duplicate_distance)
 
 
 def _check(options: argparse.Namespace) -> None:
-    for name in ("num_frames", "fps", "stride", "video_limit"):
+    for name in ("num_frames", "fps", "stride"):
         value = getattr(options, name)
         if value is not None and not 0 < value < float("inf"):
             raise UserError(
@@ -100,9 +93,6 @@ def _check(options: argparse.Namespace) -> None:
             )
     if not 0 <= options.duplicate_distance <= 16:
         raise UserError(f"--duplicate-distance is {options.duplicate_distance}, but it is 0 to 16 bits of 64.")
-    if options.decoder not in _DECODERS:
-        hint = nearest(options.decoder, _DECODERS)
-        raise UserError(f"There is no decoder {options.decoder!r}.{hint} Choose from {', '.join(_DECODERS)}.")
     if options.aesthetic and not options.embedding:
         raise UserError("--aesthetic judges CLIP embeddings: give the CLIP model's folder with --embedding too.")
     if options.headers_only and (options.embedding or options.captioner):

@@ -18,7 +18,7 @@ import pyarrow as pa
 from pipelines._encoders import Encoders
 from pipelines.units import Unit
 from videogen.data import VideoError, resize_frames
-from videogen.data.isolated import DecodedClip, DecoderDiedError, IsolatedDecoder, shared_decoder
+from videogen.data.isolated import DecodedClip, DecoderDiedError, IsolatedDecoder
 from videogen.data.latents import ROWS_PER_GROUP, latents_row, latents_schema
 from videogen.data.listing import find_versions
 from videogen.data.tables.parts import write_part
@@ -50,6 +50,8 @@ class EncodeTask:
     scale_factor: int
     """Pixels a side that one latent pixel stands for."""
     decoder: str = "auto"
+    limit_s: float = 60.0
+    """Seconds that reading the frames of one video may take, beside half a second a frame."""
 
     @property
     def pixel_sizes(self) -> tuple[int, ...]:
@@ -72,7 +74,7 @@ def decode_unit(table: pa.Table, task: EncodeTask) -> pa.Table:
     started = time.perf_counter()
     unit = Unit.of(table.to_pylist()[0])
     decoded, outcomes, frames = [], [], []
-    for item, result in decode_clips(shared_decoder(), unit.items(), task):
+    for item, result in decode_clips(_decoder(task.limit_s), unit.items(), task):
         if isinstance(result, Outcome):
             outcomes.append(result)
             continue
@@ -88,6 +90,11 @@ def decode_unit(table: pa.Table, task: EncodeTask) -> pa.Table:
     for size in task.pixel_sizes:
         columns[f"frames_{size}"] = _one_binary([resize_frames(clip, size) for clip in frames])
     return pa.table(columns)
+
+
+@functools.cache
+def _decoder(limit_s: float) -> IsolatedDecoder:
+    return IsolatedDecoder(limit_s)
 
 
 def decode_clips(

@@ -24,6 +24,8 @@ ATTEMPTS = 2
 _SAMPLES = 4
 """Frames of a clip that learned models see."""
 _LOG_TAIL = 2000
+_BYTES_PER_SECOND = 1e6
+"""Of video that are looked at in a second at the least: an hour of 1080p has an hour."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class IngestTask:
     identity: str
     spec: IngestSpec
     limit_s: float
+    """Seconds that a small video may take."""
     needs_captions: bool
     """Whether a video without a caption is left out: the corpus is captioned and nobody describes the rest."""
 
@@ -94,7 +97,8 @@ def _analyse(
         return [], Outcome(**known, status=FAILED, stage="fetch", error="there is no such file"), []
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            header, body = decoder.call("analyse", _request(item["uri"], task.spec), task.limit_s)
+            limit_s = task.limit_s + (item["weight"] or 0) / _BYTES_PER_SECOND
+            header, body = decoder.call("analyse", _request(item["uri"], task.spec), limit_s)
         except VideoError as error:
             stage = "analyse" if task.spec.decodes else "probe"
             tail = error.log_tail[-_LOG_TAIL:]

@@ -12,14 +12,15 @@ from typing import Any
 
 from pipelines import cluster, components, dag, inputs, records
 from pipelines.corpora import make_demonstration_corpus
+from pipelines.corpus import Corpus, is_clips_table
 from pipelines.dag import Node, Outcome, Resources
-from pipelines.encode import encode, read_corpus
+from pipelines.encode import encode
 from pipelines.progress import Progress
 from pipelines.train import TrainProgress, batch_plan, identity, train_stage
 from videogen import storage
 from videogen.cli import nearest
 from videogen.config import CascadeConfig
-from videogen.data import LatentsTable, discover_tables, encoder_fingerprint, list_videos, require_same_encoder
+from videogen.data import LatentsTable, discover_tables, encoder_fingerprint, require_same_encoder
 from videogen.data.clips import CAPTIONS_NAME
 from videogen.data.latents import MANIFEST_NAME
 from videogen.errors import UserError
@@ -63,6 +64,7 @@ class Cascade:
         if self._init_from and not components.is_hub_id(self._init_from):
             self._init_from = storage.absolute(self._init_from)
         self.tables = [] if self._makes_corpus else _tables(self.data, config)
+        self._opened: dict[str, Corpus] = {}
         self.corpora = {} if self.tables else self._find_corpora()
         _check_init_from(self._init_from, self.stages, config)
         for stage in self.stages:
@@ -92,8 +94,7 @@ class Cascade:
             return {name: storage.join(self.data, name) for name in _CORPORA}
         parts = {name: storage.join(self.data, name) for name in _CORPORA}
         found = {name: uri for name, uri in parts.items() if storage.exists(uri)} or {"clips": self.data}
-        for uri in found.values():
-            list_videos(uri, "Data")
+        self._opened = {name: Corpus(uri) for name, uri in found.items()}
         return found
 
     def _check_captions(self) -> None:
@@ -107,8 +108,7 @@ class Cascade:
         if self._makes_corpus or not self._encodes:
             return
         # Read here as encoding will read them, which begins only when the autoencoder has been trained.
-        captions = [read_corpus(uri)[1] for uri in self.corpora.values()]
-        if wanted and not any(captions):
+        if wanted and not any(corpus.has_captions for corpus in self._opened.values()):
             raise UserError(
                 f"Data {self.data!r} has no captions, which {', '.join(wanted)} need: put a {CAPTIONS_NAME} with the "
                 f"columns `video` and `caption` beside the videos, or train only others with --stages."
@@ -117,9 +117,8 @@ class Cascade:
     def _check_videos(self) -> None:
         if self._makes_corpus or self.tables:
             return
-        for uri in self.corpora.values():
-            videos, captions = read_corpus(uri) if self._encodes else (list_videos(uri, "Data"), None)
-            inputs.require_usable_video(uri, videos, captions, self.config)
+        for corpus in self._opened.values():
+            inputs.require_usable_video(corpus, self.config)
 
     def _check_latents(self) -> None:
         """Refuse latents beside a new model that are not its own, before an autoencoder is trained for them."""
@@ -268,10 +267,7 @@ class Cascade:
         settings = [list(config.latent_sizes), config.num_output_frames, config.output_fps]
 
         def who() -> records.Identity:
-            files = [[video.path, video.version] for video in list_videos(corpus)]
-            captions = storage.join(corpus, CAPTIONS_NAME)
-            captions_hash = records.hash_of(storage.read_bytes(captions).hex()) if storage.exists(captions) else None
-            data = [files, captions_hash, encoder_fingerprint(autoencoder), table]
+            data = [Corpus(corpus).identity(), encoder_fingerprint(autoencoder), table]
             return records.Identity(records.hash_of(settings), records.hash_of(data))
 
         def work() -> None:
@@ -402,6 +398,8 @@ def _chosen_stages(config: CascadeConfig, names: Sequence[str] | None) -> tuple[
 def _tables(data: str, config: CascadeConfig) -> list[LatentsTable]:
     """Return the tables of latents at `data`; empty if it is a corpus of videos."""
     storage.require_readable(data, "Data")
+    if is_clips_table(data):
+        return []
     folders = (data, *storage.list_dirs(data))
     if not any(storage.exists(storage.join(folder, MANIFEST_NAME)) for folder in folders):
         return []

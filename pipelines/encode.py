@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from pipelines import cluster
 from pipelines._encode_unit import EncodeTask, EncodeUnit, decode_unit
 from pipelines._encoders import Encoders, find_encoders
+from pipelines.corpus import Corpus
 from pipelines.ingest import IngestOptions, ingest
 from pipelines.ledgered import FILTERED_NAME, Fingerprint, RunOptions, Work, is_unchanged, pack, run_pending
 from pipelines.pools import shares
@@ -26,11 +27,10 @@ from pipelines.progress import Progress
 from pipelines.units import UnitSize
 from videogen import storage
 from videogen.config import CascadeConfig
-from videogen.data.clips import CAPTIONS_NAME, ClipSpec, Video, list_videos, read_captions
-from videogen.data.clips_table import KIND as CLIPS_KIND
+from videogen.data.clips import ClipSpec
 from videogen.data.clips_table import ClipsTable, IngestSpec, read_manifest
 from videogen.data.latents import ERRORS_NAME, KIND, SCHEMA_VERSION
-from videogen.data.sources import content_hash, find_captions, open_source
+from videogen.data.sources import content_hash
 from videogen.data.table_report import write_report
 from videogen.data.tables.lease import Lease
 from videogen.data.tables.ledger import Ledger
@@ -82,15 +82,14 @@ class EncodeResult:
 class Job:
     """Everything that is known before any video is opened."""
 
-    input: str
-    is_clips_table: bool
+    corpus: Corpus
     captions: str | None
-    captioned: bool
     spec: ClipSpec
     config: CascadeConfig
     encoders: Encoders
     output: str
     decoder: str
+    limit_s: float
 
     @property
     def identity(self) -> str:
@@ -111,7 +110,8 @@ class Job:
     def task(self) -> EncodeTask:
         """What workers need to know."""
         sizes = tuple(self.config.latent_sizes)
-        return EncodeTask(self.output, self.identity, self.encoders, sizes, self.config.vae_scale_factor, self.decoder)
+        factor = self.config.vae_scale_factor
+        return EncodeTask(self.output, self.identity, self.encoders, sizes, factor, self.decoder, self.limit_s)
 
 
 def encode(
@@ -149,7 +149,7 @@ def encode(
     check_expression(chosen, clips.schema)
     with Lease(job.output) as lease, Ledger(job.output, job.identity, lease) as ledger:
         fingerprint = Fingerprint(SCHEMA_VERSION)
-        ledger.plan(fingerprint.over(_items(clips, chosen, job.captioned)))
+        ledger.plan(fingerprint.over(_items(clips, chosen, job.corpus.has_captions)))
         encoded_now = run_pending(ledger, _work(job, options), options.run, progress)
         if encoded_now or not is_unchanged(ledger, fingerprint.value()):
             _publish(ledger, job, clips, options, fingerprint.value(), progress)
@@ -180,26 +180,20 @@ def prepare(
     Raises:
         UserError: in one sentence, for whatever is wrong first.
     """
-    output, location = storage.absolute(output_uri), storage.absolute(input_uri)
-    storage.require_readable(location, "Input")
-    manifest = read_manifest(location) if storage.is_dir(location) else None
-    is_clips_table = (manifest or {}).get("kind") == CLIPS_KIND
-    if is_clips_table:
-        captioned = _check_clips(ClipsTable.open(location), config, captions)
-    else:
-        if captions is None and storage.is_dir(location):
-            captions = find_captions(location)
-        captioned = open_source(input_uri, captions).has_captions
-    encoders = find_encoders(autoencoder, config, captioned=captioned)
+    output = storage.absolute(output_uri)
+    corpus = Corpus(input_uri, captions, "Input")
+    if corpus.clips is not None:
+        _check_clips(corpus.clips, config, captions)
+    encoders = find_encoders(autoencoder, config, captioned=corpus.has_captions)
     storage.require_writable(output, "Output")
-    decoder = (options or EncodeOptions()).decoder
-    job = Job(location, is_clips_table, captions, captioned, ClipSpec.of(config), config, encoders, output, decoder)
+    options = options or EncodeOptions()
+    job = Job(corpus, captions, ClipSpec.of(config), config, encoders, output, options.decoder, options.run.limit_s)
     _require_own(job)
     return job
 
 
-def _check_clips(clips: ClipsTable, config: CascadeConfig, captions: str | None) -> bool:
-    """Refuse clips that are not as the cascade wants them; return whether they are captioned."""
+def _check_clips(clips: ClipsTable, config: CascadeConfig, captions: str | None) -> None:
+    """Refuse clips that are not as the cascade wants them."""
     if captions is not None:
         raise UserError(
             f"--captions {captions!r} has no effect on a clips table, whose clips have theirs: give it to "
@@ -210,7 +204,6 @@ def _check_clips(clips: ClipsTable, config: CascadeConfig, captions: str | None)
             f"The clips in {clips.uri!r} have {clips.spec.num_frames} frames, but preset {config.name!r} needs "
             f"{config.num_output_frames}: ingest with this preset."
         )
-    return clips.has_captions
 
 
 def _require_own(job: Job) -> None:
@@ -227,23 +220,6 @@ def _require_own(job: Job) -> None:
             f"Output {job.output!r} holds latents of another encoder ({theirs}) than the "
             f"given autoencoder ({job.encoders.autoencoder_fingerprint}): give another --output, or remove the old one."
         )
-
-
-def read_corpus(input_uri: str, captions: str | None = None) -> tuple[list[Video], dict[str, str] | None]:
-    """Return the videos of a corpus folder and their captions by path, None for an uncaptioned corpus.
-
-    Args:
-        input_uri: folder of videos.
-        captions: parquet table; None: `captions.parquet` in the folder, if it is there.
-
-    Raises:
-        UserError: in one sentence, for whatever is wrong first.
-    """
-    input_uri = storage.absolute(input_uri)
-    videos = list_videos(input_uri)
-    if captions is None and storage.exists(storage.join(input_uri, CAPTIONS_NAME)):
-        captions = storage.join(input_uri, CAPTIONS_NAME)
-    return videos, None if captions is None else read_captions(storage.absolute(captions), videos)
 
 
 def find_autoencoder(output_uri: str, config: CascadeConfig) -> str | None:
@@ -263,11 +239,11 @@ def find_autoencoder(output_uri: str, config: CascadeConfig) -> str | None:
 
 def _clips(job: Job, options: EncodeOptions, progress: Progress) -> tuple[ClipsTable, int]:
     """Return the clips to encode, and how many videos gave none although this call was to make them."""
-    if job.is_clips_table:
-        return ClipsTable.open(job.input), 0
+    if job.corpus.clips is not None:
+        return job.corpus.clips, 0
     uri = storage.join(job.output, CLIPS_FOLDER)
     spec = IngestSpec(job.spec.num_frames, job.spec.fps, decoder=options.decoder)
-    result = ingest(job.input, uri, IngestOptions(spec, run=options.run), job.captions, progress)
+    result = ingest(job.corpus.uri, uri, IngestOptions(spec, run=options.run), job.captions, progress)
     return ClipsTable.open(uri), result.failed + result.filtered
 
 
@@ -332,7 +308,7 @@ def _publish(
     pack(ledger, options.run, progress)
     manifest = _manifest(ledger, job, clips, options, input_fingerprint)
     ledger.publish(manifest, map(_without_indices, ledger.locate()))
-    if not job.is_clips_table:
+    if job.corpus.clips is None:
         _add_errors(job.output, clips.uri)
 
 
@@ -361,7 +337,7 @@ def _manifest(
         "fps": job.spec.fps,
         "latent_channels": job.config.autoencoder.model.latent_channels,
         "scaling_factor": job.encoders.scaling_factor,
-        "has_captions": job.captioned,
+        "has_captions": job.corpus.has_captions,
         "clips": {"uri": clips.uri, "fingerprint": clips.fingerprint, "where": options.where},
         "input_fingerprint": input_fingerprint,
         "facts": ledger.facts(),

@@ -58,8 +58,6 @@ class IngestOptions:
     policy: Policy = field(default_factory=lambda: Policy({}))
     """Rules that a clip must pass to be kept."""
     run: RunOptions = field(default_factory=RunOptions)
-    limit_s: float = 300.0
-    """Seconds that one video may take."""
     duplicate_distance: int = 6
     """Bits in which the perceptual hashes of near duplicates may differ."""
     duplicate_cosine: float = 0.96
@@ -113,7 +111,7 @@ def ingest(
         progress.say(note)
     spec = options.spec
     identity = spec.identity(_fingerprints(spec))
-    task = IngestTask(output, identity, spec, options.limit_s, source.has_captions and not spec.captioner)
+    task = IngestTask(output, identity, spec, options.run.limit_s, source.has_captions and not spec.captioner)
     with Lease(output) as lease, Ledger(output, task.identity, lease) as ledger:
         decided = (
             dict(options.policy.rules),

@@ -2,8 +2,9 @@
 
 import itertools
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
+from pipelines.corpus import Corpus
 from videogen import storage
 from videogen.config import CascadeConfig
 from videogen.data import VideoError
@@ -17,24 +18,18 @@ _LONGEST_S = 20.0
 """The search for one good video ends here without a verdict: a large corpus may begin with bad ones."""
 
 
-def require_usable_video(
-    uri: str, videos: Sequence[Video], captions: Mapping[str, str] | None, config: CascadeConfig
-) -> None:
+def require_usable_video(corpus: Corpus, config: CascadeConfig) -> None:
     """Look for one video of a corpus that gives a clip and can be decoded; normally it is the first.
-
-    Args:
-        uri: the corpus, for the reader of an error.
-        videos: its files.
-        captions: caption of each video by its path; None for an uncaptioned corpus.
-        config: the cascade, which says how long clips are.
 
     Raises:
         UserError: there is none.
     """
+    if corpus.clips is not None:  # somebody has looked already
+        return
     spec, deadline = ClipSpec.of(config), time.monotonic() + _LONGEST_S
-    described = [video for video in videos if captions is None or video.path in captions]
+    videos, captions = corpus.first(_MOST_VIDEOS + 1)
     failures: list[Failure] = []
-    for part in _growing(described[:_MOST_VIDEOS]):
+    for part in _growing(videos[:_MOST_VIDEOS]):
         plan = plan_clips(part, spec, captions)
         failures += plan.failures
         for clip in plan.clips:
@@ -42,9 +37,9 @@ def require_usable_video(
             if failure is None or time.monotonic() > deadline:
                 return
             failures.append(failure)
-    if len(described) <= _MOST_VIDEOS:
+    if len(videos) <= _MOST_VIDEOS:
         raise UserError(
-            f"None of the {len(videos)} videos in {uri!r} gives a clip of {spec.num_frames} frames; of "
+            f"None of the {len(videos)} videos in {corpus.uri!r} gives a clip of {spec.num_frames} frames; of "
             f"{failures[0].uri!r}: {failures[0].error}."
         )
 

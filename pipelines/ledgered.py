@@ -47,8 +47,12 @@ class RunOptions:
     max_failure_rate: float = 0.5
     """Share of failed items, 0..1, above which a run is stopped early."""
     shard_bytes: int = SHARD_BYTES
+    limit_s: float = 60.0
+    """Seconds that a small video may take before its reader is killed; large ones get more."""
 
     def __post_init__(self) -> None:
+        if not 0 < self.limit_s < float("inf"):
+            raise UserError(f"--video-limit is {self.limit_s}, but it is a number of seconds above 0.")
         if not 0 <= self.max_failure_rate <= 1:
             raise UserError(f"--max-failure-rate is {self.max_failure_rate}, but it is a share from 0 to 1.")
         if self.shard_bytes < 1 << 20:

@@ -1,7 +1,6 @@
 """Ingesting on a cluster: every video accounted for, scores kept apart from decisions, nothing done twice."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +111,7 @@ def test_only_new_replaced_and_retried_videos_are_looked_at(camera_clip, ray_clu
     shutil.copy(camera_clip, videos / "a.mp4")
     shutil.copy(camera_clip, videos / "b.mp4")
     # A limit that no video keeps stands for a storage that was too slow for a while.
-    hasty = replace(options(max_failure_rate=1.0), limit_s=1e-3)
+    hasty = options(max_failure_rate=1.0, limit_s=1e-3)
     with pytest.raises(UserError, match=r"None of the 2 videos.*stopped after"):
         ingest(str(videos), str(tmp_path / "table"), hasty)
     with pytest.raises(UserError, match="None of the 2 videos"):

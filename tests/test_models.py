@@ -16,6 +16,7 @@ from videogen.errors import UserError
 from videogen.models import count_parameters
 from videogen.models.autoencoder import VideoAutoencoder
 from videogen.models.flow import FlowInterpolator, backward_warp, blend
+from videogen.models.temporal_conv import compute_temporal_convolutions_flat
 from videogen.models.text import build_text_encoder, build_tokenizer, encode_prompts
 from videogen.models.tiling import decode_in_tiles
 from videogen.models.unet import VideoUNet, build_video_unet
@@ -261,3 +262,21 @@ def test_init_from_explains_what_does_not_fit(tiny_model: str, tmp_path: Path) -
 def test_init_from_refuses_a_prior_that_image_models_do_not_know(tiny_model: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"base\.reference_deviation is 0\.5, .* --set base\.reference_deviation=null"):
         build_objective("base", load_preset("tiny"), tiny_model, init_from=str(tmp_path))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_temporal_convolutions_are_the_same_convolutions(stride):
+    torch.manual_seed(0)
+    plain = torch.nn.Conv3d(6, 4, (3, 1, 1), stride=(stride, 1, 1), padding=(1, 0, 0))
+    others = torch.nn.Sequential(plain, torch.nn.Conv3d(4, 4, 3, padding=1), torch.nn.Conv3d(4, 4, 1))
+    clip = torch.randn(2, 6, 7, 5, 3, requires_grad=True)
+    expected = plain(clip)
+    (expected_gradient,) = torch.autograd.grad(expected.square().sum(), clip)
+    keys = list(others.state_dict())
+    compute_temporal_convolutions_flat(others)
+    assert [type(module).__name__ for module in others] == ["TemporalConv3d", "Conv3d", "TemporalConv3d"]
+    assert list(others.state_dict()) == keys
+    result = plain(clip)
+    (gradient,) = torch.autograd.grad(result.square().sum(), clip)
+    assert torch.allclose(result, expected, atol=1e-6)
+    assert torch.allclose(gradient, expected_gradient, atol=1e-5)

@@ -23,7 +23,7 @@ def clean(corpus, ray_cluster, tiny, tiny_model, tmp_path_factory) -> Path:
 
 
 def test_damaged_videos_cost_their_own_rows(corpus, clean, tiny, tiny_model, tmp_path):
-    options = EncodeOptions(run=RunOptions(max_failure_rate=1.0))
+    options = EncodeOptions(run=RunOptions(max_failure_rate=1.0, limit_s=5.0))
     result = encode(str(corpus.everything), str(tmp_path / "table"), tiny, tiny_model, options=options)
     counts = under_fire.check(corpus, tmp_path / "table", clean)
     assert counts["ok"] >= len(under_fire.live_rows(clean)["source"].unique())

@@ -11,8 +11,8 @@ from videogen.config import CascadeConfig
 from videogen.data.curation.windows import WindowSpec
 from videogen.data.isolated import IsolatedDecoder
 from videogen.data.probe import VideoError, VideoInfo
-from videogen.data.sources import content_hash
-from videogen.data.video import DECODE_SPEC, SUFFIXES
+from videogen.data.sources import content_hash, open_source
+from videogen.data.video import DECODE_SPEC
 from videogen.errors import UserError
 
 if TYPE_CHECKING:
@@ -89,24 +89,13 @@ class Plan:
 
 
 def list_videos(uri: str, what: str = "Input") -> list[Video]:
-    """Return the videos in a folder, or the one at `uri`, sorted by path.
+    """Return the videos of a source (see `videogen.data.sources.open_source`), sorted by path.
 
     Raises:
         UserError: missing or unreadable, empty, or without any video.
     """
-    uri = storage.absolute(uri)
-    storage.require_readable(uri, what)
-    filesystem, root = storage.fsspec_filesystem(uri)
-    videos = []
-    for path, entry in sorted(filesystem.find(root, detail=True).items()):
-        if path.lower().endswith(SUFFIXES):
-            relative = path.removeprefix(root).lstrip("/") or path.rsplit("/", 1)[-1]
-            location = f"s3://{path}" if storage.is_remote(uri) else path
-            version = entry.get("ETag") or f"{entry['size']}-{entry.get('mtime')}"
-            videos.append(Video(location, relative, str(version)))
-    if not videos:
-        raise UserError(f"{what} {uri!r} holds no video: put files there that end in {', '.join(SUFFIXES)}.")
-    return videos
+    rows = (row for batch in open_source(uri, what=what).batches() for row in batch.to_pylist())
+    return [Video(row["uri"], row["path"], row["version"]) for row in rows]
 
 
 def read_captions(uri: str, videos: Sequence[Video]) -> dict[str, str]:

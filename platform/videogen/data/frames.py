@@ -8,9 +8,12 @@ from typing import Self
 import numpy as np
 
 from videogen.config import CascadeConfig
-from videogen.data.clips import Clip, ClipSpec, content_hash, list_videos, plan_clips
+from videogen.data.clips import Clip, ClipSpec, list_videos, plan_clips
+from videogen.data.clips_table import KIND as CLIPS_KIND
+from videogen.data.clips_table import ClipsTable, read_manifest
 from videogen.data.dataset import ByteCache, Row
 from videogen.data.isolated import shared_decoder
+from videogen.data.sources import content_hash
 from videogen.data.video import VideoError
 from videogen.errors import UserError
 
@@ -36,10 +39,14 @@ class FrameDataset:
     def open(cls, uri: str, config: CascadeConfig) -> Self:
         """Plan the clips of the corpus at `uri`; videos that cannot be read are left out, with a warning.
 
+        Of a clips table, these are the clips that it keeps.
+
         Raises:
             UserError: no folder, no video, or none that can be read.
         """
         spec = ClipSpec.of(config)
+        if (read_manifest(uri) or {}).get("kind") == CLIPS_KIND:
+            return cls(_clips_of_table(ClipsTable.open(uri)), spec)
         plan = plan_clips(list_videos(uri, "Corpus"), spec)
         for failure in plan.failures:
             logger.warning("%s is left out: %s", failure.uri, failure.error)
@@ -75,3 +82,16 @@ class FrameDataset:
             except VideoError as error:
                 logger.warning("%s cannot be decoded, the next clip stands in: %s", clip.source, error)
         raise UserError(f"None of the {len(self._clips)} clips can be decoded: see the warnings above for the reasons.")
+
+
+def _clips_of_table(table: ClipsTable) -> list[Clip]:
+    names = ["clip_id", "source", "frame_indices", "fps", "width", "height", "caption"]
+    rows = (row for batch in table.batches(names, "dropped_by = ''") for row in batch.to_pylist())
+    return [Clip(**{**row, "frame_indices": tuple(row["frame_indices"])}) for row in rows]
+
+
+def corpus_fingerprint(uri: str) -> str:
+    """Return a hash of the raw corpus at `uri`; of videos only the list of files is read."""
+    if (read_manifest(uri) or {}).get("kind") == CLIPS_KIND:
+        return ClipsTable.open(uri).fingerprint
+    return content_hash([[video.path, video.version] for video in list_videos(uri)])

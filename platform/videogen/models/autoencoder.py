@@ -14,6 +14,7 @@ from diffusers.models.unets.unet_3d_blocks import MidBlockTemporalDecoder
 from torch import nn
 
 from videogen.config.schema import AutoencoderModelConfig
+from videogen.models.temporal_conv import compute_temporal_convolutions_flat
 
 # `DiffusionPipeline.from_pretrained` looks for `ModelMixin` in the module of each component that is not its own.
 __all__ = ["ModelMixin", "VideoAutoencoder", "build_image_autoencoder"]
@@ -70,6 +71,7 @@ class VideoAutoencoder(AutoencoderKLTemporalDecoder):
         )
         # The image VAE has this layer and diffusers' temporal one does not; without it the two decoders differ.
         self.post_quant_conv = nn.Conv2d(latent_channels, latent_channels, 1)
+        compute_temporal_convolutions_flat(self)
         for name, module in self.named_modules():
             if isinstance(module, nn.GroupNorm):
                 module.num_groups = norm_num_groups

@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from videogen.config.schema import UNetConfig
+from videogen.models.temporal_conv import compute_temporal_convolutions_flat
 
 # `DiffusionPipeline.from_pretrained` looks for `ModelMixin` in the module of each component that is not its own.
 __all__ = ["ModelMixin", "VideoUNet", "build_image_unet", "build_video_unet"]
@@ -83,6 +84,7 @@ class VideoUNet(UNet3DConditionModel):
             attention_head_dim=attention_head_dim,
             time_cond_proj_dim=condition_channels or None,
         )
+        compute_temporal_convolutions_flat(self)
         for name, module in self.named_modules():
             if isinstance(module, nn.Dropout):
                 # Randomness comes from the objective's generator alone, so that a resumed step repeats itself.

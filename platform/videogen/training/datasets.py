@@ -19,10 +19,9 @@ def data_fingerprint(stage: str, uris: Sequence[str], config: "CascadeConfig") -
     where = where_of(stage, config)
     if dataset_kind(stage) != "raw":
         return open_clips(dataset_kind(stage), uris, config, where).fingerprint
-    from videogen.data import list_videos
+    from videogen.data.frames import corpus_fingerprint
 
-    files = [[video.path, video.version] for uri in uris for video in list_videos(uri)]
-    return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:20]
+    return hashlib.sha256(json.dumps([corpus_fingerprint(uri) for uri in uris]).encode()).hexdigest()[:20]
 
 
 def where_of(stage: str, config: "CascadeConfig") -> str:
