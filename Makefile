@@ -44,6 +44,8 @@ format: $(STAMP) ## put the code into the house format
 benchmarks: $(STAMP) ## the ratios of docs/benchmarks.md
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/encode.py
+	$(BIN)/python benchmarks/ledger.py --items 10000 100000
+	$(BIN)/python benchmarks/scale.py
 
 clean: ## remove .venv and caches; runs/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -192,8 +192,8 @@ class _Bench:
     def print_tables(self) -> None:
         """Print the bound ratios, and then everyone's throughput."""
         print(
-            f"{self.clips[0]} and {self.clips[1]} clips of {self.prepared['frames']} frames at 64 and 32 pixels, out of "
-            f"{self.prepared['picture']} H.264; {self._cores} cores, {self._options.repeats} repeats, load average "
+            f"{self.clips[0]} and {self.clips[1]} clips of {self.prepared['frames']} frames at 64 and 32 pixels, "
+            f"out of {self.prepared['picture']} H.264; {self._cores} cores, {self._options.repeats} repeats, load average "
             f"{os.getloadavg()[1]:.1f}; medians (least to most). Widths of the VAEs: {self.prepared['widths']}.\n"
         )
         print(

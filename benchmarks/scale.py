@@ -18,6 +18,7 @@ import math
 import os
 import random
 import resource
+import secrets
 import statistics
 import sys
 import time
@@ -30,9 +31,9 @@ from videogen.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import ray.data
 
-_CLIPS_PER_UNIT = 32
+_MOST_CLIPS, _UNIT_BYTES = 32, 64 << 20
+"""Of a unit of the encode pipeline."""
 _WORKER_BYTES = 1 << 30
 _JITTER = 0.3
 """Units take so much more or less than the mean, evenly spread."""
@@ -44,6 +45,8 @@ _DISTINCT_VIDEOS = ("bikes", "bigbuckbunny")
 class Costs:
     """What the work takes."""
 
+    unit_clips: int
+    """Clips that pass through Ray as one unit: as many as their frames allow."""
     video_s: float
     """Seconds of video that are looked at for each clip."""
     analyse_s: float
@@ -112,14 +115,14 @@ class Prediction:
 
 
 def predict(costs: Costs, shape: Shape, num_clips: int, prices: argparse.Namespace) -> Prediction:
-    """Return the prediction for a corpus. Ingest runs on the cores alone, encoding on all; nodes are paid while busy."""
-    num_units = math.ceil(num_clips / _CLIPS_PER_UNIT)
+    """Return the prediction for a corpus. Ingest is paid on cores alone, encoding on cores and GPUs."""
+    num_units = math.ceil(num_clips / costs.unit_clips)
     cores = shape.nodes * shape.cores
     ingest_s = max(num_clips * costs.video_s * costs.analyse_s / cores / costs.eta, num_units * costs.driver_s)
     work_s, bound_by = makespan(
         num_units,
-        _CLIPS_PER_UNIT * costs.decode_s / costs.eta,
-        _CLIPS_PER_UNIT * costs.encode_s / costs.eta,
+        costs.unit_clips * costs.decode_s / costs.eta,
+        costs.unit_clips * costs.encode_s / costs.eta,
         shape.decoders,
         shape.encoders,
     )
@@ -144,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         simulated = _simulations(options.simulate, costs, options)
         costs = replace(costs, driver_s=statistics.median(one.driver_s for one in simulated))
         _print_simulations(simulated, options)
-    print(f"\n{options.clips:,} clips, {_CLIPS_PER_UNIT} a unit:\n")
+    print(f"\n{options.clips:,} clips, {costs.unit_clips} a unit:\n")
     print("| cluster | ingest, h | encode, h | ledgers, h | encoding bound by | core h | GPU h | TB | $ |")
     print("|---" * 9 + "|")
     for shape in options.predict:
@@ -205,6 +208,7 @@ def _costs(options: argparse.Namespace) -> Costs:
     derived = options.frames * gflop / (1000 * options.gpu_tflops * options.gpu_share)
     latent = options.frames * 4 * (options.pixels // 8) ** 2
     return Costs(
+        unit_clips=max(1, min(_MOST_CLIPS, _UNIT_BYTES // (3 * options.frames * options.pixels**2))),
         video_s=video_s,
         analyse_s=_measure_analysis(options) if options.analyse_s is None else options.analyse_s,
         decode_s=_measure_decoding(options) if options.decode_s is None else options.decode_s,
@@ -327,15 +331,20 @@ class _Cluster:
         self._cluster: Any = None
 
     def __enter__(self) -> None:
+        # Ray reads these when it is imported. On the loopback interface, and with a token.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         import ray
         import ray.data
         from ray.cluster_utils import Cluster
 
-        quiet = {"include_dashboard": False, "object_store_memory": 100 << 20}
-        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **quiet})
+        every: dict[str, Any] = {"object_store_memory": 100 << 20, "node_ip_address": "127.0.0.1"}
+        head = {"num_cpus": 0, "include_dashboard": False, **every}
+        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        cpus, gpus = self._shape.cores // self._share, self._shape.gpus // self._share
         for _ in range(self._shape.nodes):
-            cpus, gpus = self._shape.cores // self._share, self._shape.gpus // self._share
-            self._cluster.add_node(num_cpus=cpus, num_gpus=gpus, memory=cpus * (4 << 30), object_store_memory=100 << 20)
+            self._cluster.add_node(num_cpus=cpus, num_gpus=gpus, memory=cpus * (4 << 30), **every)
         ray.init(address=self._cluster.address, log_to_driver=False, logging_level="warning")
         ray.data.DataContext.get_current().enable_progress_bars = False
 
@@ -349,7 +358,7 @@ class _Cluster:
 def _simulate(shape: Shape, costs: Costs, options: argparse.Namespace) -> Simulated:
     """Run empty units, which shows what Ray itself takes, and then units that sleep."""
     share = options.cores_a_process
-    decode_s, encode_s = _CLIPS_PER_UNIT * costs.decode_s, _CLIPS_PER_UNIT * costs.encode_s
+    decode_s, encode_s = costs.unit_clips * costs.decode_s, costs.unit_clips * costs.encode_s
     decoders, encoders = shape.decoders // share, shape.encoders // share
     few, many = (_run(count, 0.0, 0.0) for count in _EMPTY_UNITS)
     driver_s = max(0.0, (many - few) / (_EMPTY_UNITS[1] - _EMPTY_UNITS[0]))

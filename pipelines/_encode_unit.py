@@ -8,6 +8,7 @@ import functools
 import itertools
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,11 +28,17 @@ from videogen.data.tables.records import FAILED, OK, Outcome
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
+_stopped: Counter[tuple[str, str]] = Counter()
+"""How often the decoder was stopped on a video, by source and version, in this process."""
+
 Item = dict[str, Any]
 """A planned clip: item_id and the columns of the clips table that its row keeps."""
 
 _ATTEMPTS = 2
 """For a decoder that died or was stopped; a video that is plainly unreadable is not tried again."""
+_STRIKES = 3
+"""Times that the decoder may be stopped on a video before its other clips are given up too: a file of a few kilobytes
+may promise a thousand clips, each of which takes all the time that there is."""
 _FRAMES_AT_ONCE = 16
 """Frames in one call of the VAE: always counted from a clip's first frame, so a clip's latents depend on it alone."""
 _CAPTIONS_KEPT = 4096
@@ -103,7 +110,7 @@ def decode_clips(
     """Yield for each item its frames, uint8 (F, size, size, 3) at the largest size, or why there are none.
 
     Clips of one video are read together, so that it is fetched and opened once; where that fails, one by one, so that
-    a damaged stretch of a video costs no more than the clips in it.
+    a damaged stretch of a video costs no more than the clips in it, but only for as long as time allows.
     """
     size = task.pixel_sizes[-1]
     for source, run in itertools.groupby(items, key=lambda item: item["source"]):
@@ -112,7 +119,8 @@ def decode_clips(
             for item in clips:
                 yield item, _failed(item, "fetch", replaced)
             continue
-        together = _read_together(decoder, source, clips, size, task.decoder) if len(clips) > 1 else None
+        several = len(clips) > 1 and not _is_given_up(clips[0])
+        together = _read_together(decoder, source, clips, size, task.decoder) if several else None
         for index, item in enumerate(clips):
             yield item, together[index] if together else _read(decoder, item, size, task.decoder)
 
@@ -131,21 +139,36 @@ def _read_together(
     indices = [index for item in clips for index in item["frame_indices"]]
     try:
         read = decoder.read_clip(source, indices, size, name)
-    except VideoError:
+    except VideoError as error:
+        _count_stop(clips[0], error)
         return None
     ends = np.cumsum([len(item["frame_indices"]) for item in clips])[:-1]
     return [DecodedClip(frames, read.decoder) for frames in np.split(read.frames, ends)]
 
 
 def _read(decoder: IsolatedDecoder, item: Item, size: int, name: str) -> DecodedClip | Outcome:
+    if _is_given_up(item):
+        said = f"it was not tried: the decoder was stopped {_STRIKES} times on other clips of this video"
+        return _failed(item, "decode", said, attempts=0)
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             return decoder.read_clip(item["source"], item["frame_indices"], size, name)
         except VideoError as error:
             outcome = _failed(item, "decode", str(error), attempt, error.log_tail[-_LOG_TAIL:])
+            _count_stop(item, error)
             if not isinstance(error, DecoderDiedError):
                 break
     return outcome
+
+
+def _count_stop(item: Item, error: VideoError) -> None:
+    """Take note if reading has taken all the time or memory that it may; a crash comes at once and costs little."""
+    if isinstance(error, DecoderDiedError) and "stopped" in str(error):
+        _stopped[item["source"], item["version"]] += 1
+
+
+def _is_given_up(item: Item) -> bool:
+    return _stopped[item["source"], item["version"]] >= _STRIKES
 
 
 def _failed(item: Item, stage: str, error: str, attempts: int = 1, log_tail: str = "") -> Outcome:

@@ -24,8 +24,8 @@ ATTEMPTS = 2
 _SAMPLES = 4
 """Frames of a clip that learned models see."""
 _LOG_TAIL = 2000
-_BYTES_PER_SECOND = 1e6
-"""Of video that are looked at in a second at the least: an hour of 1080p has an hour."""
+_BYTES_PER_LIMIT = 60e6
+"""Every so many bytes a video may take the limit once more: at 60 s, an hour of 1080p has half an hour."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _analyse(
         return [], Outcome(**known, status=FAILED, stage="fetch", error="there is no such file"), []
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            limit_s = task.limit_s + (item["weight"] or 0) / _BYTES_PER_SECOND
+            limit_s = task.limit_s * (1 + (item["weight"] or 0) / _BYTES_PER_LIMIT)
             header, body = decoder.call("analyse", _request(item["uri"], task.spec), limit_s)
         except VideoError as error:
             stage = "analyse" if task.spec.decodes else "probe"

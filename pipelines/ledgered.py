@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 FILTERED_NAME = "filtered.parquet"
 SHARD_BYTES = 256 << 20
 _PACKS_AT_ONCE = 64
+_CHAINED = "The above exception was the direct cause"
+_USER_ERRORS = {error.__name__ for error in (UserError, storage.StorageError, storage.CredentialsError)}
 
 Graph = Callable[["ray.data.Dataset", int], "ray.data.Dataset"]
 """Given units, one a row, and their number: the graph that commits each and returns its `record`."""
@@ -95,7 +97,7 @@ def run_pending(ledger: Ledger, work: Work, options: RunOptions, progress: Progr
     """Run what the planned items still lack; return how many items have ended now.
 
     Raises:
-        UserError: too many items fail.
+        UserError: too many items fail, or storage does.
         RuntimeError: a worker met an error that is no item's own.
     """
     units = write_plan(ledger.uri, ledger.pending(retry_failed=options.retry_failed), ledger.identity, work.size)
@@ -129,7 +131,10 @@ def _run(units: Sequence[Unit], ledger: Ledger, work: Work, breaker: FailureBrea
             log.sample(counts, seconds)
             breaker.add(record.outcomes)
     except ray.exceptions.RayError as error:
-        raise RuntimeError(f"{work.name} stopped: {_cause(error)}; run the same command again to continue") from error
+        kind, reason = _cause(error)
+        if kind in _USER_ERRORS:
+            raise UserError(f"{work.name} stopped: {reason}.") from error
+        raise RuntimeError(f"{work.name} stopped: {reason}; run the same command again to continue") from error
 
 
 def _detail(counts: Mapping[str, int], seconds: Mapping[str, float]) -> str:
@@ -140,12 +145,17 @@ def _detail(counts: Mapping[str, int], seconds: Mapping[str, float]) -> str:
     return f"{said}, most work in {slowest.removesuffix('_s')}"
 
 
-def _cause(error: BaseException) -> str:
-    """Return the worker's own error in one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
+def _cause(error: BaseException) -> tuple[str, str]:
+    """Return the class and the sentence, without its full stop, of what a worker raised itself.
+
+    Ray Data's own error comes from that one, and all that travels of it is the text of both.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__).rstrip(".")
+    above = [number for number, line in enumerate(lines) if line.startswith(_CHAINED)]
+    last = lines[above[-1] - 1] if above else lines[-1] if lines else type(error).__name__
+    kind, _, reason = last.partition(": ")
+    name = kind.rsplit(".", 1)[-1]
+    return (name, reason.rstrip(".")) if name in _USER_ERRORS else ("", last.rstrip("."))
 
 
 def pack(ledger: Ledger, options: RunOptions, progress: Progress) -> None:
@@ -168,15 +178,19 @@ def _packed(uri: str, packs: Sequence[Pack]) -> Iterator[None]:
     cluster.connect()
     remote = ray.remote(num_cpus=0.5)(pack_shard)
     waiting: list[Any] = []
-    for one in packs:
-        waiting.append(remote.remote(uri, one))
-        if len(waiting) >= _PACKS_AT_ONCE:
-            done, waiting = ray.wait(waiting)
-            ray.get(done)
-            yield from [None] * len(done)
-    for reference in waiting:
-        ray.get(reference)
-        yield None
+    try:
+        for one in packs:
+            waiting.append(remote.remote(uri, one))
+            if len(waiting) >= _PACKS_AT_ONCE:
+                done, waiting = ray.wait(waiting)
+                ray.get(done)
+                yield from [None] * len(done)
+        for reference in waiting:
+            ray.get(reference)
+            yield None
+    except ray.exceptions.RayTaskError as error:
+        # Ray's own text is a stack of lines.
+        raise error.cause if isinstance(error.cause, UserError) else error  # noqa: B904 - it comes from nothing else
 
 
 def write_outcomes(ledger: Ledger, status: str, name: str) -> None:

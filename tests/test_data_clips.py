@@ -142,7 +142,7 @@ def test_raw_frames_as_a_dataset(tmp_path, tiny, caplog):
     good = (tmp_path / "0.mp4").read_bytes()
     middle = len(good) // 2
     # The header is whole, the frames are not.
-    (tmp_path / "00_damaged.mp4").write_bytes(good[: middle - 600] + bytes(middle + 600))
+    (tmp_path / "00_damaged.mp4").write_bytes(good[: middle - 600] + bytes(len(good) - middle + 600))
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     dataset = FrameDataset.open(str(tmp_path), tiny)
     assert "broken.mp4 is left out" in caplog.text

@@ -22,6 +22,18 @@ if TYPE_CHECKING:
 
 _S3 = "s3://"
 _FILE = "file://"
+_ATTEMPTS = 6
+"""Of a request, with up to 1, 2, 4, 8 and 16 s in between: an object store that stumbles must not end a run of days."""
+_FIRST_ATTEMPTS = 3
+"""Of a request before any work: a server that does not answer must be reported within seconds."""
+
+
+class StorageError(UserError, OSError):
+    """S3 did not do what was asked, after all attempts; the same may succeed later."""
+
+
+class CredentialsError(StorageError, PermissionError):
+    """S3 refuses the credentials, whatever is asked with them."""
 
 
 def is_remote(uri: str) -> bool:
@@ -74,16 +86,31 @@ def version(uri: str) -> str:
     return f"{entry['size']} {entry.get('ETag') or entry.get('mtime')}"
 
 
-def fsspec_filesystem(uri: str) -> tuple["fsspec.AbstractFileSystem", str]:
-    """Return the fsspec filesystem of `uri` and the path in it."""
+def fsspec_filesystem(uri: str, patient: bool = True) -> tuple["fsspec.AbstractFileSystem", str]:
+    """Return the fsspec filesystem of `uri` and the path in it.
+
+    Args:
+        uri: what is to be read or written.
+        patient: whether S3 may take its time: half a minute of stumbling is overcome, and what is not becomes a
+            `StorageError`. Otherwise errors come as they are, within seconds.
+    """
     import fsspec
 
     if is_remote(uri):
-        # Listings must show what another process has just written, so nothing is cached.
-        # A server that does not answer must be reported within seconds, not after minutes of retries.
-        patience = {"connect_timeout": 5, "retries": {"mode": "standard", "max_attempts": 3}}
-        filesystem = fsspec.filesystem("s3", use_listings_cache=False, config_kwargs=patience)
-        return filesystem, uri.removeprefix(_S3).rstrip("/")
+        retries = {"mode": "standard", "max_attempts": _ATTEMPTS if patient else _FIRST_ATTEMPTS}
+        options: dict[str, Any] = {
+            # Listings must show what another process has just written, so nothing is cached.
+            "use_listings_cache": False,
+            "config_kwargs": {"connect_timeout": 5, "retries": retries},
+            # Said although boto3 reads it too: filesystems are kept by their options, and another server is another.
+            "endpoint_url": os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
+        }
+        path = uri.removeprefix(_S3).rstrip("/")
+        if not patient:
+            return fsspec.filesystem("s3", **options), path
+        from videogen._s3 import PatientS3
+
+        return PatientS3(**options), path
     return fsspec.filesystem("file"), absolute(uri)
 
 
@@ -271,7 +298,7 @@ def _put_files(local: Path, uri: str) -> set[str]:
 def require_readable(uri: str, what: str) -> None:
     """Raise `UserError` in one sentence unless something readable is at `uri`; `what` names it for the reader."""
     with _explained(uri, what, "read"):
-        filesystem, path = fsspec_filesystem(uri)
+        filesystem, path = fsspec_filesystem(uri, patient=False)
         if filesystem.isfile(path):
             filesystem.cat_file(path, start=0, end=1)
             return
@@ -289,6 +316,11 @@ def require_writable(uri: str, what: str) -> None:
             # Not made for the sake of the question: what is refused for another reason should leave no trace.
             folder = _nearest_existing(folder)
         probe = join(folder, f".writable-{uuid.uuid4().hex}")
+        if is_remote(probe):
+            filesystem, path = fsspec_filesystem(probe, patient=False)
+            filesystem.pipe_file(path, b"")
+            filesystem.rm_file(path)
+            return
         write_bytes(probe, b"")
         remove(probe)
 

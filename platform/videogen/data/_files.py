@@ -34,7 +34,7 @@ def local_file(source: str | bytes, max_bytes: int) -> Iterator[str]:
 
     Raises:
         VideoError: unreadable, too large, or replaced while it was fetched.
-        UserError: this machine has no room for the copy, which is no fault of the video.
+        UserError: this machine has no room for the copy, or the credentials are refused: no fault of the video.
     """
     if isinstance(source, str) and not storage.is_remote(source):
         yield storage.absolute(source)
@@ -46,6 +46,8 @@ def local_file(source: str | bytes, max_bytes: int) -> Iterator[str]:
             else:
                 _fetch(source, file, max_bytes)
             file.flush()
+        except storage.CredentialsError:
+            raise  # no video can be fetched with them, so none is to blame
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise UserError(

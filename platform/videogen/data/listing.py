@@ -71,6 +71,8 @@ def explained(uri: str, what: str) -> Iterator[None]:
     """Turn what filesystems raise while listing into one sentence."""
     try:
         yield
+    except UserError:
+        raise
     except _failures(uri) as error:
         # Of a local path, strerror has the reason without the path; of S3 there is only the message.
         reason = " ".join(str(getattr(error, "strerror", None) or error).split()).rstrip(".")

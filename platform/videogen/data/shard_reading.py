@@ -36,7 +36,7 @@ def read_shard(
         try:
             return read()
         except Exception as error:
-            if isinstance(error, UserError) or not (_is_damage(error) or _is_of_storage(error)):
+            if not (_is_damage(error) or _is_of_storage(error)):
                 raise
             reason = f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}"
             if isinstance(error, FileNotFoundError):
@@ -66,4 +66,5 @@ def _is_damage(error: Exception) -> bool:
 
 
 def _is_of_storage(error: Exception) -> bool:
+    # A `storage.StorageError` is both a `UserError` and an `OSError`, and may pass.
     return isinstance(error, OSError) or type(error).__module__.split(".")[0] in _NETWORK_LIBRARIES

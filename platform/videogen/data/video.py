@@ -31,7 +31,7 @@ __all__ = [
     "write_mp4",
 ]
 
-SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif")
+SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif", ".ts", ".mpg", ".mpeg", ".flv")
 """Names that count as videos when a folder is searched."""
 
 DECODE_SPEC = {"decoder": "decord 0.6", "crop": "centre square", "resize": "bicubic, antialiased", "range": "uint8 RGB"}
