@@ -3,6 +3,7 @@
 Nothing heavy is imported here: a test that needs no torch and no Ray starts at once.
 """
 
+import atexit
 import importlib.util
 import logging
 import os
@@ -37,6 +38,25 @@ for _name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "RAY_ADDRESS"):
     os.environ.pop(_name, None)
 
 NUM_CLIPS = 6
+
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    # Each process looks for what was left behind in temporary folders; that of the other process is not its business.
+    os.environ["RAY_TMPDIR"] = tempfile.gettempdir()  # sockets need short paths
+    os.environ["TMPDIR"] = tempfile.mkdtemp(prefix=f"tests-{worker}-")
+    tempfile.tempdir = None
+    atexit.register(shutil.rmtree, os.environ["TMPDIR"], ignore_errors=True)
+
+
+OWN_CLUSTERS = ("test_job_submit", "test_serve_launch")
+"""Modules that start a cluster of their own."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep all that needs a cluster in one of pytest-xdist's processes, which shares it; modules are never divided."""
+    asking = {item.path for item in items if "ray_cluster" in getattr(item, "fixturenames", ())}
+    asking |= {item.path for item in items if item.path.stem in OWN_CLUSTERS}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("cluster" if item.path in asking else item.path.stem))
 
 
 def load_job(name: str) -> ModuleType:
