@@ -18,6 +18,7 @@ left of the short one is printed as start-up. Contenders take turns; medians are
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -97,6 +98,7 @@ class _Bench:
         self.kernels: list[Seconds] = []
         self.busy: list[Seconds] = []
         self.ours: dict[str, list[list[float]]] = {name: [] for name in options.vaes}
+        self.core_s: dict[str, list[float]] = {name: [] for name in options.vaes}
         self.peers: dict[str, list[list[float]]] = {name: [] for name in options.peers}
         self.absent: dict[str, str] = {}
         self.differences: dict[str, float] = {}
@@ -140,7 +142,11 @@ class _Bench:
     def _run_ours(self, vae: str, number: int) -> list[float]:
         outputs = self._outputs(vae, number)
         runs = [[self._clips_table(which), outputs[which]] for which in (0, 1)]
-        return _sides([{"do": "ours", "model": self._model(vae), "runs": runs, "encoders": self._cores}])[0]
+        found = _side({"do": "ours", "model": self._model(vae), "runs": runs, "encoders": self._cores})
+        core_s = (found[1][1] - found[0][1]) / (self.clips[1] - self.clips[0])
+        self.core_s[vae].append(core_s)
+        _say(number, vae, {"core s a clip": core_s})
+        return [seconds for seconds, _ in found]
 
     def _run_peer(self, peer: str, number: int) -> list[float]:
         outputs = self._outputs(peer, number)
@@ -193,14 +199,14 @@ class _Bench:
         """Print the bound ratios, and then everyone's throughput."""
         print(
             f"{self.clips[0]} and {self.clips[1]} clips of {self.prepared['frames']} frames at 64 and 32 pixels, "
-            f"out of {self.prepared['picture']} H.264; {self._cores} cores, {self._options.repeats} repeats, load average "
-            f"{os.getloadavg()[1]:.1f}; medians (least to most). Widths of the VAEs: {self.prepared['widths']}.\n"
+            f"out of {self.prepared['picture']} H.264; {self._cores} cores, {self._options.repeats} repeats, load "
+            f"average {os.getloadavg()[1]:.1f}; medians (least to most). Widths: {self.prepared['widths']}.\n"
         )
         print(
             "| VAE | decoding, core ms a clip | encoding, core ms a clip | bound, clips/s | pipeline, clips/s "
-            "| bound ratio | the same, kernels timed on busy cores | start-up, s |"
+            "| bound ratio | the same, kernels timed on busy cores | core ms a clip in all | start-up, s |"
         )
-        print("|---" * 8 + "|")
+        print("|---" * 9 + "|")
         for vae, runs in self.ours.items():
             rates = [self.rate(run) for run in runs]
             bounds, busy = self.bounds(vae, self.kernels), self.bounds(vae, self.busy)
@@ -211,6 +217,7 @@ class _Bench:
                 _spread(rates, 1),
                 _spread([rate / bound for rate, bound in zip(rates, bounds, strict=True)], 2),
                 _spread([rate / bound for rate, bound in zip(rates, busy, strict=True)], 2),
+                _spread([1000 * core_s for core_s in self.core_s[vae]], 1),
                 _spread([self.start_up(run) for run in runs], 1),
             ]
             print(f"| {vae} | " + " | ".join(cells) + " |")
@@ -435,8 +442,8 @@ def _load(model: str) -> "AutoencoderKL":
 # --- the pipeline ---------------------------------------------------------------------------------------------------
 
 
-def _ours(job: Mapping[str, Any]) -> list[float]:
-    """Return the seconds of each run of the pipeline; Ray is there before."""
+def _ours(job: Mapping[str, Any]) -> list[list[float]]:
+    """Return wall and core seconds of each run of the pipeline; Ray is there before."""
     from pipelines import cluster
     from pipelines.encode import EncodeOptions, encode
 
@@ -444,12 +451,26 @@ def _ours(job: Mapping[str, Any]) -> list[float]:
     cluster.connect()
     seconds = []
     for clips, output in job["runs"]:
-        started = time.perf_counter()
+        started, before = time.perf_counter(), _all_core_s()
         result = encode(clips, output, config, job["model"], options=EncodeOptions(encoders=job["encoders"]))
-        seconds.append(time.perf_counter() - started)
+        seconds.append([time.perf_counter() - started, _all_core_s() - before])
         if result.ok != result.planned:
             raise RuntimeError(f"{result} has not encoded every clip")
     return seconds
+
+
+def _all_core_s() -> float:
+    """Return the core seconds of this process and all under it: Ray, its workers, their decoders."""
+    import psutil
+
+    total = 0.0
+    me = psutil.Process()
+    for process in [me, *me.children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):
+            times = process.cpu_times()
+            # Of children that have ended and were waited for, the parent tells.
+            total += times.user + times.system + times.children_user + times.children_system
+    return total
 
 
 _SIDES: dict[str, Callable[[Mapping[str, Any]], Any]] = {"prepare": _prepare, "kernels": _kernels, "ours": _ours}

@@ -169,7 +169,13 @@ def dataloader(task: Task) -> None:
     from torch.utils.data import DataLoader
 
     vae = load(task.model, task.cores)
-    batches: Any = DataLoader(_Decoded(task), batch_size=None, num_workers=2)  # type: ignore[arg-type,var-annotated]
+    batches: Any = DataLoader(
+        _Decoded(task),  # type: ignore[arg-type]
+        batch_size=None,
+        num_workers=2,
+        # Forked from a process that has used threads, workers hang.
+        multiprocessing_context="spawn",
+    )
     rows = (encode(vae, clip, task.sizes) for clips in batches for clip in clips)
     write(rows, Path(task.output, "0.parquet"), task.sizes)
 
@@ -242,35 +248,34 @@ def daft_frame(task: Task) -> None:
     frames = {f"frames_{size}": kind.binary() for size in sizes}
     latents = {name: kind.binary() for size in sizes for name in (f"latents_{size}", f"latents_{size}_logvar")}
 
+    clip_type = kind.struct({"clip_id": kind.string(), **frames})
+    row_type = kind.struct({"clip_id": kind.string(), **latents})
+    in_processes = daft.cls(use_process=True, max_concurrency=task.cores)
+
+    @in_processes
     class Decoder:
-        def __call__(self, sources: Any, clip_ids: Any, indices: Any) -> list[list[dict[str, Any]]]:
-            columns = [column.to_pylist() for column in (sources, clip_ids, indices)]
-            videos = [
-                dict(zip(("source", "clip_ids", "indices"), row, strict=True)) for row in zip(*columns, strict=True)
-            ]
+        @daft.method.batch(return_dtype=kind.list(clip_type), batch_size=1)
+        def decode(self, sources: Any, clip_ids: Any, indices: Any) -> list[list[dict[str, Any]]]:
+            rows = zip(*(column.to_pylist() for column in (sources, clip_ids, indices)), strict=True)
+            videos = [dict(zip(("source", "clip_ids", "indices"), row, strict=True)) for row in rows]
             return [[_as_bytes(clip) for clip in decode(video, sizes)] for video in videos]
 
+    @in_processes
     class Encoder:
         def __init__(self) -> None:
             self._vae = load(task.model, 1)
 
-        def __call__(self, clips: Any) -> list[dict[str, Any]]:
+        @daft.method.batch(return_dtype=row_type, batch_size=8)
+        def encode(self, clips: Any) -> list[dict[str, Any]]:
             return [encode(self._vae, _as_arrays(clip, sizes), sizes) for clip in clips.to_pylist()]
 
-    clip_type = kind.struct({"clip_id": kind.string(), **frames})
-    row_type = kind.struct({"clip_id": kind.string(), **latents})
-    decoder = daft.udf(return_dtype=kind.list(clip_type), concurrency=task.cores, batch_size=1, use_process=True)(
-        Decoder
-    )
-    encoder = daft.udf(return_dtype=row_type, concurrency=task.cores, batch_size=8, use_process=True)(Encoder)
     column = daft.col
     (
         daft.from_pylist(task.videos())
         .into_batches(1)
-        .with_column("clip", decoder(column("source"), column("clip_ids"), column("indices")))
-        .select("clip")
+        .select(Decoder().decode(column("source"), column("clip_ids"), column("indices")).alias("clip"))
         .explode("clip")
-        .select(encoder(column("clip")).alias("row"))
+        .select(Encoder().encode(column("clip")).alias("row"))
         .select(column("row").unnest())
         .write_parquet(task.output)
     )

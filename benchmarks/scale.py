@@ -14,6 +14,7 @@ cores fit. Nothing here knows about networks, disks, or cores that disturb each 
 """
 
 import argparse
+import logging
 import math
 import os
 import random
@@ -331,7 +332,7 @@ class _Cluster:
         self._cluster: Any = None
 
     def __enter__(self) -> None:
-        # Ray reads these when it is imported. On the loopback interface, and with a token.
+        # Ray reads these when it is imported; strangers have no token.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         if os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -339,13 +340,14 @@ class _Cluster:
         import ray.data
         from ray.cluster_utils import Cluster
 
-        every: dict[str, Any] = {"object_store_memory": 100 << 20, "node_ip_address": "127.0.0.1"}
+        every: dict[str, Any] = {"object_store_memory": 100 << 20}
         head = {"num_cpus": 0, "include_dashboard": False, **every}
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
         cpus, gpus = self._shape.cores // self._share, self._shape.gpus // self._share
         for _ in range(self._shape.nodes):
             self._cluster.add_node(num_cpus=cpus, num_gpus=gpus, memory=cpus * (4 << 30), **every)
-        ray.init(address=self._cluster.address, log_to_driver=False, logging_level="warning")
+        ray.init(address=self._cluster.address, log_to_driver=False, logging_level="error")
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         ray.data.DataContext.get_current().enable_progress_bars = False
 
     def __exit__(self, *_: object) -> None:
@@ -360,6 +362,8 @@ def _simulate(shape: Shape, costs: Costs, options: argparse.Namespace) -> Simula
     share = options.cores_a_process
     decode_s, encode_s = costs.unit_clips * costs.decode_s, costs.unit_clips * costs.encode_s
     decoders, encoders = shape.decoders // share, shape.encoders // share
+    # Starting the worker processes of hundreds of cores on these few is none of the cluster's costs.
+    _run(_EMPTY_UNITS[0], 0.0, 0.0)
     few, many = (_run(count, 0.0, 0.0) for count in _EMPTY_UNITS)
     driver_s = max(0.0, (many - few) / (_EMPTY_UNITS[1] - _EMPTY_UNITS[0]))
     start_up_s = few - driver_s * _EMPTY_UNITS[0]

@@ -49,7 +49,11 @@ def shares(num_units: int, memory_bytes: int, actors: int | None = None, on_gpus
     # An autoscaler starts with nothing: what is there now is the least, not the most.
     grows = cluster.may_grow() and actors is None
     memory = affordable(memory_bytes)
-    actor = {"num_cpus": 1 if on_gpus else _ENCODE_CPUS, "num_gpus": 1 if on_gpus else None, "memory": memory}
+    actor: dict[str, Any] = {
+        "num_cpus": 1 if on_gpus else _ENCODE_CPUS,
+        "num_gpus": 1 if on_gpus else None,
+        "memory": memory,
+    }
     if on_gpus and (where := cluster.pool("encode")):
         actor["label_selector"] = where
     return Shares(

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -108,7 +109,7 @@ class Watch:
         self.seen: set[tuple[str, str]] = set()
         self.wrong: list[str] = []
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -236,9 +237,13 @@ def test_whole_files_are_written_and_read_however_often_requests_fail(s3, site):
 
 
 def test_an_upload_that_fails_is_not_seen(s3, site):
-    with pytest.raises(RuntimeError, match="half way"), atomic_stream(f"{s3}/never") as file:
-        file.write(bytes(17 << 20))
-        raise RuntimeError("half way")
+    def stop_half_way() -> None:
+        with atomic_stream(f"{s3}/never") as file:
+            file.write(bytes(17 << 20))
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        stop_half_way()
     assert not storage.exists(f"{s3}/never")
 
 
