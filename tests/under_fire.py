@@ -226,8 +226,6 @@ ROLES = ("driver", "raylet", "worker", "decoder", "gcs_server")
 """Who is killed, in turns: the job's own process; the node, which holds the object store; a process that runs a task; a
 decoder; the cluster's head."""
 _MARK = "VIDEOGEN_UNDER_FIRE"
-_NOTICE_S = 30.0
-"""How long a driver may take to notice that its cluster is gone."""
 _LINES = 8
 _GRACE_S = 30.0
 """How long what is left of killed jobs may take to end by itself, once the last one has ended well."""
@@ -342,7 +340,7 @@ def _role(process: psutil.Process, driver: int) -> str:
     return name
 
 
-def run_under_kills(command: list[str], kills: int, seed: int, most_s: float) -> Fire:
+def run_under_kills(command: list[str], kills: int, seed: int, most_s: float, notice_s: float = 30.0) -> Fire:
     """Run a command again and again until it ends well; while kills are left, kill something of it.
 
     Args:
@@ -350,6 +348,7 @@ def run_under_kills(command: list[str], kills: int, seed: int, most_s: float) ->
         kills: how many.
         seed: of what is killed when.
         most_s: seconds of work, at most, before the next kill.
+        notice_s: seconds that a driver is given to notice that its cluster is gone.
     """
     rng, fire = random.Random(seed), Fire()
     families: list[Family] = []
@@ -359,7 +358,7 @@ def run_under_kills(command: list[str], kills: int, seed: int, most_s: float) ->
             family = Family(command, temporary)
             fire.runs += 1
             families.append(family)
-            _watch(family, fire, kills, rng, most_s)
+            _watch(family, fire, kills, rng, most_s, notice_s)
             if family.driver.returncode == 0:
                 started = time.monotonic()
                 # What outlives a killed driver goes on beside the next run, as it would anywhere.
@@ -376,7 +375,7 @@ def run_under_kills(command: list[str], kills: int, seed: int, most_s: float) ->
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _watch(family: Family, fire: Fire, kills: int, rng: random.Random, most_s: float) -> None:
+def _watch(family: Family, fire: Fire, kills: int, rng: random.Random, most_s: float, notice_s: float) -> None:
     """Kill in a run what is to be killed; return when its driver has ended."""
     due, deadline = 0.0, float("inf")
     while family.driver.poll() is None:
@@ -397,7 +396,7 @@ def _watch(family: Family, fire: Fire, kills: int, rng: random.Random, most_s: f
             fire.killed.append(role)
             due = 0.0
             if role in ("driver", "raylet", "gcs_server"):
-                deadline = now + _NOTICE_S
+                deadline = now + notice_s
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def test_damaged_videos_cost_their_own_rows(corpus, clean, tiny, tiny_model, tmp
 def test_a_run_whose_processes_are_killed_ends_with_the_same_table(corpus, clean, tiny_model, tmp_path):
     table = tmp_path / "table"
     command = under_fire.encode_command(corpus.good, table, tiny_model, small_units=True)
-    fire = under_fire.run_under_kills(command, kills=3, seed=1, most_s=4)
+    fire = under_fire.run_under_kills(command, kills=3, seed=1, most_s=2, notice_s=8)
     print(fire)
     assert fire.killed == ["driver", "raylet", "worker"]
     whole, survived = under_fire.live_rows(clean), under_fire.live_rows(table)
