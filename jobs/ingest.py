@@ -22,6 +22,7 @@ from pipelines.run_options import add_run_options, run_options
 from videogen.cli import add_preset_options, parser, run_job
 from videogen.config import load_preset
 from videogen.data.clips_table import IngestSpec
+from videogen.data.curation.duplicates import LARGEST_DISTANCE, Nearness
 from videogen.data.curation.policy import Policy
 from videogen.errors import UserError
 
@@ -59,7 +60,16 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     found.add_argument("--captioner", metavar="URI", help="folder of an image-to-text model: captions what has none")
     kept = arguments.add_argument_group("what is kept")
     kept.add_argument("--keep", action="append", default=[], metavar="SQL", help='rule, e.g. "motion >= 0.05"')
-    kept.add_argument("--duplicate-distance", type=int, default=6, metavar="BITS", help="of perceptual hashes, 0 to 16")
+    kept.add_argument(
+        "--duplicate-distance",
+        type=int,
+        default=Nearness.distance,
+        metavar="BITS",
+        help="of perceptual hashes, 0 to 16",
+    )
+    kept.add_argument(
+        "--duplicate-cosine", type=float, default=Nearness.cosine, metavar="COSINE", help="of embeddings, 0.5 to 1"
+    )
     add_run_options(arguments)
     return arguments.parse_args(argv)
 
@@ -81,7 +91,8 @@ def _options(options: argparse.Namespace) -> IngestOptions:
         aesthetic=options.aesthetic,
         captioner=options.captioner,
     )
-    return IngestOptions(spec, Policy.of(options.keep), run_options(options), options.duplicate_distance)
+    nearness = Nearness(options.duplicate_distance, options.duplicate_cosine)
+    return IngestOptions(spec, Policy.of(options.keep), run_options(options), nearness)
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -91,8 +102,11 @@ def _check(options: argparse.Namespace) -> None:
             raise UserError(
                 f"--{name.replace('_', '-')} is {value}, but it must be above 0: leave it out for the default."
             )
-    if not 0 <= options.duplicate_distance <= 16:
-        raise UserError(f"--duplicate-distance is {options.duplicate_distance}, but it is 0 to 16 bits of 64.")
+    if not 0 <= options.duplicate_distance <= LARGEST_DISTANCE:
+        said = f"--duplicate-distance is {options.duplicate_distance}, but it is 0 to {LARGEST_DISTANCE} bits of 64."
+        raise UserError(said)
+    if not 0.5 < options.duplicate_cosine <= 1:
+        raise UserError(f"--duplicate-cosine is {options.duplicate_cosine}, but it is above 0.5, up to 1.")
     if options.aesthetic and not options.embedding:
         raise UserError("--aesthetic judges CLIP embeddings: give the CLIP model's folder with --embedding too.")
     if options.headers_only and (options.embedding or options.captioner):

@@ -8,7 +8,7 @@ import functools
 import itertools
 import json
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,28 +17,29 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines._encoders import Encoders
+from pipelines.limits import video_limit_s
 from pipelines.units import Unit
 from videogen.data import VideoError, resize_frames
 from videogen.data.isolated import DecodedClip, DecoderDiedError, IsolatedDecoder
 from videogen.data.latents import ROWS_PER_GROUP, latents_row, latents_schema
 from videogen.data.listing import find_versions
+from videogen.data.sources import GIVEN_VERSION
 from videogen.data.tables.parts import write_part
 from videogen.data.tables.records import FAILED, OK, Outcome
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
-_stopped: Counter[tuple[str, str]] = Counter()
-"""How often the decoder was stopped on a video, by source and version, in this process."""
+_spent_s: defaultdict[tuple[str, str], float] = defaultdict(float)
+"""Seconds that this process has read each content of each file."""
 
 Item = dict[str, Any]
 """A planned clip: item_id and the columns of the clips table that its row keeps."""
 
 _ATTEMPTS = 2
 """For a decoder that died or was stopped; a video that is plainly unreadable is not tried again."""
-_STRIKES = 3
-"""Times that the decoder may be stopped on a video before its other clips are given up too: a file of a few kilobytes
-may promise a thousand clips, each of which takes all the time that there is."""
+_PATIENCE = 3
+"""Readings of a video that may take all the time they have, in one process, before the rest of it is given up."""
 _FRAMES_AT_ONCE = 16
 """Frames in one call of the VAE: always counted from a clip's first frame, so a clip's latents depend on it alone."""
 _CAPTIONS_KEPT = 4096
@@ -58,7 +59,7 @@ class EncodeTask:
     """Pixels a side that one latent pixel stands for."""
     decoder: str = "auto"
     limit_s: float = 60.0
-    """Seconds that reading the frames of one video may take, beside half a second a frame."""
+    """Seconds that one reading of a small video may take; see `video_limit_s`."""
 
     @property
     def pixel_sizes(self) -> tuple[int, ...]:
@@ -110,65 +111,81 @@ def decode_clips(
     """Yield for each item its frames, uint8 (F, size, size, 3) at the largest size, or why there are none.
 
     Clips of one video are read together, so that it is fetched and opened once; where that fails, one by one, so that
-    a damaged stretch of a video costs no more than the clips in it, but only for as long as time allows.
+    a damaged stretch of a video costs no more than the clips in it. A file of a few kilobytes may promise a thousand
+    clips, each of which takes very long: when the time for the video is used up, the rest of them is given up.
     """
-    size = task.pixel_sizes[-1]
     for source, run in itertools.groupby(items, key=lambda item: item["source"]):
         clips = list(run)
-        if replaced := _replaced(source, clips[0]["version"]):
+        version = clips[0]["version"]
+        ((now, num_bytes),) = find_versions([source], "Input")
+        if missing := _missing(now, version):
             for item in clips:
-                yield item, _failed(item, "fetch", replaced)
+                yield item, _failed(item, "fetch", missing)
             continue
-        several = len(clips) > 1 and not _is_given_up(clips[0])
-        together = _read_together(decoder, source, clips, size, task.decoder) if several else None
+        reader = _VideoReader(decoder, source, version, video_limit_s(task.limit_s, num_bytes), task)
+        together = reader.read_together(clips) if len(clips) > 1 else None
         for index, item in enumerate(clips):
-            yield item, together[index] if together else _read(decoder, item, size, task.decoder)
+            yield item, together[index] if together else reader.read(item)
 
 
-def _replaced(source: str, version: str) -> str:
+def _missing(now: str, version: str) -> str:
     """Return what is wrong with a file that is not the one that was ingested; "" if it is."""
-    ((now, _),) = find_versions([source], "Input")
-    if now == version:
+    if not now:
+        return "there is no such file any more"
+    if now == version or version.startswith(GIVEN_VERSION):
         return ""
-    return "it was replaced since it was ingested: ingest again" if now else "there is no such file any more"
+    return "it was replaced since it was ingested: ingest again"
 
 
-def _read_together(
-    decoder: IsolatedDecoder, source: str, clips: Sequence[Item], size: int, name: str
-) -> list[DecodedClip] | None:
-    indices = [index for item in clips for index in item["frame_indices"]]
-    try:
-        read = decoder.read_clip(source, indices, size, name)
-    except VideoError as error:
-        _count_stop(clips[0], error)
-        return None
-    ends = np.cumsum([len(item["frame_indices"]) for item in clips])[:-1]
-    return [DecodedClip(frames, read.decoder) for frames in np.split(read.frames, ends)]
+@dataclass(frozen=True)
+class _VideoReader:
+    """Reads clips of one video, for as long as there is time for it."""
 
+    decoder: IsolatedDecoder
+    source: str
+    version: str
+    limit_s: float
+    """What one reading may take."""
+    task: EncodeTask
 
-def _read(decoder: IsolatedDecoder, item: Item, size: int, name: str) -> DecodedClip | Outcome:
-    if _is_given_up(item):
-        said = f"it was not tried: the decoder was stopped {_STRIKES} times on other clips of this video"
-        return _failed(item, "decode", said, attempts=0)
-    for attempt in range(1, _ATTEMPTS + 1):
+    def read_together(self, clips: Sequence[Item]) -> list[DecodedClip] | None:
+        """Return all clips, or None if they cannot be had in one go."""
+        if self._left_s <= 0:
+            return None
         try:
-            return decoder.read_clip(item["source"], item["frame_indices"], size, name)
-        except VideoError as error:
-            outcome = _failed(item, "decode", str(error), attempt, error.log_tail[-_LOG_TAIL:])
-            _count_stop(item, error)
-            if not isinstance(error, DecoderDiedError):
+            read = self._read([index for item in clips for index in item["frame_indices"]])
+        except VideoError:
+            return None
+        ends = np.cumsum([len(item["frame_indices"]) for item in clips])[:-1]
+        return [DecodedClip(frames, read.decoder) for frames in np.split(read.frames, ends)]
+
+    def read(self, item: Item) -> DecodedClip | Outcome:
+        """Return one clip, or why it cannot be had."""
+        said = f"it was not tried: the {_PATIENCE * self.limit_s:.0f} s for this video had been used up"
+        outcome = _failed(item, "decode", said, attempts=0)
+        for attempt in range(1, _ATTEMPTS + 1):
+            if self._left_s <= 0:
                 break
-    return outcome
+            try:
+                return self._read(item["frame_indices"])
+            except VideoError as error:
+                outcome = _failed(item, "decode", str(error), attempt, error.log_tail[-_LOG_TAIL:])
+                if not isinstance(error, DecoderDiedError):
+                    break
+        return outcome
 
+    @property
+    def _left_s(self) -> float:
+        return _PATIENCE * self.limit_s - _spent_s[self.source, self.version]
 
-def _count_stop(item: Item, error: VideoError) -> None:
-    """Take note if reading has taken all the time or memory that it may; a crash comes at once and costs little."""
-    if isinstance(error, DecoderDiedError) and "stopped" in str(error):
-        _stopped[item["source"], item["version"]] += 1
-
-
-def _is_given_up(item: Item) -> bool:
-    return _stopped[item["source"], item["version"]] >= _STRIKES
+    def _read(self, indices: Sequence[int]) -> DecodedClip:
+        started = time.monotonic()
+        try:
+            size = self.task.pixel_sizes[-1]
+            limit_s = min(self.limit_s, self._left_s)
+            return self.decoder.read_clip(self.source, indices, size, self.task.decoder, limit_s)
+        finally:
+            _spent_s[self.source, self.version] += time.monotonic() - started
 
 
 def _failed(item: Item, stage: str, error: str, attempts: int = 1, log_tail: str = "") -> Outcome:

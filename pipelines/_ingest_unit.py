@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipelines.limits import video_limit_s
 from pipelines.units import Unit
 from videogen.data import VideoError
 from videogen.data.clips_table import IngestSpec, clip_rows, clips_schema
@@ -24,8 +25,6 @@ ATTEMPTS = 2
 _SAMPLES = 4
 """Frames of a clip that learned models see."""
 _LOG_TAIL = 2000
-_BYTES_PER_LIMIT = 60e6
-"""Every so many bytes a video may take the limit once more: at 60 s, an hour of 1080p has half an hour."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def _analyse(
         return [], Outcome(**known, status=FAILED, stage="fetch", error="there is no such file"), []
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            limit_s = task.limit_s * (1 + (item["weight"] or 0) / _BYTES_PER_LIMIT)
+            limit_s = video_limit_s(task.limit_s, item["weight"])
             header, body = decoder.call("analyse", _request(item["uri"], task.spec), limit_s)
         except VideoError as error:
             stage = "analyse" if task.spec.decodes else "probe"

@@ -5,19 +5,16 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from videogen.data.clips_table import index_schema
-from videogen.data.curation.duplicates import find_duplicates, find_duplicates_by_embedding
+from videogen.data.clips_table import IngestSpec, index_schema
+from videogen.data.curation.duplicates import Nearness, find_duplicates, find_duplicates_by_embedding
 from videogen.data.curation.policy import Policy
 from videogen.data.tables.query import select
-
-if TYPE_CHECKING:
-    from pipelines.ingest import IngestOptions
 
 _ROWS_PER_GROUP = 65_536
 
@@ -75,33 +72,37 @@ class _Looks:
     hashes: list[int | None] = field(default_factory=list)
     embeddings: list[bytes | None] = field(default_factory=list)
 
-    def duplicates(self, options: "IngestOptions") -> list[str]:
+    def duplicates(self, spec: IngestSpec, nearness: Nearness) -> list[str]:
         """Return for each clip the first clip of another video that looks the same, or ""."""
         copies = [""] * len(self.ids)
-        if options.spec.hashes:
-            copies = find_duplicates(self.ids, self.hashes, options.duplicate_distance, self.sources)
+        if spec.hashes:
+            copies = find_duplicates(self.ids, self.hashes, nearness.distance, self.sources)
         width = max((len(one) for one in self.embeddings if one), default=0)
         if width:
             vectors = np.stack([np.frombuffer(one or bytes(width), np.float16) for one in self.embeddings])
-            alike = find_duplicates_by_embedding(self.ids, vectors, options.duplicate_cosine, self.sources)
+            alike = find_duplicates_by_embedding(self.ids, vectors, nearness.cosine, self.sources)
             copies = [by_hash or by_embedding for by_hash, by_embedding in zip(copies, alike, strict=True)]
         return copies
 
 
 @contextlib.contextmanager
-def judged(located: Iterable[pa.RecordBatch], options: "IngestOptions") -> Iterator[Verdicts]:
+def judged(
+    located: Iterable[pa.RecordBatch], spec: IngestSpec, policy: Policy, nearness: Nearness
+) -> Iterator[Verdicts]:
     """Yield what becomes of the located clips; what that needs on disk is gone afterwards.
 
     Args:
         located: rows of `Ledger.locate`, with the columns of the index but for the verdicts.
-        options: policy, and what counts as a duplicate.
+        spec: what was found out about them.
+        policy: rules that a clip must pass to be kept.
+        nearness: what counts as a near duplicate.
     """
-    schema = index_schema(options.spec.scores)
+    schema = index_schema(spec.scores)
     with tempfile.TemporaryDirectory(prefix="videogen-publish-") as name:
         spooled, judged_path = Path(name) / "located.parquet", Path(name) / "clips.parquet"
         looks = _spool(located, spooled, schema)
-        _add_duplicates(spooled, judged_path, looks.duplicates(options))
-        yield Verdicts(judged_path, options.policy, schema)
+        _add_duplicates(spooled, judged_path, looks.duplicates(spec, nearness))
+        yield Verdicts(judged_path, policy, schema)
 
 
 def _spool(located: Iterable[pa.RecordBatch], path: Path, schema: pa.Schema) -> _Looks:

@@ -9,12 +9,13 @@ clips are kept is decided when the table is published, so another policy decodes
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from pipelines._ingest_unit import IngestTask, analyse_unit, commit_unit
+from pipelines._publish_clips import judged
 from pipelines.ledgered import (
     FILTERED_NAME,
     Fingerprint,
@@ -30,6 +31,7 @@ from pipelines.progress import Progress
 from pipelines.units import UnitSize
 from videogen import storage
 from videogen.data.clips_table import BLOB_COLUMNS, KIND, SCHEMA_VERSION, IngestSpec, clips_schema, index_schema
+from videogen.data.curation.duplicates import Nearness
 from videogen.data.curation.policy import Policy
 from videogen.data.sources import Source, content_hash, find_captions, open_source
 from videogen.data.table_report import write_report
@@ -58,10 +60,8 @@ class IngestOptions:
     policy: Policy = field(default_factory=lambda: Policy({}))
     """Rules that a clip must pass to be kept."""
     run: RunOptions = field(default_factory=RunOptions)
-    duplicate_distance: int = 6
-    """Bits in which the perceptual hashes of near duplicates may differ."""
-    duplicate_cosine: float = 0.96
-    """Cosine of the embeddings of near duplicates, where there are embeddings."""
+    nearness: Nearness = field(default_factory=Nearness)
+    """What near duplicates are."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +113,7 @@ def ingest(
     identity = spec.identity(_fingerprints(spec))
     task = IngestTask(output, identity, spec, options.run.limit_s, source.has_captions and not spec.captioner)
     with Lease(output) as lease, Ledger(output, task.identity, lease) as ledger:
-        decided = (
-            dict(options.policy.rules),
-            options.duplicate_distance,
-            options.duplicate_cosine,
-            source.has_captions,
-        )
+        decided = (dict(options.policy.rules), *astuple(options.nearness), source.has_captions)
         fingerprint = Fingerprint(SCHEMA_VERSION, decided)
         ledger.plan(fingerprint.over(_items(source)))
         done_now = run_pending(ledger, _work(task), options.run, progress)
@@ -200,8 +195,6 @@ def _publish(
     Raises:
         UserError: not a single clip was found.
     """
-    from pipelines._publish_clips import judged
-
     counts = ledger.require_complete()
     write_outcomes(ledger, FILTERED, FILTERED_NAME)
     if not counts["ok"]:
@@ -213,7 +206,8 @@ def _publish(
     columns = [name for name in clips_schema(spec.scores).names if name not in planned | set(BLOB_COLUMNS)]
     columns += ["embedding"] if spec.embedding else []
     located = ledger.locate(columns=columns)
-    with progress.task("publish", total=1, unit="tables") as task, judged(located, options) as verdicts:
+    judging = judged(located, spec, options.policy, options.nearness)
+    with progress.task("publish", total=1, unit="tables") as task, judging as verdicts:
         manifest = {
             "kind": KIND,
             "schema_version": SCHEMA_VERSION,

@@ -23,7 +23,7 @@ from videogen.data.run_log import RunLog
 from videogen.data.tables.ledger import Ledger
 from videogen.data.tables.packing import pack_shard
 from videogen.data.tables.records import FAILED, FILTERED, OK, Pack, PartRecord
-from videogen.errors import UserError
+from videogen.errors import CredentialsError, StorageError, UserError
 
 if TYPE_CHECKING:
     import ray.data
@@ -34,7 +34,7 @@ FILTERED_NAME = "filtered.parquet"
 SHARD_BYTES = 256 << 20
 _PACKS_AT_ONCE = 64
 _CHAINED = "The above exception was the direct cause"
-_USER_ERRORS = {error.__name__ for error in (UserError, storage.StorageError, storage.CredentialsError)}
+_USER_ERRORS = {error.__name__ for error in (UserError, StorageError, CredentialsError)}
 
 Graph = Callable[["ray.data.Dataset", int], "ray.data.Dataset"]
 """Given units, one a row, and their number: the graph that commits each and returns its `record`."""

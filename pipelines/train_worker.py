@@ -102,7 +102,7 @@ def _train(job: TrainJob) -> dict[str, Any]:
     import torch
     import torch.distributed as dist
 
-    from videogen.training.datasets import open_clips, require_unchanged, where_of
+    from videogen.training.datasets import dataset_kind, open_clips, require_unchanged, where_of
     from videogen.training.loader import BatchPlan, Loader
     from videogen.training.loop import train
     from videogen.training.metrics import MetricsLog
@@ -116,7 +116,7 @@ def _train(job: TrainJob) -> dict[str, Any]:
     plan = BatchPlan(training.batch_size, training.gradient_accumulation_steps, dist.get_world_size(), dist.get_rank())
     with _frozen_components(job.output_uri) as model_folder, _metrics_folder(job) as folder:
         objective = build_objective(job.stage, config, model_folder, job.init_from)
-        dataset = open_clips(objective.dataset_kind, job.data_uris, config, where_of(job.stage, config))
+        dataset = open_clips(dataset_kind(job.stage), job.data_uris, config, where_of(job.stage, config))
         require_unchanged(dataset, job.stage, job.data_uris, config, job.data_fingerprint)
         num_readers = _REMOTE_READERS if any(map(storage.is_remote, job.data_uris)) else num_threads
         loader = Loader(

@@ -25,6 +25,7 @@ from videogen import storage
 from videogen.data import LatentsTable
 from videogen.data.clips_table import ClipsTable, IngestSpec
 from videogen.data.tables.files import atomic_stream
+from videogen.errors import CredentialsError, StorageError
 
 ROOT = Path(__file__).resolve().parent.parent
 SPEC = {"num_frames": 15, "fps": 16, "hashes": True, "thumbnails": True}
@@ -252,7 +253,7 @@ def test_a_storage_that_never_recovers_is_named_in_one_sentence(s3, site, monkey
     storage.write_bytes(f"{s3}/file", b"content")
     for kind in ("busy", "error"):
         site.faults = (Fault(kind, 1.0),)
-        with pytest.raises(storage.StorageError, match=r"^S3 failed at every attempt \(.*AWS_ENDPOINT_URL.*again\.$"):
+        with pytest.raises(StorageError, match=r"^S3 failed at every attempt \(.*AWS_ENDPOINT_URL.*again\.$"):
             storage.read_bytes(f"{s3}/file")
 
 
@@ -260,7 +261,7 @@ def test_a_storage_that_never_recovers_is_named_in_one_sentence(s3, site, monkey
 def test_refused_credentials_are_named_whatever_was_asked(s3, site, ask):
     storage.write_bytes(f"{s3}/file", b"content")
     site.expire_after(0)
-    with pytest.raises(storage.CredentialsError, match=r"token has expired.*AWS_ACCESS_KEY_ID.*AWS_SESSION_TOKEN"):
+    with pytest.raises(CredentialsError, match=r"token has expired.*AWS_ACCESS_KEY_ID.*AWS_SESSION_TOKEN"):
         ask(f"{s3}/file")
     site.renew()
     assert storage.read_bytes(f"{s3}/file") == b"content"

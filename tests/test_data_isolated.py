@@ -141,21 +141,22 @@ def test_a_crash_is_an_error_with_what_was_printed(clip):
         assert np.array_equal(decoder.read_frames(str(clip), range(15), 64), first)
 
 
-def test_pyav_is_asked_when_decord_crashes(tmp_path):
+@pytest.mark.parametrize(("death", "reads_on"), [(signal.SIGSEGV, "pyav"), (signal.SIGKILL, "decord")])
+def test_pyav_is_asked_when_decord_crashes_not_when_it_is_killed(death, reads_on, tmp_path):
     path = tmp_path / "video.mp4"
     make("h264", path)
     indices = [0, 23] * 4000
 
-    def crash_decord() -> None:
+    def end_decord() -> None:
         wait_until(lambda: decoder._child is not None and "decord reads" in decoder._child._printed.decode())
-        os.kill(decoder._child.process.pid, signal.SIGSEGV)
+        os.kill(decoder._child.process.pid, death)
 
     with IsolatedDecoder() as decoder:
-        killer = threading.Thread(target=crash_decord)
+        killer = threading.Thread(target=end_decord)
         killer.start()
         clip = decoder.read_clip(str(path), indices, 48)
         killer.join()
-        assert clip.decoder == "pyav"
+        assert clip.decoder == reads_on
         assert np.array_equal(clip.frames[-2:], read_frames(str(path), [0, 23], 48))
 
 
@@ -230,10 +231,12 @@ def test_fetched_files_vanish_with_whoever_is_killed(victim, clip, endless, s3, 
     copies = f"{temporary}/"
     assert wait_until(lambda: any(copies in link and "deleted" in link for link in open_files(child)))
     os.kill(child if victim == "child" else parent.pid, signal.SIGKILL)
-    parent.wait(timeout=10)
-    parent.stdout.close()
     assert wait_until(lambda: not is_running(child), seconds=2)
     assert list(temporary.iterdir()) == []
+    # Of a child that was killed, the parent makes another.
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
 
 
 def open_files(pid: int) -> list[str]:

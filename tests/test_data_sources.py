@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from videogen import storage
 from videogen.data.listing import find_versions, list_files
-from videogen.data.sources import content_hash, find_captions, open_source, source_schema, video_id
+from videogen.data.sources import GIVEN_VERSION, content_hash, find_captions, open_source, source_schema, video_id
 from videogen.errors import UserError
 
 
@@ -217,7 +217,7 @@ def test_a_version_column_names_the_content(tmp_path, suffix):
     make_files(tmp_path, "b.mp4")
     path = tmp_path / f"m.{suffix}"
     rows = read(open_source(write_table(path, {"video": ["a.mp4", "b.mp4"], "version": ["v1", ""]})))
-    assert (rows[0]["version"], rows[0]["size_bytes"]) == ("v1", None)
+    assert (rows[0]["version"], rows[0]["size_bytes"]) == (f"{GIVEN_VERSION}v1", None)
     assert rows[1]["version"].startswith("1-")
     changed = read(open_source(write_table(path, {"video": ["a.mp4", "b.mp4"], "version": ["v2", ""]})))
     assert changed[0]["video_id"] != rows[0]["video_id"]

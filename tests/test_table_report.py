@@ -24,12 +24,12 @@ from videogen.data.clips_table import ClipsTable, IngestSpec
 from videogen.data.curation.policy import Policy
 from videogen.data.finished import FinishedTable
 from videogen.data.latents import LatentsTable
+from videogen.data.reasons import read_reasons
 from videogen.data.run_log import RunLog, Sample, read_run, run_names
 from videogen.data.table_report import PAGE_NAME, words, write_report
 from videogen.data.table_report.charts import Mark, draw_histogram, draw_progress, draw_rate, rates_over_time
 from videogen.data.table_report.contents import gather
 from videogen.data.table_report.histograms import Histogram, Spread, round_step
-from videogen.data.table_report.reasons import read_reasons
 from videogen.data.table_report.round_trips import round_trips
 from videogen.data.table_report.survey import survey
 from videogen.data.tables.index import write_index

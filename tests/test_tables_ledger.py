@@ -22,7 +22,6 @@ from videogen.data.tables import (
     Outcome,
     PartRecord,
     pack_shard,
-    part_bytes,
     read_index,
     read_part_record,
     write_part,
@@ -414,9 +413,12 @@ def test_a_part_tells_what_it_was_given_and_any_parquet_reader_opens_it(tmp_path
     columns = [metadata.row_group(0).column(place) for place in range(3)]
     assert [column.compression for column in columns] == ["ZSTD", "ZSTD", "UNCOMPRESSED"]
     assert pq.read_schema(uri).remove_metadata() == SCHEMA
-    assert Path(uri).read_bytes() == part_bytes(
-        record.unit_id, pq.read_table(uri), record.outcomes, IDENTITY, record.facts, ROWS_PER_GROUP
-    )
+    again = write_part(
+        str(tmp_path / "again"), record.unit_id, pq.read_table(uri), record.outcomes, IDENTITY, record.facts,
+        rows_per_group=ROWS_PER_GROUP,
+    )  # fmt: skip
+    assert again == record
+    assert Path(uri).read_bytes() == (tmp_path / "again" / "parts" / f"{again.name}.parquet").read_bytes()
 
 
 def test_a_part_cut_anywhere_is_no_part(tmp_path):

@@ -8,7 +8,7 @@ import botocore.exceptions
 from fsspec.asyn import sync_wrapper
 from s3fs import S3FileSystem
 
-from videogen.storage import CredentialsError, StorageError
+from videogen.errors import CredentialsError, StorageError
 
 _REFUSALS = frozenset(
     {

@@ -1,4 +1,4 @@
-"""The one error type that is addressed to the person who gave the input."""
+"""The error that is addressed to the person who gave the input, and its kinds that are storage's doing."""
 
 
 class UserError(ValueError):
@@ -6,3 +6,11 @@ class UserError(ValueError):
 
     Jobs print it without a traceback and exit with status 2.
     """
+
+
+class StorageError(UserError, OSError):
+    """S3 did not do what was asked, after all attempts; the same may succeed later."""
+
+
+class CredentialsError(StorageError, PermissionError):
+    """S3 refuses the credentials, whatever is asked with them."""

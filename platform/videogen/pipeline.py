@@ -134,7 +134,7 @@ def assemble(folder: str, config: CascadeConfig) -> None:
     for name, component in components(config).items():
         if not storage.exists(storage.join(folder, name)):
             raise UserError(f"The model {folder!r} has no {name!r} yet: train it with --stages {name}.")
-        index[name] = [component.library, component.class_name]
+        index[name] = [component.package, component.class_name]
     index["cascade"] = config.model_dump(mode="json")
     storage.write_json(storage.join(folder, "model_index.json"), index)
 

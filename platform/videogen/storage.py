@@ -28,14 +28,6 @@ _FIRST_ATTEMPTS = 3
 """Of a request before any work: a server that does not answer must be reported within seconds."""
 
 
-class StorageError(UserError, OSError):
-    """S3 did not do what was asked, after all attempts; the same may succeed later."""
-
-
-class CredentialsError(StorageError, PermissionError):
-    """S3 refuses the credentials, whatever is asked with them."""
-
-
 def is_remote(uri: str) -> bool:
     """Tell whether `uri` lives on S3."""
     return str(uri).startswith(_S3)

@@ -54,7 +54,7 @@ def train(config: CascadeConfig, model: str) -> None:
     assert count_parameters(config)[STAGE] == 12
     assert dataset_kind(STAGE) == "any", "what the graph and the worker ask"
     objective = build_objective(STAGE, config, model)
-    assert (objective.stage, objective.dataset_kind) == (STAGE, "any")
+    assert objective.stage == STAGE
     clips = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8, 3), np.uint8)
     batch = objective.collate([{"frames": clip} for clip in clips])
     optimizer = torch.optim.AdamW(objective.parameters(), lr=0.03)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -33,6 +34,8 @@ class DecoderDiedError(VideoError):
 
     in_decord: bool = False
     """Whether it was decord that read."""
+    was_killed: bool = False
+    """Whether somebody else killed it, as the kernel does when memory is short: nothing that the video has done."""
 
 
 class Child:
@@ -126,7 +129,10 @@ class Child:
             self._wait([pipe], [], deadline, limit_s)
             count = os.readv(pipe, [memoryview(buffer)[filled:]])
             if not count:
-                raise self.died(f"the decoder crashed (exit status {self.process.wait()})")
+                status = self.process.wait()
+                error = self.died(f"the decoder crashed (exit status {status})")
+                error.was_killed = status == -signal.SIGKILL
+                raise error
             filled += count
         return buffer
 
@@ -136,7 +142,7 @@ class Child:
         while True:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
-                raise self.died(f"the decoder was stopped after {limit_s:g} s")
+                raise self.died(f"the decoder was stopped after {limit_s:.3g} s")
             ready_to_read, ready_to_write, _ = select.select(readable + log, writable, [], min(_WATCH_S, remaining))
             # Unread, the child's log would fill its pipe and stop it.
             if log[0] in ready_to_read and not self._drain_log():

@@ -10,7 +10,7 @@ from typing import IO
 
 from videogen import storage
 from videogen.data._errors import VideoError, reason_of
-from videogen.errors import UserError
+from videogen.errors import CredentialsError, UserError
 
 MAX_FILE_BYTES = 16 * 2**30
 """Remote files that are larger are refused unless the caller says otherwise."""
@@ -46,7 +46,7 @@ def local_file(source: str | bytes, max_bytes: int) -> Iterator[str]:
             else:
                 _fetch(source, file, max_bytes)
             file.flush()
-        except storage.CredentialsError:
+        except CredentialsError:
             raise  # no video can be fetched with them, so none is to blame
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -3,7 +3,6 @@
 Only the index and the errors are read, one column at a time, so a table of ten million rows is summed up in seconds.
 """
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ import numpy as np
 from videogen import storage
 from videogen.data.dataset import Row
 from videogen.data.finished import FinishedTable
+from videogen.data.reasons import Reason, read_reasons
+from videogen.data.tables.files import ERRORS_NAME
 from videogen.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,16 +35,6 @@ class Spread(NamedTuple):
     mean: float
     num_values: int
     num_missing: int
-
-
-class Reason(NamedTuple):
-    """A kind of failure; numbers in its text are written as N."""
-
-    stage: str
-    error: str
-    num_inputs: int
-    example: str
-    """URI of one input that failed so."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +77,7 @@ def summarise(table: FinishedTable, where: str | None = None) -> Summary:
         columns=_columns(table),
         spreads=_spreads(table, where) if num_chosen else [],
         dropped=_dropped(table, where),
-        reasons=_reasons(table),
+        reasons=read_reasons(storage.join(table.uri, ERRORS_NAME))[:_MAX_REASONS],
     )
 
 
@@ -126,24 +117,6 @@ def _dropped(table: FinishedTable, where: str | None) -> dict[str, int]:
         for item in batch["dropped_by"].value_counts().to_pylist():
             counter[item["values"]] += item["counts"]
     return dict(counter.most_common()) if set(counter) - {""} else {}
-
-
-def _reasons(table: FinishedTable) -> list[Reason]:
-    import pyarrow.parquet as pq
-
-    uri = storage.join(table.uri, str(table.manifest.get("errors", "errors.parquet")))
-    if not storage.exists(uri):
-        return []
-    counter: Counter[tuple[str, str]] = Counter()
-    examples: dict[tuple[str, str], str] = {}
-    filesystem, path = storage.arrow_filesystem(uri)
-    with filesystem.open_input_file(path) as file:
-        for batch in pq.ParquetFile(file).iter_batches(columns=["stage", "error", "uri"]):
-            for record in batch.to_pylist():
-                key = (record["stage"], re.sub(r"\d+(\.\d+)?", "N", record["error"]))
-                counter[key] += 1
-                examples.setdefault(key, record["uri"])
-    return [Reason(*key, count, examples[key]) for key, count in counter.most_common(_MAX_REASONS)]
 
 
 def read_row(table: FinishedTable, position: int, where: str | None = None) -> Row:

@@ -60,11 +60,19 @@ class IsolatedDecoder:
         """See `videogen.data.video.read_frames`."""
         return self.read_clip(source, indices, size, decoder).frames
 
-    def read_clip(self, source: str | bytes, indices: Sequence[int], size: int, decoder: str = "auto") -> DecodedClip:
-        """See `videogen.data.video.read_clip`."""
+    def read_clip(
+        self,
+        source: str | bytes,
+        indices: Sequence[int],
+        size: int,
+        decoder: str = "auto",
+        limit_s: float | None = None,
+    ) -> DecodedClip:
+        """See `videogen.data.video.read_clip`; `limit_s` is what it may take, by default more for more frames."""
         uri, body = (None, source) if isinstance(source, bytes) else (source, b"")
         arguments = {"source": uri, "indices": [int(index) for index in indices], "size": size, "decoder": decoder}
-        header, pixels = self.call("frames", arguments, self._limit_s + _SECONDS_PER_FRAME * len(indices), body)
+        limit_s = self._limit_s + _SECONDS_PER_FRAME * len(indices) if limit_s is None else limit_s
+        header, pixels = self.call("frames", arguments, limit_s, body)
         return DecodedClip(np.frombuffer(pixels, np.uint8).reshape(header["shape"]), header["decoder"])
 
     def call(
@@ -89,7 +97,7 @@ class IsolatedDecoder:
         limit_s = self._limit_s if limit_s is None else limit_s
         open_choice = arguments.get("decoder", "auto") == "auto"
         try:
-            header, answer, log = self._ask(op, arguments, limit_s, body)
+            header, answer, log = self._ask_once_more_if_killed(op, arguments, limit_s, body)
         except DecoderDiedError as error:
             if not (open_choice and error.in_decord):
                 raise
@@ -113,6 +121,17 @@ class IsolatedDecoder:
 
     def __del__(self) -> None:
         self.close()
+
+    def _ask_once_more_if_killed(
+        self, op: str, arguments: dict[str, Any], limit_s: float, body: bytes
+    ) -> tuple[dict[str, Any], bytearray, str]:
+        """Ask the same decoder: which one reads a video must not depend on what happens to the machine."""
+        try:
+            return self._ask(op, arguments, limit_s, body)
+        except DecoderDiedError as error:
+            if not error.was_killed:
+                raise
+            return self._ask(op, arguments, limit_s, body)
 
     def _ask(
         self, op: str, arguments: dict[str, Any], limit_s: float, body: bytes

@@ -66,5 +66,5 @@ def _is_damage(error: Exception) -> bool:
 
 
 def _is_of_storage(error: Exception) -> bool:
-    # A `storage.StorageError` is both a `UserError` and an `OSError`, and may pass.
+    # A `StorageError` is both a `UserError` and an `OSError`, and may pass.
     return isinstance(error, OSError) or type(error).__module__.split(".")[0] in _NETWORK_LIBRARIES

@@ -6,6 +6,7 @@ A source is a stream in a fixed order, however many videos there are: sorted by 
 import hashlib
 import itertools
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 CAPTIONS_NAMES = tuple(f"captions{suffix}" for suffix in TABLE_SUFFIXES)
 """A folder that holds a table of one of these names is a captioned corpus."""
+
+GIVEN_VERSION = "given:"
+"""Begins the version of a video whose manifest names one: only whoever wrote it can tell whether the file is that."""
 
 _ROWS_AT_ONCE = 65536
 
@@ -38,8 +42,9 @@ def video_id(uri: str, version: str) -> str:
 def source_schema() -> "pa.Schema":
     """Return the columns of a source's batches.
 
-    `version` is "" and `size_bytes` null where nothing is known of a file, which is then most likely not there;
-    `size_bytes` is also null where a manifest gives the version. `caption` is one line, or null.
+    `version` is "" and `size_bytes` null where nothing is known of a file, which is then most likely not there.
+    `size_bytes` is also null where a manifest gives the version, which then begins with `GIVEN_VERSION`. `caption` is
+    one line, or null.
     """
     import pyarrow as pa
 
@@ -94,7 +99,7 @@ def open_source(uri: str, captions: str | None = None, what: str = "Input") -> "
     return source
 
 
-class Source:
+class Source(ABC):
     """Videos in a fixed order; made by `open_source`."""
 
     def __init__(self, uri: str, what: str) -> None:
@@ -117,7 +122,8 @@ class Source:
         return self._captions is not None
 
     def check(self) -> None:
-        """Raise `UserError` if there is no video."""
+        """Raise `UserError` if there is no video, or if what holds the first cannot be listed."""
+        next(self._videos(1), None)
 
     def add_captions(self, uri: str) -> None:
         """Describe videos by a table.
@@ -160,9 +166,9 @@ class Source:
             captions = pc.coalesce(join.captions_of(batch["path"]), batch["caption"])
             yield batch.set_column(batch.schema.get_field_index("caption"), "caption", captions)
 
+    @abstractmethod
     def _videos(self, rows: int) -> "Iterator[pa.RecordBatch]":
         """Yield `uri`, `path`, `version`, `size_bytes` and `caption`, sorted by path."""
-        raise NotImplementedError
 
 
 class Folder(Source):
@@ -222,15 +228,12 @@ class Manifest(Source):
         """Whether any video is described."""
         return self._table.num_captions > 0 or super().has_captions
 
-    def check(self) -> None:
-        """Raise `UserError` if the first videos' bucket cannot be listed."""
-        next(self._videos(1))
-
     def _videos(self, rows: int) -> "Iterator[pa.RecordBatch]":
         import pyarrow as pa
 
         for batch in self._table.batches(rows):
             uris, versions = batch["uri"].to_pylist(), batch["version"].to_pylist()
+            versions = [version and GIVEN_VERSION + version for version in versions]
             unknown = [index for index, version in enumerate(versions) if version is None]
             sizes: list[int | None] = [None] * len(uris)
             found = find_versions([uris[index] for index in unknown], self.what)

@@ -12,15 +12,15 @@ from videogen.models.pretrained import load_component
 class Component:
     """One sub-folder of a model, in diffusers' form; what is named here is imported only when it is loaded."""
 
-    library: str
+    package: str
     """Module of the class, as `model_index.json` names it; for one of diffusers' pipelines, the pipeline's folder."""
     class_name: str
     module: str | None = None
-    """Module to import the class from, where `library` is none."""
+    """Module to import the class from, where `package` is none."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of its `from_pretrained`."""
 
     def load(self, folder: str, name: str) -> Any:
         """Return the component in the sub-folder `name` of a model."""
-        kind = getattr(import_module(self.module or self.library), self.class_name)
+        kind = getattr(import_module(self.module or self.package), self.class_name)
         return load_component(kind, folder, name, **self.options)

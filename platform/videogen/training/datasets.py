@@ -56,7 +56,7 @@ def open_clips(kind: "DatasetKind", uris: Sequence[str], config: "CascadeConfig"
     """Open the tables of latents (or, for "raw", the corpora) at `uris` as one dataset.
 
     Args:
-        kind: see `Objective.dataset_kind`.
+        kind: see `dataset_kind`.
         uris: folders.
         config: what the clips must fit.
         where: SQL expression over the columns of the tables; only rows for which it holds are in the dataset. Of no

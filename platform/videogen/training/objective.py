@@ -57,13 +57,6 @@ class Objective(nn.Module, ABC):
         # A plain dict keeps helpers out of parameters(), state_dict() and so out of ZeRO's partitions.
         self._frozen: dict[str, nn.Module] = {}
 
-    @property
-    def dataset_kind(self) -> DatasetKind:
-        """What it trains on; see `OBJECTIVES`."""
-        from videogen.training.objectives import dataset_kind
-
-        return dataset_kind(self.stage)
-
     def add_frozen(self, name: str, module: nn.Module) -> None:
         """Keep `module` as `self.<name>`: evaluated without gradients to its weights, moved along, never trained."""
         self._frozen[name] = module.eval().requires_grad_(False)

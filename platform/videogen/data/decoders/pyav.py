@@ -37,9 +37,9 @@ class PyavDecoder(Decoder):
     @classmethod
     def version(cls) -> str:
         """Return PyAV's version and its FFmpeg's."""
-        import av
+        from av import __version__, library_versions
 
-        return f"PyAV {av.__version__} (libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))})"
+        return f"PyAV {__version__} (libavcodec {'.'.join(map(str, library_versions['libavcodec']))})"
 
     def _read(self, indices: list[int]) -> np.ndarray:
         found: dict[int, np.ndarray] = {}

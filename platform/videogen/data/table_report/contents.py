@@ -10,11 +10,10 @@ from videogen import storage
 from videogen.data.clips_table import KIND as CLIPS
 from videogen.data.clips_table import read_manifest
 from videogen.data.finished import FinishedTable
-from videogen.data.inspection import Reason
+from videogen.data.reasons import Reason, read_reasons
 from videogen.data.run_log import RunTrace, read_run, run_names
 from videogen.data.table_report.funnel import Funnel, clips_funnels, latents_funnels
 from videogen.data.table_report.histograms import Histogram
-from videogen.data.table_report.reasons import read_reasons
 from videogen.data.table_report.round_trips import RoundTrip, round_trips
 from videogen.data.table_report.sheets import Picture, Place, read_originals, read_pictures
 from videogen.data.table_report.survey import Survey, in_table_order, survey
@@ -109,8 +108,8 @@ def gather(table: FinishedTable, load_autoencoder: "Callable[[], AutoencoderKL] 
     found.survey = _attempt("numbers", lambda: survey(table, rules, _NUM_KEPT, num_dropped), found.survey)
     found.funnels = _attempt("funnel", lambda: _funnels(manifest), found.funnels)
     found.runs = _attempt("runs", lambda: _runs(table.uri), found.runs)
-    found.failed = _attempt("errors", lambda: read_reasons(_uri_of(table, "errors.parquet")), found.failed)
-    found.filtered = _attempt("filtered", lambda: read_reasons(_uri_of(table, "filtered.parquet")), found.filtered)
+    found.failed = _attempt("errors", lambda: _reasons(table, "errors.parquet"), found.failed)
+    found.filtered = _attempt("filtered", lambda: _reasons(table, "filtered.parquet"), found.filtered)
     if found.kind == CLIPS:
         places = list(in_table_order(found.survey.sampled))
         found.pictures = _attempt("pictures", lambda: read_pictures(table, places), found.pictures)
@@ -148,8 +147,8 @@ def _runs(uri: str) -> list[RunTrace]:
     return traces
 
 
-def _uri_of(table: FinishedTable, name: str) -> str:
-    return storage.join(table.uri, name)
+def _reasons(table: FinishedTable, name: str) -> list[Reason]:
+    return read_reasons(storage.join(table.uri, name))
 
 
 def _histogram(histogram: Histogram) -> dict[str, Any]:

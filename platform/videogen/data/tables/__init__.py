@@ -9,7 +9,7 @@ from videogen.data.tables.index import index_schema, read_index, write_index
 from videogen.data.tables.lease import Lease
 from videogen.data.tables.ledger import Ledger
 from videogen.data.tables.packing import pack_shard
-from videogen.data.tables.parts import part_bytes, read_part_record, write_part
+from videogen.data.tables.parts import read_part_record, write_part
 from videogen.data.tables.query import Conditions, check_expression, select
 from videogen.data.tables.records import FAILED, FILTERED, OK, STATUSES, Outcome, Pack, PartRecord, ShardRecord
 
@@ -28,7 +28,6 @@ __all__ = [
     "check_expression",
     "index_schema",
     "pack_shard",
-    "part_bytes",
     "read_index",
     "read_part_record",
     "select",

@@ -66,18 +66,6 @@ def write_part(
     return record
 
 
-def part_bytes(
-    unit_id: str,
-    rows: pa.Table,
-    outcomes: Sequence[Outcome],
-    identity: str,
-    facts: Mapping[str, float] | None = None,
-    rows_per_group: int = ROWS_PER_GROUP,
-) -> bytes:
-    """Return the file that `write_part` writes."""
-    return _part(unit_id, rows, outcomes, identity, facts or {}, rows_per_group)[1]
-
-
 def _part(
     unit_id: str,
     rows: pa.Table,

@@ -14,7 +14,7 @@ MAX_DISTANCE = 6
 other moments of the same shot in about 14, unrelated clips in 24 and more."""
 
 _BITS = 64
-_LARGEST_DISTANCE = 16
+LARGEST_DISTANCE = 16
 _PAIRS_AT_ONCE = 2**22
 """Pairs compared at once; bounds memory at about 200 MB."""
 _SORTING = 30
@@ -40,8 +40,8 @@ def find_duplicates(
     Returns:
         For each clip the id of the clip that it duplicates, "" if it is kept.
     """
-    if not 0 <= max_distance <= _LARGEST_DISTANCE:
-        raise ValueError(f"max_distance is {max_distance}, but hashes are near from 0 to {_LARGEST_DISTANCE} bits")
+    if not 0 <= max_distance <= LARGEST_DISTANCE:
+        raise ValueError(f"max_distance is {max_distance}, but hashes are near from 0 to {LARGEST_DISTANCE} bits")
     if len(phashes) != len(ids):
         raise ValueError(f"there are {len(phashes)} hashes for {len(ids)} clips")
     usable = np.array([number for number, phash in enumerate(phashes) if phash is not None], np.int64)

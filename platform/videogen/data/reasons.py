@@ -2,14 +2,24 @@
 
 import re
 from collections import Counter
+from typing import NamedTuple
 
 from videogen import storage
-from videogen.data.inspection import Reason
 
 _NUMBER = re.compile(r"0x[0-9a-fA-F]+|\d+(\.\d+)?")
 _MAX_KINDS = 2000
 """Kinds that are told apart; of more than these, the rest is one."""
 _OTHERS = ("", "(other reasons)")
+
+
+class Reason(NamedTuple):
+    """A kind of failure; numbers in its text are written as N."""
+
+    stage: str
+    error: str
+    num_inputs: int
+    example: str
+    """URI of one input that failed so."""
 
 
 def read_reasons(uri: str) -> list[Reason]:
