@@ -1,0 +1,128 @@
+"""What is left behind: collected when nobody can want it any more, and what kill -9 leaves costs nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests._ledger import IDENTITY, expected, files, planned, read, run, work
+from videogen import storage
+from videogen.data.tables import (
+    Lease,
+    Ledger,
+)
+
+# --- garbage -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["local", "s3"])
+def test_garbage_is_what_the_manifest_does_not_name_and_is_older_than_the_lease(where, tmp_path, request):
+    uri = str(tmp_path / "table") if where == "local" else request.getfixturevalue("s3")
+    run(uri, range(20))
+    old = run(uri, range(10))
+    for name in ("shards/old.parquet", "index/old.parquet", "parts/old.parquet", "commits/other-old.parquet"):
+        storage.write_bytes(storage.join(uri, name), b"x")
+    storage.write_bytes(storage.join(uri, "shards/.new.0.partial"), b"x")
+    storage.write_bytes(storage.join(uri, "report/shards/mine.parquet"), b"x")
+    work(uri, [50, 51])  # not planned, but good
+    if where == "s3":
+        import time
+
+        time.sleep(1.1)  # times of objects are whole seconds
+    with Lease(uri) as lease, Ledger(uri, IDENTITY, lease) as ledger:
+        storage.write_bytes(storage.join(uri, "parts/young.parquet"), b"x")
+        removed = {name.removeprefix(f"{uri}/") for name in ledger.collect_garbage()}
+        assert not [name for name in ledger.collect_garbage() if "young" not in name]
+    assert {"shards/old.parquet", "index/old.parquet", "parts/old.parquet", "commits/other-old.parquet"} < removed
+    assert "shards/.new.0.partial" in removed
+    assert not {name for name in removed if "mine" in name or "young" in name}
+    assert read(uri, old) == expected(range(10))
+    with Ledger(uri, IDENTITY) as ledger:
+        assert list(ledger.pending(planned([50, 51]))) == []
+
+
+def test_garbage_is_only_collected_under_a_lease(tmp_path):
+    with Ledger(str(tmp_path), IDENTITY) as ledger, pytest.raises(RuntimeError, match="lease"):
+        ledger.collect_garbage()
+
+
+def test_readers_of_the_earlier_manifest_find_all_that_it_names(tmp_path):
+    uri = str(tmp_path)
+    first = run(uri, range(20))
+    run(uri, range(5, 40))
+    assert read(uri, first) == expected(range(20))
+
+
+# --- kill -9 -----------------------------------------------------------------------------------------------------
+
+CRASHES = '''
+import gc, os, random, signal, sys
+
+sys.path.insert(0, sys.argv[1])
+from tests import _ledger as ledger_tests
+
+table, seed, rounds = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+changes = ("open", "os.rename", "os.remove", "os.mkdir")
+
+
+def die_at(countdown):
+    """End this process without a word just before it changes the table for the n-th time."""
+
+    def hook(event, arguments):
+        nonlocal countdown
+        if event not in changes or table not in str(arguments[0]):
+            return
+        if event == "open" and not (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR):
+            return
+        countdown -= 1
+        if countdown < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+chance = random.Random(seed)
+killed = 0
+for _ in range(rounds):
+    child = os.fork()
+    if not child:
+        die_at(chance.randrange(1, 55))
+        ledger_tests.run(table, range(36), per_unit=chance.choice([2, 3]))
+        os._exit(0)
+    killed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+print(killed)
+'''
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_driver_killed_at_any_write_leaves_the_table_of_an_undisturbed_run(seed, tmp_path):
+    uri = str(tmp_path / "table")
+    root = Path(__file__).parent.parent
+    command = [sys.executable, "-c", CRASHES, root, uri, seed, 6]
+    done = subprocess.run([str(word) for word in command], cwd=root, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 2
+    manifest = run(uri, range(36))
+    undisturbed = run(str(tmp_path / "undisturbed"), range(36))
+    assert read(uri, manifest) == read(str(tmp_path / "undisturbed"), undisturbed) == expected(range(36))
+    assert manifest["counts"] == undisturbed["counts"]
+    assert files(uri, "parts") == []
+    assert not list(Path(uri).rglob("*.partial"))
+    errors = [Path(folder, "errors.parquet").read_bytes() for folder in (uri, tmp_path / "undisturbed")]
+    assert errors[0] == errors[1]
+
+
+def test_a_killed_process_leaves_no_database_for_long(tmp_path, monkeypatch):
+    script = "import sys, os, signal; from videogen.data.tables import Ledger; "
+    script += "Ledger(sys.argv[1], 'abc').open(); os.kill(os.getpid(), signal.SIGKILL)"
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script, tmp_path / "table"], env=environment, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.glob("videogen-ledger-*"))) == 1
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with Ledger(str(tmp_path / "table"), IDENTITY):
+        assert len(list(tmp_path.glob("videogen-ledger-*"))) == 1
+    assert list(tmp_path.glob("videogen-ledger-*")) == []
