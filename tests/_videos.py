@@ -19,6 +19,8 @@ from typing import Any
 import av
 import numpy as np
 
+os.environ.setdefault("SVT_LOG", "1")  # errors only: the AV1 encoder introduces itself at each video
+
 WIDTH, HEIGHT, NUM_FRAMES, FPS = 96, 64, 24, 12
 FULL, BT709 = 2, 1
 VFR_TICKS = [0, 1, 2, 3, 4, 5, 10, 15, 20, 25, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 50, 60, 61, 62]
