@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 VENV   ?= .venv
 # Another source of torch builds, e.g. `make TORCH_INDEX=https://download.pytorch.org/whl/cpu demo`.
 TORCH_INDEX ?=
-# Arguments for pytest and the jobs, e.g. `make test ARGS="-k storage"`.
+# Arguments for pytest and the jobs, e.g. `make test ARGS="-k storage"`; `ARGS="-n 0 --pdb"` keeps to one process.
 ARGS   ?=
 # The model that `make serve` serves: a folder or an s3:// URI.
 MODEL  ?= runs/demo/model
@@ -26,7 +26,7 @@ demo: $(STAMP) ## real video to latents to six trained models to videos and a re
 	$(BIN)/python jobs/demo.py $(ARGS)
 
 test: $(STAMP) ## the whole test suite (12 minutes on 2 cores)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 serve: $(STAMP) ## serve runs/demo/model, or MODEL=..., on the loopback interface
 	$(BIN)/python -m serve --model $(MODEL) $(ARGS)
