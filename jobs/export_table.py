@@ -15,7 +15,9 @@ from pipelines.progress import Progress
 from videogen.cli import parser, run_job
 from videogen.data.finished import FinishedTable
 from videogen.data.interchange import ARRAY_FORMS, ExportOptions, export_huggingface, export_webdataset
+from videogen.errors import UserError
 
+_MOST_MB = 1 << 20
 _FORMATS: dict[str, Callable[..., Sequence[object]]] = {
     "webdataset": export_webdataset,
     "huggingface": export_huggingface,
@@ -34,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.add_argument("--arrays", default="npy", choices=ARRAY_FORMS, help="in tars; default: npy")
     arguments.add_argument("--shard-mb", type=float, default=1024, metavar="N", help="size of a file; default: 1024")
     options = arguments.parse_args(argv)
+    if not 0 < options.shard_mb <= _MOST_MB:
+        raise UserError(f"--shard-mb is {options.shard_mb:g}, but it is a size above 0, up to {_MOST_MB} MB.")
     require_output(options.output)
     table = FinishedTable.open(options.table)
     export = ExportOptions(

@@ -23,7 +23,7 @@ from videogen.data import VideoError, resize_frames
 from videogen.data.isolated import DecodedClip, DecoderDiedError, IsolatedDecoder
 from videogen.data.latents import ROWS_PER_GROUP, latents_row, latents_schema
 from videogen.data.listing import find_versions
-from videogen.data.sources import GIVEN_VERSION
+from videogen.data.sources import why_not_same
 from videogen.data.tables.parts import write_part
 from videogen.data.tables.records import FAILED, OK, Outcome
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
 _spent_s: defaultdict[tuple[str, str], float] = defaultdict(float)
-"""Seconds that this process has read each content of each file."""
+"""Seconds that this process has read each content of each file in vain, because its decoder died."""
 
 Item = dict[str, Any]
 """A planned clip: item_id and the columns of the clips table that its row keeps."""
@@ -112,29 +112,20 @@ def decode_clips(
 
     Clips of one video are read together, so that it is fetched and opened once; where that fails, one by one, so that
     a damaged stretch of a video costs no more than the clips in it. A file of a few kilobytes may promise a thousand
-    clips, each of which takes very long: when the time for the video is used up, the rest of them is given up.
+    clips, on each of which the decoder is stopped in the end: when the time for that is used up, the rest is given up.
     """
     for source, run in itertools.groupby(items, key=lambda item: item["source"]):
         clips = list(run)
         version = clips[0]["version"]
         ((now, num_bytes),) = find_versions([source], "Input")
-        if missing := _missing(now, version):
+        if reason := why_not_same(now, version):
             for item in clips:
-                yield item, _failed(item, "fetch", missing)
+                yield item, _failed(item, "fetch", reason)
             continue
         reader = _VideoReader(decoder, source, version, video_limit_s(task.limit_s, num_bytes), task)
         together = reader.read_together(clips) if len(clips) > 1 else None
         for index, item in enumerate(clips):
             yield item, together[index] if together else reader.read(item)
-
-
-def _missing(now: str, version: str) -> str:
-    """Return what is wrong with a file that is not the one that was ingested; "" if it is."""
-    if not now:
-        return "there is no such file any more"
-    if now == version or version.startswith(GIVEN_VERSION):
-        return ""
-    return "it was replaced since it was ingested: ingest again"
 
 
 @dataclass(frozen=True)
@@ -184,8 +175,9 @@ class _VideoReader:
             size = self.task.pixel_sizes[-1]
             limit_s = min(self.limit_s, self._left_s)
             return self.decoder.read_clip(self.source, indices, size, self.task.decoder, limit_s)
-        finally:
+        except DecoderDiedError:
             _spent_s[self.source, self.version] += time.monotonic() - started
+            raise
 
 
 def _failed(item: Item, stage: str, error: str, attempts: int = 1, log_tail: str = "") -> Outcome:

@@ -17,6 +17,7 @@ from pipelines.units import Unit
 from videogen.data import VideoError
 from videogen.data.clips_table import IngestSpec, clip_rows, clips_schema
 from videogen.data.isolated import DecoderDiedError, IsolatedDecoder, shared_decoder
+from videogen.data.listing import find_versions
 from videogen.data.tables.parts import write_part
 from videogen.data.tables.records import FAILED, FILTERED, OK, Outcome
 
@@ -94,9 +95,13 @@ def _analyse(
         return [], Outcome(**known, status=FILTERED, stage="captions", error="it has no caption"), []
     if not item["version"]:
         return [], Outcome(**known, status=FAILED, stage="fetch", error="there is no such file"), []
+    num_bytes = item["weight"]
+    if num_bytes is None:
+        # A manifest that gives versions says nothing of sizes.
+        ((_, num_bytes),) = find_versions([item["uri"]])
+    limit_s = video_limit_s(task.limit_s, num_bytes)
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            limit_s = video_limit_s(task.limit_s, item["weight"])
             header, body = decoder.call("analyse", _request(item["uri"], task.spec), limit_s)
         except VideoError as error:
             stage = "analyse" if task.spec.decodes else "probe"

@@ -9,52 +9,67 @@ from videogen.errors import UserError
 
 _CAUSES = (
     (
-        r"credential|access ?denied|forbidden|signature|token|403",
+        r"credential|access ?denied|forbidden|signature|token|\b403\b",
         "wrong or expired credentials: check the AWS variables",
     ),
-    (r"no such file|not exist|not found|404", "the files are not where the input says: check its paths"),
-    (r"decoder not found|codec|av1|unsupported", "a codec that the decoder lacks: try --decoder pyav"),
-    (r"no space|disk", "a full disk: make room on the workers"),
-    (r"memory", "too little memory for these videos: raise the limit, or run fewer decoders a node"),
-    (r"time|timed out|stopped after|connect|endpoint|reset", "a slow or unreachable storage: check the network"),
+    (
+        r"decoder not found|no decoder|codec|\bav1\b|unsupported",
+        "a codec that the decoder lacks: try --decoder auto or pyav",
+    ),
+    (r"no such file|not exist|not found|\b404\b", "the files are not where the input says: check its paths"),
+    (r"no space|\bdisk\b", "a full disk: make room on the workers"),
+    (r"memory", "too little memory for these videos: run fewer decoders a node"),
+    (r"timed out|timeout|connect|endpoint|reset", "a slow or unreachable storage: check the network"),
+    (r"stopped after", "too little time for these videos, or a slow storage: raise --video-limit"),
 )
 
 
 class FailureBreaker:
-    """Counts how items end, and raises when too large a share of them fails.
+    """Counts how inputs end, and raises when too large a share of them fails.
+
+    What of a unit comes from one file counts once, and as failed only if all of it is: a single file that promises a
+    thousand clips must not stop a run.
 
     Args:
-        max_rate: share of failed items, 0..1, that is still borne; 1 bears all.
-        min_items: nothing is judged before so many items.
+        max_rate: share of failed inputs, 0..1, that is still borne; 1 bears all.
+        min_inputs: nothing is judged before so many.
     """
 
-    def __init__(self, max_rate: float = 0.5, min_items: int = 100) -> None:
-        self._max_rate, self._min_items = max_rate, min_items
-        self._items = self._failed = 0
+    def __init__(self, max_rate: float = 0.5, min_inputs: int = 100) -> None:
+        self._max_rate, self._min_inputs = max_rate, min_inputs
+        self._inputs = self._failed = 0
         self._reasons: Counter[tuple[str, str]] = Counter()
+        self._examples: dict[tuple[str, str], Outcome] = {}
 
     def add(self, outcomes: Iterable[Outcome]) -> None:
-        """Count outcomes.
+        """Count the outcomes of a unit.
 
         Raises:
-            UserError: more than the borne share of all items so far has failed.
+            UserError: more than the borne share of all inputs so far has failed.
         """
+        by_input: dict[str, list[Outcome]] = {}
         for outcome in outcomes:
-            self._items += 1
-            if outcome.status == FAILED:
+            by_input.setdefault(outcome.uri or outcome.item_id, []).append(outcome)
+        self._inputs += len(by_input)
+        for several in by_input.values():
+            if all(outcome.status == FAILED for outcome in several):
                 self._failed += 1
-                self._reasons[(outcome.stage, _general(outcome.error))] += 1
-        if self._items >= self._min_items and self._failed > self._max_rate * self._items:
+                kind = (several[0].stage, _general(several[0].error))
+                self._reasons[kind] += 1
+                self._examples.setdefault(kind, several[0])
+        if self._inputs >= self._min_inputs and self._failed > self._max_rate * self._inputs:
             raise UserError(self._diagnosis())
 
     def _diagnosis(self) -> str:
         (stage, reason), count = self._reasons.most_common(1)[0]
-        cause = next((cause for pattern, cause in _CAUSES if re.search(pattern, reason.lower())), None)
-        likely = f"Likely {cause}" if cause else "See errors.parquet there for each"
+        example = self._examples[stage, reason]
+        said = example.error.lower()
+        cause = next((cause for pattern, cause in _CAUSES if re.search(pattern, said)), None)
+        likely = f"Likely {cause}" if cause else "Look at one of them"
         return (
-            f"Stopped: {self._failed} of {self._items} inputs failed, more than --max-failure-rate {self._max_rate:g} "
-            f"allows; {count} of them at {stage!r} with {reason!r}. {likely}; then run the same command again with "
-            f"--retry-failed."
+            f"Stopped: {self._failed} of {self._inputs} inputs failed, more than --max-failure-rate {self._max_rate:g} "
+            f"allows; {count} of them at {stage!r} with {reason!r}, the first {example.uri!r}. {likely}; then run the "
+            f"same command again with --retry-failed."
         )
 
 

@@ -21,7 +21,16 @@ from pipelines._encode_unit import EncodeTask, EncodeUnit, decode_unit
 from pipelines._encoders import Encoders, find_encoders
 from pipelines.corpus import Corpus
 from pipelines.ingest import IngestOptions, ingest
-from pipelines.ledgered import FILTERED_NAME, Fingerprint, RunOptions, Work, is_unchanged, pack, run_pending
+from pipelines.ledgered import (
+    FILTERED_NAME,
+    Fingerprint,
+    RunOptions,
+    Work,
+    is_unchanged,
+    pack,
+    require_kind,
+    run_pending,
+)
 from pipelines.pools import shares
 from pipelines.progress import Progress
 from pipelines.units import UnitSize
@@ -35,6 +44,7 @@ from videogen.data.table_report import write_report
 from videogen.data.tables.lease import Lease
 from videogen.data.tables.ledger import Ledger
 from videogen.data.tables.query import check_expression
+from videogen.data.tables.records import FAILED
 from videogen.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,6 +55,7 @@ logger = logging.getLogger(__name__)
 CLIPS_FOLDER = "clips"
 """Where in a table of latents the clips of a folder of videos are."""
 _CLIPS_PER_UNIT = 32
+_SAME_FPS = 1e-6
 _UNIT_BYTES = 64 << 20
 """Decoded frames of one unit, which cross the object store together."""
 _WORKER_BYTES = 1 << 30
@@ -59,7 +70,9 @@ class EncodeOptions:
     """Actors with the VAE; None: one for each GPU of the cluster, or without GPUs one for each free core, and more as
     the cluster grows."""
     where: str | None = None
-    """SQL expression over the columns of the clips table; None takes all that its policy keeps."""
+    """SQL expression over the columns of the clips table, which clips must pass beside its policy."""
+    with_dropped: bool = False
+    """Whether clips that the policy drops are taken as well."""
     decoder: str = "auto"
     run: RunOptions = field(default_factory=RunOptions)
 
@@ -72,7 +85,7 @@ class EncodeResult:
     planned: int
     ok: int
     filtered: int
-    """Clips that the policy of the clips table, or `where`, leaves out."""
+    """Clips that the policy of the clips table or `where` leaves out, or that lack a caption where others have one."""
     failed: int
     encoded_now: int
     seconds: float
@@ -145,10 +158,9 @@ def encode(
     options = options or EncodeOptions()
     job = prepare(input_uri, output_uri, config, autoencoder, captions, options)
     clips, num_unusable = _clips(job, options, progress)
-    chosen = options.where or "dropped_by = ''"
-    check_expression(chosen, clips.schema)
+    chosen = _chosen(clips, options)
     with Lease(job.output) as lease, Ledger(job.output, job.identity, lease) as ledger:
-        fingerprint = Fingerprint(SCHEMA_VERSION)
+        fingerprint = Fingerprint(SCHEMA_VERSION, clips.fingerprint)
         ledger.plan(fingerprint.over(_items(clips, chosen, job.corpus.has_captions)))
         encoded_now = run_pending(ledger, _work(job, options), options.run, progress)
         if encoded_now or not is_unchanged(ledger, fingerprint.value()):
@@ -204,16 +216,18 @@ def _check_clips(clips: ClipsTable, config: CascadeConfig, captions: str | None)
             f"The clips in {clips.uri!r} have {clips.spec.num_frames} frames, but preset {config.name!r} needs "
             f"{config.num_output_frames}: ingest with this preset."
         )
+    if abs(clips.spec.fps - config.output_fps) > _SAME_FPS:
+        raise UserError(
+            f"The clips in {clips.uri!r} have {clips.spec.fps:g} frames/s, but preset {config.name!r} needs "
+            f"{config.output_fps:g}: ingest with this preset."
+        )
 
 
 def _require_own(job: Job) -> None:
+    require_kind(job.output, KIND)
     manifest = read_manifest(job.output)
     if manifest is None:
         return
-    if manifest.get("kind", KIND) != KIND:
-        raise UserError(
-            f"Output {job.output!r} holds a table of {manifest['kind']}, not of latents: give another --output."
-        )
     theirs = manifest.get("encoder_fingerprint")
     if theirs != job.encoders.autoencoder_fingerprint:
         raise UserError(
@@ -245,6 +259,24 @@ def _clips(job: Job, options: EncodeOptions, progress: Progress) -> tuple[ClipsT
     spec = IngestSpec(job.spec.num_frames, job.spec.fps, decoder=options.decoder)
     result = ingest(job.corpus.uri, uri, IngestOptions(spec, run=options.run), job.captions, progress)
     return ClipsTable.open(uri), result.failed + result.filtered
+
+
+def _chosen(clips: ClipsTable, options: EncodeOptions) -> str:
+    """Return the condition for a clip to be encoded.
+
+    Raises:
+        UserError: --where is no condition on the columns of the table.
+    """
+    conditions = []
+    if not options.with_dropped:
+        conditions.append("dropped_by = ''")
+    if clips.has_captions:
+        # A captioner may have had nothing to say.
+        conditions.append("caption IS NOT NULL")
+    if options.where is not None:
+        check_expression(options.where, clips.schema)
+        conditions.append(f"({options.where}\n)")
+    return " AND ".join(conditions) or "true"
 
 
 def _items(clips: ClipsTable, where: str, captioned: bool) -> Iterator[pa.RecordBatch]:
@@ -299,7 +331,9 @@ def _publish(
         UserError: not a single clip could be encoded.
     """
     counts = ledger.require_complete()
+    lost = _lost_videos(job, clips)
     if not counts["ok"]:
+        ledger.write_outcomes(FAILED, ERRORS_NAME, lost)
         raise UserError(_nothing_encoded(ledger, counts))
     if counts["failed"]:
         logger.warning(
@@ -307,18 +341,15 @@ def _publish(
         )
     pack(ledger, options.run, progress)
     manifest = _manifest(ledger, job, clips, options, input_fingerprint)
-    ledger.publish(manifest, map(_without_indices, ledger.locate()))
-    if job.corpus.clips is None:
-        _add_errors(job.output, clips.uri)
+    ledger.publish(manifest, map(_without_indices, ledger.locate()), lost)
 
 
-def _add_errors(output: str, clips: str) -> None:
-    """Add the videos that gave no clip to the errors table: whoever encodes a folder looks for all losses there."""
-    places = ((clips, FILTERED_NAME), (clips, ERRORS_NAME), (output, ERRORS_NAME))
-    tables = [pq.read_table(pa.BufferReader(storage.read_bytes(storage.join(*place)))) for place in places]
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.concat_tables(tables), sink)
-    storage.write_if_changed(storage.join(output, ERRORS_NAME), sink.getvalue().to_pybytes())
+def _lost_videos(job: Job, clips: ClipsTable) -> list[pa.RecordBatch]:
+    """Return the videos that gave no clip, for errors.parquet: whoever encodes a folder looks for all losses there."""
+    if job.corpus.clips is not None:
+        return []
+    files = [storage.read_bytes(storage.join(clips.uri, name)) for name in (FILTERED_NAME, ERRORS_NAME)]
+    return [batch for file in files for batch in pq.read_table(pa.BufferReader(file)).to_batches()]
 
 
 def _without_indices(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -346,6 +377,6 @@ def _manifest(
 
 def _nothing_encoded(ledger: Ledger, counts: Mapping[str, int]) -> str:
     if not counts["planned"]:
-        return "The policy of the clips table, or --where, leaves no clip: loosen it."
+        return "The policy of the clips table, or --where, leaves no clip with what it needs: loosen it."
     first = next(ledger.failures()).slice(0, 1).to_pylist()[0]
     return f"None of the {counts['planned']} clips could be encoded; of {first['uri']!r}: {first['error']}."

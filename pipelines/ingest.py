@@ -23,8 +23,8 @@ from pipelines.ledgered import (
     Work,
     is_unchanged,
     pack,
+    require_kind,
     run_pending,
-    write_outcomes,
 )
 from pipelines.pools import affordable, shares
 from pipelines.progress import Progress
@@ -111,11 +111,12 @@ def ingest(
         progress.say(note)
     spec = options.spec
     identity = spec.identity(_fingerprints(spec))
-    task = IngestTask(output, identity, spec, options.run.limit_s, source.has_captions and not spec.captioner)
+    needs_captions = source.has_captions and not spec.captioner
+    task = IngestTask(output, identity, spec, options.run.limit_s, needs_captions)
     with Lease(output) as lease, Ledger(output, task.identity, lease) as ledger:
         decided = (dict(options.policy.rules), *astuple(options.nearness), source.has_captions)
         fingerprint = Fingerprint(SCHEMA_VERSION, decided)
-        ledger.plan(fingerprint.over(_items(source)))
+        ledger.plan(fingerprint.over(_items(source, needs_captions)))
         done_now = run_pending(ledger, _work(task), options.run, progress)
         if done_now or not is_unchanged(ledger, fingerprint.value()):
             _publish(ledger, source, options, fingerprint.value(), progress)
@@ -141,6 +142,7 @@ def prepare(input_uri: str, output_uri: str, options: IngestOptions, captions: s
     output = storage.absolute(output_uri)
     options.policy.check(index_schema(options.spec.scores))
     storage.require_writable(output, "Output")
+    require_kind(output, KIND)
     location = storage.absolute(input_uri)
     storage.require_readable(location, "Input")
     if captions is None and storage.is_dir(location):
@@ -158,12 +160,16 @@ def _fingerprints(spec: IngestSpec) -> dict[str, str]:
     return {name: fingerprint(uri, f"--{name}") for name, uri in named.items() if uri}
 
 
-def _items(source: Source) -> Iterator[pa.RecordBatch]:
-    """Yield videos as planned items: another caption makes another item, as another content does."""
+def _items(source: Source, needs_captions: bool) -> Iterator[pa.RecordBatch]:
+    """Yield videos as planned items: another caption makes another item, as another content does.
+
+    A video that nobody describes is another item where it needs a caption, for it ends otherwise there.
+    """
     for batch in source.batches():
         ids = batch["video_id"].to_pylist()
         captions = batch["caption"].to_pylist()
-        named = [content_hash(one, caption) for one, caption in zip(ids, captions, strict=True)]
+        told = [needs_captions if caption is None else caption for caption in captions]
+        named = [content_hash(one, caption) for one, caption in zip(ids, told, strict=True)]
         columns = {"item_id": pa.array(named, pa.string())}
         columns |= {name: batch[name] for name in ("video_id", "uri", "path", "version")}
         columns |= {"given_caption": batch["caption"], "weight": batch["size_bytes"]}
@@ -196,9 +202,9 @@ def _publish(
         UserError: not a single clip was found.
     """
     counts = ledger.require_complete()
-    write_outcomes(ledger, FILTERED, FILTERED_NAME)
+    ledger.write_outcomes(FILTERED, FILTERED_NAME)
     if not counts["ok"]:
-        write_outcomes(ledger, FAILED, ERRORS_NAME)
+        ledger.write_outcomes(FAILED, ERRORS_NAME)
         raise UserError(_nothing_usable(ledger, counts["planned"], options.spec.num_frames))
     pack(ledger, options.run, progress)
     spec = options.spec

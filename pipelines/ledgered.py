@@ -12,13 +12,12 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines import cluster
 from pipelines.breaker import FailureBreaker
 from pipelines.progress import Progress, Task
 from pipelines.units import Unit, UnitSize, remove_plan, write_plan
-from videogen import storage
+from videogen.data.clips_table import read_manifest
 from videogen.data.run_log import RunLog
 from videogen.data.tables.ledger import Ledger
 from videogen.data.tables.packing import pack_shard
@@ -193,15 +192,15 @@ def _packed(uri: str, packs: Sequence[Pack]) -> Iterator[None]:
         raise error.cause if isinstance(error.cause, UserError) else error  # noqa: B904 - it comes from nothing else
 
 
-def write_outcomes(ledger: Ledger, status: str, name: str) -> None:
-    """Write the items that ended in `status` as the table `name`, with the columns of errors.parquet."""
-    from videogen.data.tables.ledger import ERRORS_SCHEMA
+def require_kind(output: str, kind: str) -> None:
+    """Refuse a folder that holds a finished table of something else.
 
-    sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, ERRORS_SCHEMA, compression="zstd") as writer:
-        for batch in ledger.outcomes(status):
-            writer.write_batch(batch)
-    storage.write_if_changed(storage.join(ledger.uri, name), sink.getvalue().to_pybytes())
+    Raises:
+        UserError: in one sentence.
+    """
+    found = (read_manifest(output) or {}).get("kind", kind)
+    if found != kind:
+        raise UserError(f"Output {output!r} holds a table of {found}, not of {kind}: give another --output.")
 
 
 def is_unchanged(ledger: Ledger, input_fingerprint: str) -> bool:

@@ -21,12 +21,14 @@ from pipelines import encode as encoding
 from pipelines._encode_unit import EncodeUnit, decode_clips, decode_unit
 from pipelines._encoders import find_encoders
 from pipelines.encode import encode, find_autoencoder
+from pipelines.ingest import IngestOptions, ingest
 from pipelines.units import UnitSize, write_plan
 from tests.conftest import load_job
 from videogen import storage
 from videogen.config import apply_overrides
-from videogen.data import LatentsTable, read_frames, resize_frames
-from videogen.data.clips_table import ClipsTable
+from videogen.data import LatentsTable, VideoError, read_frames, resize_frames
+from videogen.data.clips_table import ClipsTable, IngestSpec
+from videogen.data.curation.policy import Policy
 from videogen.data.isolated import IsolatedDecoder
 from videogen.data.tables.records import Outcome
 from videogen.errors import UserError
@@ -155,6 +157,38 @@ def test_a_video_replaced_behind_a_clips_table_is_not_encoded(corpus, tiny, tiny
     assert (result.ok, result.failed) == (5, 1)
     errors = pd.read_parquet(tmp_path / "second" / "errors.parquet")
     assert "replaced since it was ingested" in errors["error"][0]
+
+
+def test_losses_of_ingest_are_told_beside_those_of_encoding(corpus, tiny, tiny_model, ray_cluster, tmp_path):
+    table = str(tmp_path / "table")
+    encode(str(corpus), table, tiny, tiny_model)
+    assert len(pd.read_parquet(f"{table}/errors.parquet")) == 0
+    (corpus / "clip_9.mp4").write_bytes(b"this is no video")
+    captions = pd.read_parquet(corpus / "captions.parquet")
+    more = pd.DataFrame({"video": ["clip_9.mp4"], "caption": ["a shape"]})
+    pd.concat([captions, more]).to_parquet(corpus / "captions.parquet")
+    result = encode(str(corpus), table, tiny, tiny_model)
+    assert (result.ok, result.failed, result.encoded_now) == (6, 1, 0)
+    assert [Path(uri).name for uri in pd.read_parquet(f"{table}/errors.parquet")["uri"]] == ["clip_9.mp4"]
+
+
+def test_where_chooses_among_what_the_policy_keeps(corpus, tiny, tiny_model, ray_cluster, tmp_path):
+    clips = str(tmp_path / "clips")
+    spec = IngestSpec(tiny.num_output_frames, tiny.output_fps)
+    ingest(str(corpus), clips, IngestOptions(spec, Policy({"first": "path < 'clip_3.mp4'"})))
+    options = encoding.EncodeOptions(where="path <> 'clip_0.mp4' -- and no more")
+    result = encode(clips, str(tmp_path / "table"), tiny, tiny_model, options=options)
+    assert (result.ok, result.filtered) == (2, 4)
+    options = encoding.EncodeOptions(where="path <> 'clip_0.mp4'", with_dropped=True)
+    assert encode(clips, str(tmp_path / "table"), tiny, tiny_model, options=options).ok == 5
+
+
+def test_pixels_of_a_replaced_video_are_refused(corpus, tiny, tiny_model, ray_cluster, tmp_path):
+    table = LatentsTable.open(encode(str(corpus), str(tmp_path / "table"), tiny, tiny_model).uri)
+    assert table.row(4, ("frames",))["frames"].shape == (15, 64, 64, 3)
+    (corpus / "clip_5.mp4").write_bytes((corpus / "clip_4.mp4").read_bytes())
+    with pytest.raises(VideoError, match="was replaced since it was ingested"):
+        table.row(5, ("frames",))
 
 
 def test_a_version_that_a_manifest_gives_is_taken_on_trust(corpus, tiny, tiny_model, ray_cluster, tmp_path):

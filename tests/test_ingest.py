@@ -139,6 +139,27 @@ def test_from_bucket_to_bucket_with_captions(world_corpus, ray_cluster, s3):
     assert ingest(f"{s3}/videos", f"{s3}/clips", options(FULL)).done_now == 0
 
 
+def test_who_needs_a_caption_is_found_out_again_when_captions_come_and_go(world_corpus, ray_cluster, tmp_path):
+    videos, captions, table = tmp_path / "videos", tmp_path / "captions.csv", str(tmp_path / "table")
+    videos.mkdir()
+    for name in ("clip_0.mp4", "clip_1.mp4"):
+        shutil.copy(world_corpus / name, videos / name)
+    captions.write_text("video,caption\nclip_0.mp4,a shape\n")
+    some = ingest(str(videos), table, options(), captions=str(captions))
+    assert (some.ok, some.filtered) == (1, 1)
+    none = ingest(str(videos), table, options())
+    assert (none.ok, none.filtered) == (2, 0)
+    again = ingest(str(videos), table, options(), captions=str(captions))
+    assert (again.ok, again.filtered) == (1, 1)
+
+
+def test_a_table_of_something_else_is_not_overwritten(latents_table, camera_clip):
+    before = (Path(latents_table) / "manifest.json").read_bytes()
+    with pytest.raises(UserError, match="holds a table of latents, not of clips"):
+        ingest(str(camera_clip), latents_table, options())
+    assert (Path(latents_table) / "manifest.json").read_bytes() == before
+
+
 def test_a_run_that_goes_wrong_is_stopped_in_words(ray_cluster, tmp_path):
     videos = tmp_path / "videos"
     videos.mkdir()
@@ -155,20 +176,31 @@ def test_a_run_that_goes_wrong_is_stopped_in_words(ray_cluster, tmp_path):
     [
         ("it cannot be fetched (Forbidden)", "credentials"),
         ("decord lacks the av1 codec", "codec"),
-        ("the decoder was stopped after 60 s", "slow or unreachable"),
-        ("it is not a readable video", r"errors\.parquet"),
+        ("no decoder is installed for its video stream", "codec"),
+        ("it cannot be fetched (HTTP 403)", "credentials"),
+        ("the decoder was stopped after 60 s", "--video-limit"),
+        ("it is not a readable video", r"the first 'bad 0\.mp4'\. Look at one of them"),
     ],
 )
 def test_the_breaker_names_the_likely_cause(error, cause):
-    breaker = FailureBreaker(max_rate=0.5, min_items=10)
+    breaker = FailureBreaker(max_rate=0.5, min_inputs=10)
     breaker.add([Outcome(str(index), OK, rows=1) for index in range(5)])
-    breaker.add([Outcome(f"bad {index}", FAILED, stage="fetch", error=error) for index in range(5)])
+    breaker.add(
+        [Outcome(f"bad {index}", FAILED, uri=f"bad {index}.mp4", stage="fetch", error=error) for index in range(5)]
+    )
     with pytest.raises(UserError, match=cause):
         breaker.add([Outcome("last", FAILED, stage="fetch", error=error)])
 
 
+def test_one_video_of_a_thousand_bad_clips_stops_nothing():
+    breaker = FailureBreaker(max_rate=0.5, min_inputs=10)
+    for unit in range(40):
+        bad = [Outcome(f"{unit} {clip}", FAILED, uri="endless.gif", error="stopped") for clip in range(32)]
+        breaker.add([*bad, *(Outcome(f"{unit} good {video}", OK, uri=f"{unit} {video}.mp4") for video in range(2))])
+
+
 def test_a_bearable_share_of_failures_stops_nothing():
-    breaker = FailureBreaker(max_rate=0.5, min_items=10)
+    breaker = FailureBreaker(max_rate=0.5, min_inputs=10)
     for index in range(100):
         breaker.add([Outcome(f"{index}", FAILED if index % 2 else OK, rows=1 - index % 2, error="x")])
 

@@ -435,7 +435,7 @@ def test_exports_go_to_a_bucket(latents, s3, tmp_path, form):
     [
         (["--where", "clip_id = 'none'"], "no row to export for which"),
         (["--where", "capton = ''"], "caption"),
-        (["--shard-mb", "0"], "positive"),
+        (["--shard-mb", "0"], "--shard-mb is 0"),
     ],
 )
 @pytest.mark.parametrize("form", ["webdataset", "huggingface"])

@@ -68,6 +68,7 @@ class FinishedTable:
                 f"{what} {uri!r} is no table of this release (kind, counts, shards and index are not all in its "
                 f"{MANIFEST_NAME}): make it again."
             )
+        _require_version(manifest, f"{what} {uri!r}")
         return cls(location, manifest)
 
     @property
@@ -193,3 +194,15 @@ class FinishedTable:
 def _array(name: str, record: Mapping[str, Any]) -> np.ndarray:
     flat = np.frombuffer(record[name], np.dtype(record.get(f"{name}{_DTYPE}") or np.float16))
     return flat.reshape(record.get(f"{name}{_SHAPE}") or -1)
+
+
+def _require_version(manifest: Mapping[str, Any], what: str) -> None:
+    from videogen.data import clips_table, latents
+
+    versions = {clips_table.KIND: clips_table.SCHEMA_VERSION, latents.KIND: latents.SCHEMA_VERSION}
+    kind, version = manifest["kind"], manifest.get("schema_version")
+    if versions.get(kind, version) != version:
+        raise UserError(
+            f"{what} has schema version {version!r}, this release reads {versions[kind]} of a table of {kind}: make it "
+            f"again."
+        )

@@ -19,7 +19,10 @@ from videogen.config import CascadeConfig
 from videogen.data.clips_table import read_manifest
 from videogen.data.dataset import ByteCache, Row
 from videogen.data.isolated import shared_decoder
+from videogen.data.listing import find_versions
+from videogen.data.probe import VideoError
 from videogen.data.shard_reading import read_shard
+from videogen.data.sources import why_not_same
 from videogen.errors import UserError
 
 KIND = "latents"
@@ -227,7 +230,7 @@ class LatentsTable:
 
     def _columns_of(self, field: str) -> tuple[str, ...]:
         if field == "frames":
-            return ("clip_id", "source", "frame_indices", "decoder")
+            return ("clip_id", "source", "version", "frame_indices", "decoder")
         if field in {*_VALUES, "frame_indices"}:
             return (field,)
         if field in self._array_fields:
@@ -262,7 +265,11 @@ class LatentsTable:
         return record[field].as_py()
 
     def _decode(self, record: dict[str, pa.Scalar]) -> np.ndarray:
-        source, indices, decoder = (record[name].as_py() for name in ("source", "frame_indices", "decoder"))
+        names = ("source", "version", "frame_indices", "decoder")
+        source, version, indices, decoder = (record[name].as_py() for name in names)
+        ((now, _),) = find_versions([source])
+        if reason := why_not_same(now, version):
+            raise VideoError(f"{source}: {reason}")
         return shared_decoder().read_frames(source, indices, self.manifest["clip"]["size"], decoder)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from videogen import storage
 from videogen.cli import nearest
+from videogen.data._text import well_formed
 from videogen.data.tabular import TextTable
 from videogen.errors import UserError
 
@@ -111,10 +112,12 @@ class VideoTable:
                 first_row, empty = self.num_rows, [None] * len(chunk["video"])
                 self.num_rows += len(empty)
                 rows = range(first_row, self.num_rows)
-                places = [self._place(name, row) for name, row in zip(chunk["video"], rows, strict=True)]
+                places = [
+                    self._place(name and well_formed(name), row) for name, row in zip(chunk["video"], rows, strict=True)
+                ]
                 captions = [_one_line(caption) for caption in chunk.get("caption", empty)]
                 self.num_captions += sum(caption is not None for caption in captions)
-                versions = [version or None for version in chunk.get("version", empty)]
+                versions = [well_formed(version) if version else None for version in chunk.get("version", empty)]
                 paths, uris = zip(*places, strict=True)
                 writer.write_batch(pa.record_batch([paths, uris, versions, captions, rows], schema=writer.schema))
         self._check_columns()
@@ -148,4 +151,4 @@ class VideoTable:
 
 def _one_line(text: str | None) -> str | None:
     """Return a caption with its white space in order, None without any."""
-    return " ".join((text or "").split()) or None
+    return " ".join(well_formed(text or "").split()) or None

@@ -39,6 +39,20 @@ def video_id(uri: str, version: str) -> str:
     return content_hash(uri, version)
 
 
+def why_not_same(now: str, version: str) -> str:
+    """Return what is wrong with a file of which a table tells; "" if nothing is.
+
+    Args:
+        now: its version as `find_versions` sees it now.
+        version: what the table says.
+    """
+    if not now:
+        return "there is no such file any more"
+    if now == version or version.startswith(GIVEN_VERSION):
+        return ""
+    return "it was replaced since it was ingested: ingest again"
+
+
 def source_schema() -> "pa.Schema":
     """Return the columns of a source's batches.
 

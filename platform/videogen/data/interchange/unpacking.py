@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from videogen import storage
+from videogen.data._text import well_formed
 from videogen.data.sources import content_hash
 from videogen.data.tables.files import atomic_stream
 from videogen.errors import UserError
@@ -124,7 +125,8 @@ def _write_record(uri: str, found: Iterator[Found]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.Table.from_pylist([item._asdict() for item in found], schema=_record_schema())
+    rows = [{name: value and well_formed(value) for name, value in item._asdict().items()} for item in found]
+    table = pa.Table.from_pylist(rows, schema=_record_schema())
     with atomic_stream(uri) as file:
         pq.write_table(table, file)
 

@@ -259,6 +259,14 @@ class Ledger:
         """Return the planned items that failed, in order, as errors.parquet has them."""
         return self.outcomes(FAILED)
 
+    def write_outcomes(self, status: str, name: str, before: Iterable[pa.RecordBatch] = ()) -> None:
+        """Write the planned items that ended in `status` as the file `name`, after rows of others."""
+        sink = pa.BufferOutputStream()
+        with pq.ParquetWriter(sink, ERRORS_SCHEMA, compression="zstd") as writer:
+            for batch in itertools.chain(before, self.outcomes(status)):
+                writer.write_batch(batch)
+        storage.write_if_changed(storage.join(self.uri, name), sink.getvalue().to_pybytes())
+
     def facts(self) -> dict[str, float]:
         """Return the sums of the facts of all parts that hold an outcome that counts."""
         self._settle()
@@ -315,7 +323,9 @@ class Ledger:
         self._locator = Locator(self._log, self.uri, self._packs, self.published())
         return self._locator.rows(plan, columns)
 
-    def publish(self, manifest: Mapping[str, Any], index: Iterable[pa.RecordBatch]) -> dict[str, Any]:
+    def publish(
+        self, manifest: Mapping[str, Any], index: Iterable[pa.RecordBatch], lost_before: Iterable[pa.RecordBatch] = ()
+    ) -> dict[str, Any]:
         """Make the table what readers see: index, errors.parquet, and at last the manifest, in one step.
 
         Readers of an earlier manifest go on reading what it names, but for errors.parquet, which is replaced.
@@ -327,6 +337,7 @@ class Ledger:
             manifest: what the pipeline says of its table; "identity", "counts" (planned, ok, filtered, failed and
                 rows), "shards", "index" and "errors" are added.
             index: what `locate` returned, with any columns added; all rows, in their order.
+            lost_before: further rows of errors.parquet: inputs that were lost before they became items of this table.
 
         Returns:
             The manifest as written; a file that says the same already is left alone.
@@ -343,7 +354,7 @@ class Ledger:
         written = write_index(self.uri, index)
         if written["rows"] != locator.num_rows:
             raise RuntimeError(f"the index of {self.uri!r} has {written['rows']} rows, not {locator.num_rows}")
-        self._write_errors()
+        self.write_outcomes(FAILED, ERRORS_NAME, lost_before)
         full = {
             **manifest,
             "identity": self.identity,
@@ -376,13 +387,6 @@ class Ledger:
         remove_files(removed)
         self._log.forget_parts([name for name in map(garbage.part_of, removed) if name])
         return removed
-
-    def _write_errors(self) -> None:
-        sink = pa.BufferOutputStream()
-        with pq.ParquetWriter(sink, ERRORS_SCHEMA, compression="zstd") as writer:
-            for batch in self.failures():
-                writer.write_batch(batch)
-        storage.write_if_changed(storage.join(self.uri, ERRORS_NAME), sink.getvalue().to_pybytes())
 
     def _require_lease(self) -> None:
         if self.lease is not None:
