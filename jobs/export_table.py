@@ -15,6 +15,7 @@ from pipelines.progress import Progress
 from videogen.cli import parser, run_job
 from videogen.data.finished import FinishedTable
 from videogen.data.interchange import ARRAY_FORMS, ExportOptions, export_huggingface, export_webdataset
+from videogen.data.tables.query import check_expression
 from videogen.errors import UserError
 
 _MOST_MB = 1 << 20
@@ -40,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--shard-mb is {options.shard_mb:g}, but it is a size above 0, up to {_MOST_MB} MB.")
     require_output(options.output)
     table = FinishedTable.open(options.table)
+    if options.where is not None:
+        check_expression(options.where, table.index_schema, "--where")
     export = ExportOptions(
         where=options.where,
         with_dropped=options.with_dropped,

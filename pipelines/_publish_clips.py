@@ -58,7 +58,7 @@ class Verdicts:
                 yield pa.record_batch([columns[field.name] for field in self._schema], schema=self._schema)
 
     def _breaking(self, expression: str) -> np.ndarray:
-        where = f"NOT coalesce(({expression}), false)"
+        where = f"NOT coalesce((\n{expression}\n), false)"
         parts = [batch["ordinal"].to_numpy() for batch in select([str(self._path)], ["ordinal"], where)]
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 

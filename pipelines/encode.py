@@ -28,6 +28,7 @@ from pipelines.ledgered import (
     Work,
     is_unchanged,
     pack,
+    require_apart,
     require_kind,
     run_pending,
 )
@@ -37,13 +38,13 @@ from pipelines.units import UnitSize
 from videogen import storage
 from videogen.config import CascadeConfig
 from videogen.data.clips import ClipSpec
-from videogen.data.clips_table import ClipsTable, IngestSpec, read_manifest
+from videogen.data.clips_table import ClipsTable, IngestSpec, index_schema, read_manifest
 from videogen.data.latents import ERRORS_NAME, KIND, SCHEMA_VERSION
 from videogen.data.sources import content_hash
 from videogen.data.table_report import write_report
 from videogen.data.tables.lease import Lease
 from videogen.data.tables.ledger import Ledger
-from videogen.data.tables.query import check_expression
+from videogen.data.tables.query import both, check_expression
 from videogen.data.tables.records import FAILED
 from videogen.errors import UserError
 
@@ -200,8 +201,21 @@ def prepare(
     storage.require_writable(output, "Output")
     options = options or EncodeOptions()
     job = Job(corpus, captions, ClipSpec.of(config), config, encoders, output, options.decoder, options.run.limit_s)
+    require_apart(input_uri, output)
     _require_own(job)
+    require_condition(corpus, options)
     return job
+
+
+def require_condition(corpus: Corpus, options: EncodeOptions) -> None:
+    """Refuse a --where that is no condition on the columns that the clips have, or will have.
+
+    Raises:
+        UserError: in one sentence.
+    """
+    if options.where is not None:
+        schema = index_schema(()) if corpus.clips is None else corpus.clips.schema
+        check_expression(options.where, schema, "--where")
 
 
 def _check_clips(clips: ClipsTable, config: CascadeConfig, captions: str | None) -> None:
@@ -256,17 +270,24 @@ def _clips(job: Job, options: EncodeOptions, progress: Progress) -> tuple[ClipsT
     if job.corpus.clips is not None:
         return job.corpus.clips, 0
     uri = storage.join(job.output, CLIPS_FOLDER)
+    _require_plain(uri)
     spec = IngestSpec(job.spec.num_frames, job.spec.fps, decoder=options.decoder)
     result = ingest(job.corpus.uri, uri, IngestOptions(spec, run=options.run), job.captions, progress)
     return ClipsTable.open(uri), result.failed + result.filtered
 
 
-def _chosen(clips: ClipsTable, options: EncodeOptions) -> str:
-    """Return the condition for a clip to be encoded.
+def _require_plain(uri: str) -> None:
+    """Refuse to replace a table of clips that somebody has curated."""
+    manifest = read_manifest(uri) or {}
+    if manifest.get("policy") or manifest.get("scores"):
+        raise UserError(
+            f"{uri!r} holds a table of clips with scores or rules of its own, which encoding a folder would replace: "
+            f"give it as --input, or another --output."
+        )
 
-    Raises:
-        UserError: --where is no condition on the columns of the table.
-    """
+
+def _chosen(clips: ClipsTable, options: EncodeOptions) -> str:
+    """Return the condition for a clip to be encoded."""
     conditions = []
     if not options.with_dropped:
         conditions.append("dropped_by = ''")
@@ -274,9 +295,8 @@ def _chosen(clips: ClipsTable, options: EncodeOptions) -> str:
         # A captioner may have had nothing to say.
         conditions.append("caption IS NOT NULL")
     if options.where is not None:
-        check_expression(options.where, clips.schema)
-        conditions.append(f"({options.where}\n)")
-    return " AND ".join(conditions) or "true"
+        conditions.append(options.where)
+    return both(*conditions) if conditions else "true"
 
 
 def _items(clips: ClipsTable, where: str, captioned: bool) -> Iterator[pa.RecordBatch]:

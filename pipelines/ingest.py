@@ -23,6 +23,7 @@ from pipelines.ledgered import (
     Work,
     is_unchanged,
     pack,
+    require_apart,
     require_kind,
     run_pending,
 )
@@ -142,6 +143,7 @@ def prepare(input_uri: str, output_uri: str, options: IngestOptions, captions: s
     output = storage.absolute(output_uri)
     options.policy.check(index_schema(options.spec.scores))
     storage.require_writable(output, "Output")
+    require_apart(input_uri, output)
     require_kind(output, KIND)
     location = storage.absolute(input_uri)
     storage.require_readable(location, "Input")

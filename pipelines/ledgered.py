@@ -17,6 +17,7 @@ from pipelines import cluster
 from pipelines.breaker import FailureBreaker
 from pipelines.progress import Progress, Task
 from pipelines.units import Unit, UnitSize, remove_plan, write_plan
+from videogen import storage
 from videogen.data.clips_table import read_manifest
 from videogen.data.run_log import RunLog
 from videogen.data.tables.ledger import Ledger
@@ -190,6 +191,16 @@ def _packed(uri: str, packs: Sequence[Pack]) -> Iterator[None]:
     except ray.exceptions.RayTaskError as error:
         # Ray's own text is a stack of lines.
         raise error.cause if isinstance(error.cause, UserError) else error  # noqa: B904 - it comes from nothing else
+
+
+def require_apart(source: str, output: str) -> None:
+    """Refuse to write a table over what it is made of.
+
+    Raises:
+        UserError: in one sentence.
+    """
+    if storage.absolute(source) == storage.absolute(output):
+        raise UserError(f"Output {output!r} is the input itself: give another folder for the table.")
 
 
 def require_kind(output: str, kind: str) -> None:

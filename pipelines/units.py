@@ -4,6 +4,7 @@ A unit is a group of items that is done or not done as a whole. Its rows are a r
 through Ray is the number of that row group.
 """
 
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ import pyarrow.parquet as pq
 
 from videogen import storage
 from videogen.data.sources import content_hash
-from videogen.data.tables.files import atomic_stream
+from videogen.data.tables.files import PARTIAL, atomic_stream, remove_files
 
 _FOLDER = "plan"
+_PLAN_FILE = re.compile(rf"\.?[0-9a-f]{{12}}-\d{{5}}\.parquet(\.[0-9a-f]+{re.escape(PARTIAL)})?")
 _UNITS_PER_FILE = 256
 """A worker reads a file's whole footer for each of its units."""
 
@@ -89,7 +91,14 @@ def write_plan(
 
 def remove_plan(table_uri: str) -> None:
     """Remove the plan of this run, and those of runs that were killed."""
-    storage.remove(storage.join(table_uri, _FOLDER))
+    folder = storage.join(table_uri, _FOLDER)
+    files = storage.list_files(folder)
+    own = [file for file in files if _PLAN_FILE.fullmatch(file.rsplit("/", 1)[-1])]
+    if len(own) == len(files):
+        storage.remove(folder)
+    else:
+        # Somebody keeps files of their own in a folder of this name.
+        remove_files(own)
 
 
 def _groups(batches: Iterator[pa.RecordBatch], size: UnitSize) -> Iterator[pa.Table]:

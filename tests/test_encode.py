@@ -183,6 +183,22 @@ def test_where_chooses_among_what_the_policy_keeps(corpus, tiny, tiny_model, ray
     assert encode(clips, str(tmp_path / "table"), tiny, tiny_model, options=options).ok == 5
 
 
+def test_where_is_checked_before_a_folder_is_looked_at(corpus, tiny, tiny_model, tmp_path):
+    options = encoding.EncodeOptions(where="mottion > 1")
+    with pytest.raises(UserError, match="--where"):
+        encode(str(corpus), str(tmp_path / "table"), tiny, tiny_model, options=options)
+    assert not (tmp_path / "table").exists()
+
+
+def test_curated_clips_are_not_replaced(corpus, tiny, tiny_model, ray_cluster, tmp_path):
+    spec = IngestSpec(tiny.num_output_frames, tiny.output_fps)
+    ingest(
+        str(corpus), str(tmp_path / "table" / "clips"), IngestOptions(spec, Policy({"first": "path < 'clip_3.mp4'"}))
+    )
+    with pytest.raises(UserError, match="rules of its own"):
+        encode(str(corpus), str(tmp_path / "table"), tiny, tiny_model)
+
+
 def test_pixels_of_a_replaced_video_are_refused(corpus, tiny, tiny_model, ray_cluster, tmp_path):
     table = LatentsTable.open(encode(str(corpus), str(tmp_path / "table"), tiny, tiny_model).uri)
     assert table.row(4, ("frames",))["frames"].shape == (15, 64, 64, 3)

@@ -153,6 +153,26 @@ def test_who_needs_a_caption_is_found_out_again_when_captions_come_and_go(world_
     assert (again.ok, again.filtered) == (1, 1)
 
 
+def test_files_of_others_in_the_output_stay(camera_clip, ray_cluster, tmp_path):
+    own = tmp_path / "table" / "plan" / "own.mp4"
+    own.parent.mkdir(parents=True)
+    shutil.copy(camera_clip, own)
+    ingest(str(camera_clip), str(tmp_path / "table"), options())
+    assert [path.name for path in own.parent.iterdir()] == ["own.mp4"]
+    with pytest.raises(UserError, match="is the input itself"):
+        ingest(str(tmp_path / "table"), f"{tmp_path}/table/", options())
+
+
+def test_a_rule_may_end_in_a_comment(camera_clip, ray_cluster, tmp_path):
+    assert ingest(str(camera_clip), str(tmp_path / "table"), options(PLAIN, "width > 0 -- any")).kept > 0
+
+
+@pytest.mark.parametrize("uri", ["s3://", "s3:///", ""])
+def test_an_output_that_is_no_place_is_refused(uri, camera_clip):
+    with pytest.raises(UserError, match=r"names no bucket|is empty"):
+        load_job("ingest").main(["--input", str(camera_clip), "--output", uri])
+
+
 def test_a_table_of_something_else_is_not_overwritten(latents_table, camera_clip):
     before = (Path(latents_table) / "manifest.json").read_bytes()
     with pytest.raises(UserError, match="holds a table of latents, not of clips"):

@@ -436,6 +436,8 @@ def test_exports_go_to_a_bucket(latents, s3, tmp_path, form):
         (["--where", "clip_id = 'none'"], "no row to export for which"),
         (["--where", "capton = ''"], "caption"),
         (["--shard-mb", "0"], "--shard-mb is 0"),
+        (["--shard-mb", "nan"], "--shard-mb is nan"),
+        (["--where", "true) or (true"], "--where"),
     ],
 )
 @pytest.mark.parametrize("form", ["webdataset", "huggingface"])

@@ -37,6 +37,8 @@ def absolute(uri: str) -> str:
     """Return `uri` so that it means the same in a worker with another working directory."""
     uri = str(uri)
     if is_remote(uri):
+        if not uri.removeprefix(_S3).strip("/"):
+            raise UserError(f"{uri!r} names no bucket: write s3://BUCKET/FOLDER.")
         return uri.rstrip("/")
     scheme, separator, _ = uri.partition("://")
     if separator and scheme != "file":
@@ -290,6 +292,7 @@ def _put_files(local: Path, uri: str) -> set[str]:
 def require_readable(uri: str, what: str) -> None:
     """Raise `UserError` in one sentence unless something readable is at `uri`; `what` names it for the reader."""
     with _explained(uri, what, "read"):
+        _require_some(uri, what)
         filesystem, path = fsspec_filesystem(uri, patient=False)
         if filesystem.isfile(path):
             filesystem.cat_file(path, start=0, end=1)
@@ -303,6 +306,7 @@ def require_readable(uri: str, what: str) -> None:
 def require_writable(uri: str, what: str) -> None:
     """Raise `UserError` in one sentence unless files can be written under the folder `uri`; leave nothing behind."""
     with _explained(uri, what, "write"):
+        _require_some(uri, what)
         folder = absolute(uri)
         if not is_remote(folder):
             # Not made for the sake of the question: what is refused for another reason should leave no trace.
@@ -315,6 +319,12 @@ def require_writable(uri: str, what: str) -> None:
             return
         write_bytes(probe, b"")
         remove(probe)
+
+
+def _require_some(uri: str, what: str) -> None:
+    """Refuse the empty text that a variable without a value leaves, which would mean the current folder."""
+    if not str(uri).strip():
+        raise UserError(f"{what} is empty: give a path or an s3:// URI.")
 
 
 def _nearest_existing(path: str) -> str:

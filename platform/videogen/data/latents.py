@@ -23,6 +23,7 @@ from videogen.data.listing import find_versions
 from videogen.data.probe import VideoError
 from videogen.data.shard_reading import read_shard
 from videogen.data.sources import why_not_same
+from videogen.data.tables.query import both
 from videogen.errors import UserError
 
 KIND = "latents"
@@ -148,7 +149,7 @@ class LatentsTable:
         Raises:
             UserError: `where` is no expression over the columns of the index.
         """
-        return type(self)(self.uri, self.manifest, where if self.where is None else f"({self.where}) AND ({where})")
+        return type(self)(self.uri, self.manifest, where if self.where is None else both(self.where, where))
 
     @cached_property
     def fingerprint(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from videogen import storage
 from videogen.data.dataset import Row
 from videogen.data.finished import FinishedTable
+from videogen.data.tables.query import both
 from videogen.errors import UserError
 
 ARRAY_FORMS = ("npy", "safetensors")
@@ -42,10 +43,10 @@ class ExportOptions:
 
     def expression(self, columns: Sequence[str]) -> str | None:
         """Return the whole choice as one SQL expression over an index with these columns."""
-        parts = [f"({self.where})"] if self.where else []
+        parts = [self.where] if self.where else []
         if "dropped_by" in columns and not self.with_dropped:
             parts.append(_KEPT)
-        return " AND ".join(parts) or None
+        return both(*parts) if parts else None
 
     def nothing_chosen(self, table: FinishedTable) -> UserError:
         """Return what to raise if there is nothing to export."""

@@ -34,6 +34,14 @@ def check_expression(expression: str, schema: pa.Schema, what: str = "Condition"
         require_condition(connection, expression, schema, what)
 
 
+def both(*expressions: str) -> str:
+    """Return the condition that all of them hold; each must have been checked by itself.
+
+    Lines of their own keep a comment at the end of one from the next.
+    """
+    return " AND ".join(f"(\n{expression}\n)" for expression in expressions)
+
+
 class Conditions:
     """Named conditions, checked once, then evaluated on batches; a context manager.
 
