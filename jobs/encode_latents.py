@@ -15,7 +15,8 @@ from collections.abc import Sequence
 
 from pipelines.cluster import require_output
 from pipelines.corpus import Corpus
-from pipelines.encode import EncodeOptions, encode, find_autoencoder, require_condition
+from pipelines.encode import encode
+from pipelines.encode_job import EncodeOptions, find_autoencoder, require_fitting
 from pipelines.inputs import require_own_latents, require_usable_video
 from pipelines.run_options import add_run_options, run_options
 from videogen import storage
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     how = EncodeOptions(options.encoders, options.where, options.with_dropped, options.decoder, run_options(options))
     require_output(options.output)
     corpus = Corpus(options.input, options.captions, "Input")
-    require_condition(corpus, how)
+    require_fitting(corpus, storage.absolute(options.output), how)
     autoencoder = options.autoencoder or find_autoencoder(options.output, config)
     if autoencoder is None:
         from pipelines.cascade import train_autoencoder

@@ -10,26 +10,22 @@ table that jobs/ingest.py has made is taken as it is, the clips that its policy 
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import cluster
-from pipelines._encode_unit import EncodeTask, EncodeUnit, decode_unit
-from pipelines._encoders import Encoders, find_encoders
-from pipelines.corpus import Corpus
+from pipelines._encode_unit import EncodeUnit, decode_unit
+from pipelines.encode_job import CLIPS_FOLDER, EncodeJob, EncodeOptions, prepare
 from pipelines.ingest import IngestOptions, ingest
 from pipelines.ledgered import (
     FILTERED_NAME,
     Fingerprint,
-    RunOptions,
     Work,
     is_unchanged,
     pack,
-    require_apart,
-    require_kind,
     run_pending,
 )
 from pipelines.pools import shares
@@ -37,14 +33,13 @@ from pipelines.progress import Progress
 from pipelines.units import UnitSize
 from videogen import storage
 from videogen.config import CascadeConfig
-from videogen.data.clips import ClipSpec
-from videogen.data.clips_table import ClipsTable, IngestSpec, index_schema, read_manifest
+from videogen.data.clips_table import ClipsTable, IngestSpec
 from videogen.data.latents import ERRORS_NAME, KIND, SCHEMA_VERSION
 from videogen.data.sources import content_hash
 from videogen.data.table_report import write_report
 from videogen.data.tables.lease import Lease
 from videogen.data.tables.ledger import Ledger
-from videogen.data.tables.query import both, check_expression
+from videogen.data.tables.query import both
 from videogen.data.tables.records import FAILED
 from videogen.errors import UserError
 
@@ -53,29 +48,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CLIPS_FOLDER = "clips"
-"""Where in a table of latents the clips of a folder of videos are."""
 _CLIPS_PER_UNIT = 32
-_SAME_FPS = 1e-6
 _UNIT_BYTES = 64 << 20
 """Decoded frames of one unit, which cross the object store together."""
 _WORKER_BYTES = 1 << 30
 """Declared for each decoder and encoder: frames of two units, the child, the networks of a small preset."""
-
-
-@dataclass(frozen=True)
-class EncodeOptions:
-    """How an encoding is spread over the cluster, which clips it takes, and how it treats what goes wrong."""
-
-    encoders: int | None = None
-    """Actors with the VAE; None: one for each GPU of the cluster, or without GPUs one for each free core, and more as
-    the cluster grows."""
-    where: str | None = None
-    """SQL expression over the columns of the clips table, which clips must pass beside its policy."""
-    with_dropped: bool = False
-    """Whether clips that the policy drops are taken as well."""
-    decoder: str = "auto"
-    run: RunOptions = field(default_factory=RunOptions)
 
 
 @dataclass(frozen=True)
@@ -90,42 +67,6 @@ class EncodeResult:
     failed: int
     encoded_now: int
     seconds: float
-
-
-@dataclass(frozen=True)
-class Job:
-    """Everything that is known before any video is opened."""
-
-    corpus: Corpus
-    captions: str | None
-    spec: ClipSpec
-    config: CascadeConfig
-    encoders: Encoders
-    output: str
-    decoder: str
-    limit_s: float
-
-    @property
-    def identity(self) -> str:
-        """Hash of what decides the latents of a clip, beside the clip itself."""
-        return content_hash(KIND, SCHEMA_VERSION, self.about)
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """What decides the latents of a clip, as the manifest says it."""
-        return {
-            "encoder_fingerprint": self.encoders.autoencoder_fingerprint,
-            "text_encoder_fingerprint": self.encoders.text_encoder_fingerprint,
-            "latent_sizes": list(self.config.latent_sizes),
-            "clip": {**self.spec.as_dict(), "read_with": self.decoder},
-        }
-
-    @property
-    def task(self) -> EncodeTask:
-        """What workers need to know."""
-        sizes = tuple(self.config.latent_sizes)
-        factor = self.config.vae_scale_factor
-        return EncodeTask(self.output, self.identity, self.encoders, sizes, factor, self.decoder, self.limit_s)
 
 
 def encode(
@@ -180,110 +121,14 @@ def encode(
     )
 
 
-def prepare(
-    input_uri: str,
-    output_uri: str,
-    config: CascadeConfig,
-    autoencoder: str,
-    captions: str | None = None,
-    options: EncodeOptions | None = None,
-) -> Job:
-    """Check every argument of `encode` within seconds, and find out what the input is.
-
-    Raises:
-        UserError: in one sentence, for whatever is wrong first.
-    """
-    output = storage.absolute(output_uri)
-    corpus = Corpus(input_uri, captions, "Input")
-    if corpus.clips is not None:
-        _check_clips(corpus.clips, config, captions)
-    encoders = find_encoders(autoencoder, config, captioned=corpus.has_captions)
-    storage.require_writable(output, "Output")
-    options = options or EncodeOptions()
-    job = Job(corpus, captions, ClipSpec.of(config), config, encoders, output, options.decoder, options.run.limit_s)
-    require_apart(input_uri, output)
-    _require_own(job)
-    require_condition(corpus, options)
-    return job
-
-
-def require_condition(corpus: Corpus, options: EncodeOptions) -> None:
-    """Refuse a --where that is no condition on the columns that the clips have, or will have.
-
-    Raises:
-        UserError: in one sentence.
-    """
-    if options.where is not None:
-        schema = index_schema(()) if corpus.clips is None else corpus.clips.schema
-        check_expression(options.where, schema, "--where")
-
-
-def _check_clips(clips: ClipsTable, config: CascadeConfig, captions: str | None) -> None:
-    """Refuse clips that are not as the cascade wants them."""
-    if captions is not None:
-        raise UserError(
-            f"--captions {captions!r} has no effect on a clips table, whose clips have theirs: give it to "
-            f"jobs/ingest.py."
-        )
-    if clips.spec.num_frames != config.num_output_frames:
-        raise UserError(
-            f"The clips in {clips.uri!r} have {clips.spec.num_frames} frames, but preset {config.name!r} needs "
-            f"{config.num_output_frames}: ingest with this preset."
-        )
-    if abs(clips.spec.fps - config.output_fps) > _SAME_FPS:
-        raise UserError(
-            f"The clips in {clips.uri!r} have {clips.spec.fps:g} frames/s, but preset {config.name!r} needs "
-            f"{config.output_fps:g}: ingest with this preset."
-        )
-
-
-def _require_own(job: Job) -> None:
-    require_kind(job.output, KIND)
-    manifest = read_manifest(job.output)
-    if manifest is None:
-        return
-    theirs = manifest.get("encoder_fingerprint")
-    if theirs != job.encoders.autoencoder_fingerprint:
-        raise UserError(
-            f"Output {job.output!r} holds latents of another encoder ({theirs}) than the "
-            f"given autoencoder ({job.encoders.autoencoder_fingerprint}): give another --output, or remove the old one."
-        )
-
-
-def find_autoencoder(output_uri: str, config: CascadeConfig) -> str | None:
-    """Return the autoencoder to use where none is named: the preset's, one trained earlier, or that of a model nearby.
-
-    None means that the preset has to train its own first.
-    """
-    if config.autoencoder.pretrained:
-        return config.autoencoder.pretrained
-    output = storage.absolute(output_uri)
-    above = storage.parent(output)
-    for folder in (output, storage.join(above, "model"), storage.join(storage.parent(above), "model")):
-        if storage.exists(storage.join(folder, "autoencoder", "config.json")):
-            return storage.join(folder, "autoencoder")
-    return None
-
-
-def _clips(job: Job, options: EncodeOptions, progress: Progress) -> tuple[ClipsTable, int]:
+def _clips(job: EncodeJob, options: EncodeOptions, progress: Progress) -> tuple[ClipsTable, int]:
     """Return the clips to encode, and how many videos gave none although this call was to make them."""
     if job.corpus.clips is not None:
         return job.corpus.clips, 0
     uri = storage.join(job.output, CLIPS_FOLDER)
-    _require_plain(uri)
     spec = IngestSpec(job.spec.num_frames, job.spec.fps, decoder=options.decoder)
     result = ingest(job.corpus.uri, uri, IngestOptions(spec, run=options.run), job.captions, progress)
     return ClipsTable.open(uri), result.failed + result.filtered
-
-
-def _require_plain(uri: str) -> None:
-    """Refuse to replace a table of clips that somebody has curated."""
-    manifest = read_manifest(uri) or {}
-    if manifest.get("policy") or manifest.get("scores"):
-        raise UserError(
-            f"{uri!r} holds a table of clips with scores or rules of its own, which encoding a folder would replace: "
-            f"give it as --input, or another --output."
-        )
 
 
 def _chosen(clips: ClipsTable, options: EncodeOptions) -> str:
@@ -311,7 +156,7 @@ def _items(clips: ClipsTable, where: str, captioned: bool) -> Iterator[pa.Record
         yield pa.record_batch(columns)
 
 
-def _work(job: Job, options: EncodeOptions) -> Work:
+def _work(job: EncodeJob, options: EncodeOptions) -> Work:
     task = job.task
 
     def graph(units: "ray.data.Dataset", num_units: int) -> "ray.data.Dataset":
@@ -327,7 +172,7 @@ def _work(job: Job, options: EncodeOptions) -> Work:
     return Work("encode", "clips", UnitSize(_clips_per_unit(job)), graph, ("decode_s", "encode_s"))
 
 
-def _clips_per_unit(job: Job) -> int:
+def _clips_per_unit(job: EncodeJob) -> int:
     clip_bytes = job.spec.num_frames * sum(size**2 for size in job.task.pixel_sizes) * 3
     return max(1, min(_CLIPS_PER_UNIT, _UNIT_BYTES // clip_bytes))
 
@@ -339,7 +184,7 @@ def _trains_on_gpus(config: CascadeConfig) -> bool:
 
 def _publish(
     ledger: Ledger,
-    job: Job,
+    job: EncodeJob,
     clips: ClipsTable,
     options: EncodeOptions,
     input_fingerprint: str,
@@ -364,7 +209,7 @@ def _publish(
     ledger.publish(manifest, map(_without_indices, ledger.locate()), lost)
 
 
-def _lost_videos(job: Job, clips: ClipsTable) -> list[pa.RecordBatch]:
+def _lost_videos(job: EncodeJob, clips: ClipsTable) -> list[pa.RecordBatch]:
     """Return the videos that gave no clip, for errors.parquet: whoever encodes a folder looks for all losses there."""
     if job.corpus.clips is not None:
         return []
@@ -378,7 +223,7 @@ def _without_indices(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _manifest(
-    ledger: Ledger, job: Job, clips: ClipsTable, options: EncodeOptions, input_fingerprint: str
+    ledger: Ledger, job: EncodeJob, clips: ClipsTable, options: EncodeOptions, input_fingerprint: str
 ) -> Mapping[str, Any]:
     return {
         "kind": KIND,

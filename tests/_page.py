@@ -2,31 +2,50 @@
 
 from html.parser import HTMLParser
 
+_VOID = {"meta", "br", "input", "img", "link", "hr"}
+
 
 class Page(HTMLParser):
-    """A page as a browser reads it: its elements, their attributes, and its text."""
+    """The elements of a page, their attributes, and its text; a closing tag that closes nothing fails the test."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, page: str) -> None:
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.texts: list[str] = []
+        """Without those of scripts and styles."""
         self.styles = ""
-        self._in_style = False
-        self.feed(text)
+        self.open: list[str] = []
+        """Elements that are not closed."""
+        self.feed(page)
         self.close()
 
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        self._in_style = tag == "style"
+    @property
+    def text(self) -> str:
+        """All text in one."""
+        return "".join(self.texts)
 
-    def handle_data(self, data):
-        if self._in_style:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        inside = self.open[-1] if self.open else ""
+        if inside == "style":
             self.styles += data
-        else:
+        elif inside != "script":
             self.texts.append(data.strip())
 
-    def all(self, tag):
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        """Return the attributes of each element of a kind."""
         return [attributes for name, attributes in self.elements if name == tag]
 
-    def has(self, text):
+    def has(self, text: str) -> bool:
+        """Tell whether a text stands in one piece somewhere."""
         return any(text in part for part in self.texts)

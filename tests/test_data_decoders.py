@@ -1,5 +1,7 @@
 """Decoders: the same frame for the same number, whichever reads, and what each is not trusted with."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -244,3 +246,9 @@ def test_torchcodec_reads_what_pyav_reads_or_says_what_it_lacks(video):
         pyav, _ = read_all(video(name), info, "pyav", order_for(info))
         assert decoder == "torchcodec"
         assert np.abs(torchcodec.astype(int) - pyav).max() <= 3
+
+
+def test_making_a_video_leaves_the_priority_of_the_process_alone(tmp_path):
+    before = os.sched_getscheduler(0)
+    make("av1", tmp_path / "video.mp4")
+    assert os.sched_getscheduler(0) == before

@@ -20,7 +20,8 @@ from pipelines import cluster
 from pipelines import encode as encoding
 from pipelines._encode_unit import EncodeUnit, decode_clips, decode_unit
 from pipelines._encoders import find_encoders
-from pipelines.encode import encode, find_autoencoder
+from pipelines.encode import encode
+from pipelines.encode_job import EncodeOptions, find_autoencoder, prepare
 from pipelines.ingest import IngestOptions, ingest
 from pipelines.units import UnitSize, write_plan
 from tests.conftest import load_job
@@ -77,7 +78,7 @@ def planned_items(latents_table: str, captioned: bool = True) -> list[pa.RecordB
 
 
 def test_latents_do_not_depend_on_how_clips_are_grouped(latents_table, world_corpus, tiny, tiny_model, tmp_path):
-    job = encoding.prepare(str(world_corpus), str(tmp_path), tiny, tiny_model)
+    job = prepare(str(world_corpus), str(tmp_path), tiny, tiny_model)
     units = write_plan(job.output, iter(planned_items(latents_table)), job.identity, UnitSize(items=1))
     assert len(units) == 6
     encoder = EncodeUnit(job.task)
@@ -176,15 +177,15 @@ def test_where_chooses_among_what_the_policy_keeps(corpus, tiny, tiny_model, ray
     clips = str(tmp_path / "clips")
     spec = IngestSpec(tiny.num_output_frames, tiny.output_fps)
     ingest(str(corpus), clips, IngestOptions(spec, Policy({"first": "path < 'clip_3.mp4'"})))
-    options = encoding.EncodeOptions(where="path <> 'clip_0.mp4' -- and no more")
+    options = EncodeOptions(where="path <> 'clip_0.mp4' -- and no more")
     result = encode(clips, str(tmp_path / "table"), tiny, tiny_model, options=options)
     assert (result.ok, result.filtered) == (2, 4)
-    options = encoding.EncodeOptions(where="path <> 'clip_0.mp4'", with_dropped=True)
+    options = EncodeOptions(where="path <> 'clip_0.mp4'", with_dropped=True)
     assert encode(clips, str(tmp_path / "table"), tiny, tiny_model, options=options).ok == 5
 
 
 def test_where_is_checked_before_a_folder_is_looked_at(corpus, tiny, tiny_model, tmp_path):
-    options = encoding.EncodeOptions(where="mottion > 1")
+    options = EncodeOptions(where="mottion > 1")
     with pytest.raises(UserError, match="--where"):
         encode(str(corpus), str(tmp_path / "table"), tiny, tiny_model, options=options)
     assert not (tmp_path / "table").exists()
@@ -222,7 +223,7 @@ def test_a_version_that_a_manifest_gives_is_taken_on_trust(corpus, tiny, tiny_mo
 
 
 def test_units_are_bounded_in_bytes(world_corpus, tiny, tiny_model, tmp_path):
-    job = encoding.prepare(str(world_corpus), str(tmp_path), tiny, tiny_model)
+    job = prepare(str(world_corpus), str(tmp_path), tiny, tiny_model)
     assert encoding._clips_per_unit(job) == 32
 
 
@@ -293,7 +294,7 @@ def test_a_hanging_video_is_given_up(world_corpus, tiny, tiny_model, tmp_path):
     os.mkfifo(pipe)
     status = pipe.stat()
     item = {"item_id": "id", "source": str(pipe), "version": f"0-{status.st_mtime}", "frame_indices": [0]}
-    task = encoding.prepare(str(world_corpus), str(tmp_path / "table"), tiny, tiny_model).task
+    task = prepare(str(world_corpus), str(tmp_path / "table"), tiny, tiny_model).task
     items = [item | {"item_id": str(number)} for number in range(50)]
     started = time.monotonic()
     with IsolatedDecoder() as decoder:

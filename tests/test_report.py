@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
+from tests._page import Page
 from tests.conftest import load_job
 from videogen.data.video import write_mp4
 from videogen.data.world import Attributes, render_clip
@@ -21,38 +21,11 @@ from videogen.evaluation.media import sprite
 from videogen.evaluation.psnr import StagePsnr
 from videogen.evaluation.report import ReportSources, render
 
-_VOID = {"meta", "br", "input", "img", "link", "hr"}
 _SHOWN = [
     ("a red circle moving left", Attributes("red", "circle", "left")),
     ("a green triangle moving down <quickly>", Attributes("green", "circle", "down")),
     ("a green triangle moving down", Attributes("green", "circle", "down")),
 ]
-
-
-class _Page(HTMLParser):
-    """Checks nesting, and collects tags with their attributes and the text outside scripts."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.text = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in _VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] not in ("script", "style"):
-            self.text += data
 
 
 @pytest.fixture(scope="module")
@@ -104,10 +77,10 @@ def page(tmp_path_factory: pytest.TempPathFactory, tiny_model: str, tiny) -> Pat
 
 def test_the_page_is_whole_and_needs_nothing_else(page: Path) -> None:
     text = page.read_text()
-    parsed = _Page(text)
+    parsed = Page(text)
     assert not parsed.open
     assert not re.search(r"\w+://", re.sub(r"base64,[\w+/=]+", "", text))
-    for tag, attributes in parsed.tags:
+    for tag, attributes in parsed.elements:
         assert tag not in ("link", "iframe", "object", "embed")
         for name in ("src", "href", "srcset", "poster", "action"):
             assert (attributes.get(name) or "data:").startswith("data:")
@@ -116,15 +89,15 @@ def test_the_page_is_whole_and_needs_nothing_else(page: Path) -> None:
 
 
 def test_the_page_shows_every_stage_of_every_prompt(page: Path, tiny) -> None:
-    parsed = _Page(page.read_text())
-    pictures = [attributes["data-media"] for tag, attributes in parsed.tags if tag == "canvas"]
+    parsed = Page(page.read_text())
+    pictures = [attributes["data-media"] for tag, attributes in parsed.elements if tag == "canvas"]
     shown = [name for name in tiny.stage_names() if name != "text"]
     assert {f"{number}/{name}" for number in range(3) for name in shown} == set(pictures)
-    rows = [attributes["class"] for tag, attributes in parsed.tags if tag == "article"]
+    rows = [attributes["class"] for tag, attributes in parsed.elements if tag == "article"]
     assert rows == ["example correct", "example unjudged", "example wrong"]
     # Prompts are people's text: shown, never markup.
     assert "moving down <quickly>" in parsed.text
-    curves = [attributes for tag, attributes in parsed.tags if attributes.get("class") == "curve"]
+    curves = [attributes for tag, attributes in parsed.elements if attributes.get("class") == "curve"]
     assert len(curves) == len(tiny.trainable_stages())
     for words in ("50%", "+1.50", "+2.50", "linear blend", "612.5"):
         assert words in parsed.text.replace("\n", ""), words
@@ -177,6 +150,6 @@ def test_a_video_that_is_gone_or_broken_is_said_in_its_row(page: Path, tiny, tin
     rows[0]["video"], rows[1]["video"] = str(tmp_path / "gone.mp4"), str(tmp_path / "broken.mp4")
     evaluation = json.loads((folder / "evaluation.json").read_text())
     sources = ReportSources(tiny_model, str(folder / "generated"), evaluation, rows)
-    text = _Page(render(tiny, sources, tiny_model)).text
+    text = Page(render(tiny, sources, tiny_model)).text
     assert "gone.mp4" in text
     assert text.count("video: ") == 2

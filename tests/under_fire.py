@@ -1,6 +1,6 @@
 """A corpus under fire: good videos among many damaged ones, and what must be true of tables made of it.
 
-    python -m tests.under_fire --files 1000 --kills 6
+    python -m tests.under_fire --files 1700 --kills 10
 
 makes the corpus, encodes the good files alone and then everything, the second time while processes are killed, compares
 both, and prints the figures of docs/reliability.md. The tests run the same with fewer files.
@@ -405,8 +405,8 @@ def _watch(family: Family, fire: Fire, kills: int, rng: random.Random, most_s: f
 def main() -> None:
     """Run the whole and print its figures as a Markdown table."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--files", type=int, default=1000)
-    arguments.add_argument("--kills", type=int, default=6)
+    arguments.add_argument("--files", type=int, default=1700)
+    arguments.add_argument("--kills", type=int, default=10)
     arguments.add_argument("--seed", type=int, default=0)
     options = arguments.parse_args()
     from videogen.config import load_preset

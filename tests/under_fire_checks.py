@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.encode import EncodeOptions, encode
+from pipelines.encode import encode
+from pipelines.encode_job import EncodeOptions
 from pipelines.ledgered import RunOptions
 from tests import under_fire
 
