@@ -51,6 +51,7 @@ OWN_CLUSTERS = ("test_job_submit", "test_serve_launch")
 """Modules that start a cluster of their own."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep all that needs a cluster in one of pytest-xdist's processes, which shares it; modules are never divided."""
     asking = {item.path for item in items if "ray_cluster" in getattr(item, "fixturenames", ())}
