@@ -60,6 +60,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group("cluster" if item.path in asking else item.path.stem))
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse to run where pytest-xdist has not seen the groups: both processes would make clusters and models."""
+    if getattr(session.config.option, "loadgroup", False) and not all("@" in item.nodeid for item in session.items):
+        raise pytest.UsageError("This pytest-xdist does not read xdist_group: see pytest in constraints.txt.")
+
+
 def load_job(name: str) -> ModuleType:
     """Import `jobs/<name>.py`; jobs are scripts, not a package."""
     path = ROOT / "jobs" / f"{name}.py"
