@@ -47,15 +47,10 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     atexit.register(shutil.rmtree, os.environ["TMPDIR"], ignore_errors=True)
 
 
-OWN_CLUSTERS = ("test_job_submit", "test_serve_launch")
-"""Modules that start a cluster of their own."""
-
-
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep all that needs a cluster in one of pytest-xdist's processes, which shares it; modules are never divided."""
+    """Keep all that shares the cluster in one of pytest-xdist's processes; modules are never divided."""
     asking = {item.path for item in items if "ray_cluster" in getattr(item, "fixturenames", ())}
-    asking |= {item.path for item in items if item.path.stem in OWN_CLUSTERS}
     for item in items:
         item.add_marker(pytest.mark.xdist_group("cluster" if item.path in asking else item.path.stem))
 
