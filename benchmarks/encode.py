@@ -18,7 +18,6 @@ left of the short one is printed as start-up. Contenders take turns; medians are
 """
 
 import argparse
-import contextlib
 import itertools
 import json
 import os
@@ -98,7 +97,6 @@ class _Bench:
         self.kernels: list[Seconds] = []
         self.busy: list[Seconds] = []
         self.ours: dict[str, list[list[float]]] = {name: [] for name in options.vaes}
-        self.core_s: dict[str, list[float]] = {name: [] for name in options.vaes}
         self.peers: dict[str, list[list[float]]] = {name: [] for name in options.peers}
         self.absent: dict[str, str] = {}
         self.differences: dict[str, float] = {}
@@ -142,11 +140,7 @@ class _Bench:
     def _run_ours(self, vae: str, number: int) -> list[float]:
         outputs = self._outputs(vae, number)
         runs = [[self._clips_table(which), outputs[which]] for which in (0, 1)]
-        found = _side({"do": "ours", "model": self._model(vae), "runs": runs, "encoders": self._cores})
-        core_s = (found[1][1] - found[0][1]) / (self.clips[1] - self.clips[0])
-        self.core_s[vae].append(core_s)
-        _say(number, vae, {"core s a clip": core_s})
-        return [seconds for seconds, _ in found]
+        return _side({"do": "ours", "model": self._model(vae), "runs": runs, "encoders": self._cores})
 
     def _run_peer(self, peer: str, number: int) -> list[float]:
         outputs = self._outputs(peer, number)
@@ -204,9 +198,9 @@ class _Bench:
         )
         print(
             "| VAE | decoding, core ms a clip | encoding, core ms a clip | bound, clips/s | pipeline, clips/s "
-            "| bound ratio | the same, kernels timed on busy cores | core ms a clip in all | start-up, s |"
+            "| bound ratio | the same, kernels timed on busy cores | start-up, s |"
         )
-        print("|---" * 9 + "|")
+        print("|---" * 8 + "|")
         for vae, runs in self.ours.items():
             rates = [self.rate(run) for run in runs]
             bounds, busy = self.bounds(vae, self.kernels), self.bounds(vae, self.busy)
@@ -217,7 +211,6 @@ class _Bench:
                 _spread(rates, 1),
                 _spread([rate / bound for rate, bound in zip(rates, bounds, strict=True)], 2),
                 _spread([rate / bound for rate, bound in zip(rates, busy, strict=True)], 2),
-                _spread([1000 * core_s for core_s in self.core_s[vae]], 1),
                 _spread([self.start_up(run) for run in runs], 1),
             ]
             print(f"| {vae} | " + " | ".join(cells) + " |")
@@ -442,8 +435,8 @@ def _load(model: str) -> "AutoencoderKL":
 # --- the pipeline ---------------------------------------------------------------------------------------------------
 
 
-def _ours(job: Mapping[str, Any]) -> list[list[float]]:
-    """Return wall and core seconds of each run of the pipeline; Ray and its worker processes are there before."""
+def _ours(job: Mapping[str, Any]) -> list[float]:
+    """Return the seconds of each run of the pipeline; Ray and its worker processes are there before."""
     from pipelines import cluster
     from pipelines.encode import encode
     from pipelines.encode_job import EncodeOptions
@@ -455,26 +448,12 @@ def _ours(job: Mapping[str, Any]) -> list[list[float]]:
     clips, output = job["runs"][0]
     encode(clips, f"{output}-warm-up", config, job["model"], options=EncodeOptions(encoders=job["encoders"]))
     for clips, output in job["runs"]:
-        started, before = time.perf_counter(), _all_core_s()
+        started = time.perf_counter()
         result = encode(clips, output, config, job["model"], options=EncodeOptions(encoders=job["encoders"]))
-        seconds.append([time.perf_counter() - started, _all_core_s() - before])
+        seconds.append(time.perf_counter() - started)
         if result.ok != result.planned:
             raise RuntimeError(f"{result} has not encoded every clip")
     return seconds
-
-
-def _all_core_s() -> float:
-    """Return the core seconds of this process and all under it: Ray, its workers, their decoders."""
-    import psutil
-
-    total = 0.0
-    me = psutil.Process()
-    for process in [me, *me.children(recursive=True)]:
-        with contextlib.suppress(psutil.Error):
-            times = process.cpu_times()
-            # Of children that have ended and were waited for, the parent tells.
-            total += times.user + times.system + times.children_user + times.children_system
-    return total
 
 
 _SIDES: dict[str, Callable[[Mapping[str, Any]], Any]] = {"prepare": _prepare, "kernels": _kernels, "ours": _ours}
