@@ -3,8 +3,9 @@
     python jobs/export_table.py --table runs/latents --output runs/tars --format webdataset
     python jobs/export_table.py --table s3://bucket/clips --output s3://bucket/hub --format huggingface
 
-Clips that the table's policy has dropped are left out, unless --with-dropped is given. An earlier export in OUTPUT is
-replaced; a folder that holds anything else is refused.
+Clips that the table's policy has dropped are left out, unless --with-dropped is given. --with-videos adds the source
+videos, each once: OUTPUT/videos/*.tar, or the config "videos"; a clip names its own by `video_key`. An earlier export
+in OUTPUT is replaced; a folder that holds anything else is refused.
 """
 
 import sys
@@ -33,12 +34,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.add_argument("--format", required=True, choices=_FORMATS, help="what others read")
     arguments.add_argument("--where", metavar="SQL", help="which rows, over the table's columns")
     arguments.add_argument("--with-dropped", action="store_true", help="also clips that the policy has dropped")
-    arguments.add_argument("--with-videos", action="store_true", help="put each row's source video beside it, whole")
-    arguments.add_argument("--arrays", default="npy", choices=ARRAY_FORMS, help="in tars; default: npy")
+    arguments.add_argument("--with-videos", action="store_true", help="add the source videos, whole, each once")
+    arguments.add_argument("--arrays", choices=ARRAY_FORMS, help="in tars; default: npy")
     arguments.add_argument("--shard-mb", type=float, default=1024, metavar="N", help="size of a file; default: 1024")
     options = arguments.parse_args(argv)
     if not 0 < options.shard_mb <= _MOST_MB:
         raise UserError(f"--shard-mb is {options.shard_mb:g}, but it is a size above 0, up to {_MOST_MB} MB.")
+    if options.arrays and options.format != "webdataset":
+        raise UserError(f"--arrays {options.arrays} is for --format webdataset: parquet has columns of numbers.")
     require_output(options.output)
     table = FinishedTable.open(options.table)
     if options.where is not None:
@@ -47,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         where=options.where,
         with_dropped=options.with_dropped,
         with_videos=options.with_videos,
-        arrays=options.arrays,
+        arrays=options.arrays or ARRAY_FORMS[0],
         shard_bytes=int(options.shard_mb * 2**20),
     )
     with Progress() as progress, progress.task("export", total=sum(s.rows for s in table.shards), unit="rows") as task:

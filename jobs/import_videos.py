@@ -4,7 +4,9 @@
     python jobs/ingest.py --input s3://bucket/videos/videos.parquet --output s3://bucket/clips
 
 Writes OUTPUT/videos, the manifest OUTPUT/videos.parquet with video and caption, and OUTPUT/errors.parquet with what
-was left out and why. The same command again continues an interrupted run and takes in shards that were added.
+was left out and why. Of several captions of a video the first is taken. Videos that parquet only names stay where they
+are: in its own folder, on S3, or, as an export of ours names them, unchanged at a local path. The same command again
+continues an interrupted run and takes in shards that were added.
 """
 
 import sys
@@ -41,10 +43,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         result = import_videos(
             shards, options.output, root, options.video, options.caption, options.max_bytes, task.advance
         )
-    print(
-        f"{result.manifest}: {result.num_videos} videos, {result.num_captions} with a caption, "
-        f"{result.num_errors} left out"
-    )
+    told = [f"{result.num_videos} videos", f"{result.num_captions} with a caption", f"{result.num_errors} left out"]
+    if result.num_several:
+        told.append(f"{result.num_several} with the first of several captions")
+    if result.num_empty_shards:
+        told.append(f"{result.num_empty_shards} of {len(shards)} shards without a video")
+    print(f"{result.manifest}: {', '.join(told)}")
 
 
 if __name__ == "__main__":

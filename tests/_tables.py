@@ -9,6 +9,7 @@ from PIL import Image
 
 from videogen.data.clips_table import clips_schema
 from videogen.data.latents import latents_schema
+from videogen.data.listing import find_versions
 from videogen.data.tables import Ledger, Outcome, pack_shard, write_part
 
 SCORES = ("motion", "sharpness")
@@ -46,7 +47,7 @@ def _judged(batch, verdicts):
     return kept.append_column("dropped_by", pa.array(dropped, pa.string()))
 
 
-def clips_table(folder: Path, videos: list[str], caption: str = "a ball") -> list[dict]:
+def clips_table(folder: Path, videos: list[str], caption: str = "a ball", container: str = "mp4") -> list[dict]:
     """Write a clips table of two clips of each video, the last of which has failed; return the rows.
 
     The second clip of the first video is dropped by the rule "still".
@@ -62,6 +63,8 @@ def clips_table(folder: Path, videos: list[str], caption: str = "a ball") -> lis
                 item_id=key,
                 clip_id=f"{key}-{clip}",
                 source=uri,
+                version=version_of(uri),
+                container=container,
                 caption=None if number == 1 else f"{caption} {number}",
                 frame_indices=list(range(15 * clip, 15 * clip + 15)),
                 motion=0.1 + 0.2 * number + 0.05 * clip,
@@ -99,6 +102,7 @@ def latents_table(folder: Path, sources: list[str]) -> list[dict]:
                 arrays[name] = generator.normal(size=(15, 4, size, size)).astype(np.float16)
         items.append({"item_id": key, "uri": uri})
         values = {"item_id": key, "clip_id": key, "source": uri, "caption": f"a ball {number}"}
+        values["version"] = version_of(uri)
         for name, array in arrays.items():
             values |= {name: array.tobytes(), f"{name}_shape": array.shape, f"{name}_dtype": array.dtype.name}
         rows[key] = [filled(schema, **values, frame_indices=list(range(15)))]
@@ -107,6 +111,11 @@ def latents_table(folder: Path, sources: list[str]) -> list[dict]:
     manifest = {"kind": "latents", "schema_version": 2, "schema": schema, "clip": {"size": 64}}
     write_table(str(folder), manifest, items, rows, {}, scalars)
     return told
+
+
+def version_of(uri: str) -> str:
+    """Return the version of a local file; of others something."""
+    return find_versions([uri])[0][0] or "x" if uri.startswith("/") else "x"
 
 
 def filled(schema: pa.Schema, **values) -> dict:

@@ -1,53 +1,23 @@
-"""Data sets of others: what the real `webdataset` and `datasets` read, and imports that a bad shard cannot harm."""
+"""Data sets of others: imports that a bad shard cannot harm."""
 
+import errno
+import gzip
 import io
-import json
 import tarfile
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests._tables import clips_table, latents_table
-from tests.conftest import load_job
+from tests._interchange import run_import, write_tar
 from videogen import storage
-from videogen.data.interchange.unpacking import safe_name
-from videogen.data.interchange.webdataset import split_name
-from videogen.data.sources import open_source
+from videogen.data.interchange.unpacking import copy_video, safe_name
+from videogen.data.interchange.webdataset_import import split_name
 from videogen.errors import UserError
 
-# webdataset leaves it to the garbage collector to close its files.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed file.*tar:ResourceWarning")
-
-
-def run_import(source, output, *options):
-    """Run the job; return videos with captions by the end of their path, and errors by member."""
-    load_job("import_videos").main(["--input", str(source), "--output", str(output), *map(str, options)])
-    source = open_source(storage.join(str(output), "videos.parquet"))
-    rows = pa.Table.from_batches(source.batches()).to_pylist()
-    filesystem, path = storage.arrow_filesystem(storage.join(str(output), "errors.parquet"))
-    errors = pq.read_table(path, filesystem=filesystem).to_pylist()
-    return rows, {error["member"]: error["error"] for error in errors}
-
-
-def write_tar(path, files, mode="w"):
-    """Write a tar; values are contents, or a TarInfo for what is no file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, mode) as tar:
-        for name, content in files:
-            if isinstance(content, tarfile.TarInfo):
-                tar.addfile(content)
-            else:
-                member = tarfile.TarInfo(name)
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
-    return path
-
-
-# --- import of WebDataset ----------------------------------------------------------------------------------------
+# --- WebDataset --------------------------------------------------------------------------------------------------
 
 
 def test_samples_become_videos_with_their_captions(tmp_path):
@@ -75,6 +45,29 @@ def test_a_caption_can_be_named(tmp_path):
     sample = [("0.mp4", b"x"), ("0.txt", b"short"), ("0.json", b'{"long": "a long one"}')]
     (row,), _ = run_import(write_tar(tmp_path / "in" / "0.tar", sample), tmp_path / "out", "--caption", "long")
     assert row["caption"] == "a long one"
+
+
+def test_of_several_captions_the_first_is_taken_and_this_is_told(tmp_path, capsys):
+    samples = [
+        ("0.mp4", b"x"),
+        ("0.json", b'{"text": [" ", "first", "second"]}'),
+        ("1.mp4", b"y"),
+        ("1.json", b'{"text": 5}'),
+    ]
+    rows, errors = run_import(write_tar(tmp_path / "in" / "0.tar", samples), tmp_path / "out")
+    assert [row["caption"] for row in rows] == ["first", None]
+    assert "neither text nor a list of texts" in errors["1.json"]
+    assert "1 with the first of several captions" in capsys.readouterr().out
+
+
+def test_a_caption_that_no_sample_has_is_refused_before_anything_is_written(tmp_path):
+    write_tar(tmp_path / "in" / "0.tar", [("0.mp4", b"x"), ("0.json", b'{"caption": "a", "url": "b"}')])
+    write_tar(tmp_path / "in" / "1.tar", [("0.mp4", b"x"), ("0.txt", b"a")])
+    with pytest.raises(UserError, match=r"'capton', only caption, url: name one of these\. Did you mean 'caption'"):
+        run_import(tmp_path / "in", tmp_path / "out", "--caption", "capton")
+    with pytest.raises(UserError, match="leave --caption out"):
+        run_import(tmp_path / "in" / "1.tar", tmp_path / "out", "--caption", "caption")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_shard_decides_neither_where_nor_how_much_is_written(tmp_path):
@@ -128,13 +121,45 @@ def test_a_shard_with_an_endless_header_is_left_off_there(tmp_path):
     assert "header" in next(iter(errors.values()))
 
 
-def test_what_comes_before_damage_is_imported_and_the_damage_is_told(tmp_path):
-    whole = write_tar(tmp_path / "whole.tar", [(f"{index}.mp4", bytes([index]) * 5000) for index in range(4)])
+@pytest.mark.parametrize("size", [1000, 3072, 3000, 3072 + 512 + 70])
+def test_what_comes_before_damage_is_imported_and_the_damage_is_told(tmp_path, size):
+    """Cut in a video, between two members, in the padding, in a text."""
+    files = [(f"{index}.{kind}", bytes([65 + index]) * 600) for index in range(3) for kind in ("mp4", "txt")]
+    whole = write_tar(tmp_path / "whole.tar", files).read_bytes()
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "cut.tar").write_bytes(whole.read_bytes()[:13000])
+    (tmp_path / "in" / "cut.tar").write_bytes(whole[:size])
+    if size == 1000:
+        with pytest.raises(UserError, match=r"no video to import in there.*to its end"):
+            run_import(tmp_path / "in", tmp_path / "out")
+        return
     rows, errors = run_import(tmp_path / "in", tmp_path / "out")
-    assert [Path(row["uri"]).read_bytes()[:1] for row in rows] == [b"\0", b"\1"]
-    assert list(errors) != []
+    assert [Path(row["uri"]).read_bytes()[:1] for row in rows] == [b"A"]
+    assert "cannot be read to its end" in errors[""]
+
+
+def test_damage_between_members_and_in_gzip_is_told(tmp_path):
+    whole = write_tar(tmp_path / "whole.tar", [(f"{index}.mp4", bytes([65 + index]) * 600) for index in range(3)])
+    content = whole.read_bytes()
+    (tmp_path / "in").mkdir()
+    # tarfile takes a header that is none for the end of the tar.
+    (tmp_path / "in" / "0.tar").write_bytes(content[:1536] + b"x" * 512 + content[2048:])
+    (tmp_path / "in" / "1.tar.gz").write_bytes(gzip.compress(content)[:-20])
+    (tmp_path / "in" / "2.tar.gz").write_bytes(b"\x1f\x8b\x08\x04")
+    rows, _ = run_import(tmp_path / "in", tmp_path / "out")
+    assert {Path(row["uri"]).read_bytes()[:1] for row in rows} >= {b"A"}
+    table = pq.read_table(tmp_path / "out" / "errors.parquet").to_pylist()
+    assert [Path(error["shard"]).name for error in table] == ["0.tar", "1.tar.gz", "2.tar.gz"]
+    assert "damaged where a member should begin" in table[0]["error"]
+
+
+def test_a_disk_that_is_full_is_no_damage_of_the_shard(tmp_path):
+    def chunks():
+        yield b"x"
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match=r"Cannot write .*No space left on device.*run the same command again"):
+        copy_video(chunks(), str(tmp_path / "a.mp4"), 10)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_second_run_leaves_what_is_done_and_takes_in_what_is_new(tmp_path):
@@ -205,7 +230,7 @@ def test_samples_are_named_up_to_the_first_dot():
     assert split_name("c") == ("c", "")
 
 
-# --- import of Hugging Face parquet ------------------------------------------------------------------------------
+# --- Hugging Face parquet ----------------------------------------------------------------------------------------
 
 
 def test_videos_inside_parquet_are_unpacked(tmp_path):
@@ -245,203 +270,47 @@ def test_what_the_datasets_library_writes_is_imported(tmp_path):
     assert (Path(row["uri"]).read_bytes(), row["caption"]) == (b"abc", "a cat")
 
 
-# --- export ------------------------------------------------------------------------------------------------------
+def write_parquet(path, columns, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path, **options)
+    return path
 
 
-@pytest.fixture(scope="module")
-def latents(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("latents")
-    sources = [str(folder / f"{number}.mp4") for number in range(7)]
-    for number, source in enumerate(sources):
-        Path(source).write_bytes(b"video %d" % number)
-    return str(folder / "table"), latents_table(folder / "table", sources), sources
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clips") / "table"
-    return str(folder), clips_table(folder, ["s3://b/0.mp4", "s3://b/1.mp4", "s3://b/2.mp4"], caption="a b\u00e4ll")
-
-
-def export(table, output, form, *options):
-    load_job("export_table").main(
-        ["--table", str(table), "--output", str(output), "--format", form, *map(str, options)]
-    )
-    return sorted(str(path.relative_to(output)) for path in Path(output).rglob("*") if path.is_file())
-
-
-def read_tars(folder):
-    import webdataset
-
-    tars = sorted(str(path) for path in Path(folder).glob("*.tar"))
-    return list(webdataset.WebDataset(tars, shardshuffle=False).decode())
-
-
-def test_webdataset_reads_latents_back_bit_by_bit(latents, tmp_path):
-    table, told, _ = latents
-    files = export(table, tmp_path, "webdataset", "--shard-mb", 0.06)
-    assert files == [".videogen-export.json", *[f"{number:05}.tar" for number in range(len(files) - 2)], "index.json"]
-    assert len(files) > 4
-    samples = read_tars(tmp_path)
-    assert [sample["__key__"] for sample in samples] == [row["clip_id"] for row in told]
-    for sample, row in zip(samples, told, strict=True):
-        for name in ("latents_4", "latents_4_logvar", "latents_8", "latents_8_logvar", "prompt_embeds"):
-            assert sample[f"{name}.npy"].dtype == np.float16
-            assert np.array_equal(sample[f"{name}.npy"], row[name])
-        assert sample["txt"] == row["caption"]
-        assert sample["json"]["frame_indices"] == list(range(15))
-        assert sample["json"]["caption"] == row["caption"]
-        assert not {"shard", "row", "latents_4", "latents_4_shape", "latents_4_dtype"} & set(sample["json"])
-    index = json.loads((tmp_path / "index.json").read_text())["shardlist"]
-    assert sum(shard["nsamples"] for shard in index) == len(told)
-    for shard in index:
-        assert shard["filesize"] == (tmp_path / shard["url"]).stat().st_size <= 0.06 * 2**20 + 10240
-
-
-def test_the_same_table_gives_the_same_tars(latents, tmp_path):
-    first = {name: (tmp_path / name).read_bytes() for name in export(latents[0], tmp_path, "webdataset")}
-    second = {name: (tmp_path / name).read_bytes() for name in export(latents[0], tmp_path, "webdataset")}
-    assert first == second
-
-
-def test_arrays_travel_as_safetensors_and_videos_beside_them(latents, tmp_path):
-    from safetensors.numpy import load
-
-    table, told, sources = latents
-    options = ["--arrays", "safetensors", "--with-videos", "--where", "clip_id >= 'clip05'"]
-    export(table, tmp_path, "webdataset", *options)
-    samples = read_tars(tmp_path)
-    assert [sample["__key__"] for sample in samples] == ["clip05", "clip06"]
-    for sample, row, source in zip(samples, told[5:], sources[5:], strict=True):
-        arrays = load(sample["safetensors"])
-        assert set(arrays) == {name for name, value in row.items() if isinstance(value, np.ndarray)}
-        assert all(np.array_equal(array, row[name]) for name, array in arrays.items())
-        assert sample["mp4"] == Path(source).read_bytes()
-
-
-def test_what_was_exported_with_videos_can_be_imported(latents, tmp_path):
-    table, told, sources = latents
-    export(table, tmp_path / "tars", "webdataset", "--with-videos")
-    rows, errors = run_import(tmp_path / "tars", tmp_path / "out")
-    found = {Path(row["uri"]).read_bytes(): row["caption"] for row in rows}
-    assert found == {Path(s).read_bytes(): row["caption"] for s, row in zip(sources, told, strict=True)}
+def test_a_column_of_lists_of_captions_gives_the_first(tmp_path, capsys):
+    write_parquet(tmp_path / "in" / "0.parquet", {"video": [b"x", b"y"], "caption": [["one", "two"], []]})
+    rows, errors = run_import(tmp_path / "in", tmp_path / "out")
+    assert [row["caption"] for row in rows] == ["one", None]
     assert errors == {}
-    export(table, tmp_path / "hub", "huggingface", "--with-videos")
-    rows, errors = run_import(tmp_path / "hub" / "data", tmp_path / "out2")
-    assert {Path(row["uri"]).read_bytes(): row["caption"] for row in rows} == found
+    assert "1 with the first of several captions" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("form", ["webdataset", "huggingface"])
-def test_clips_that_the_policy_has_dropped_are_left_out_unless_asked_for(clips, tmp_path, form):
-    table, rows = clips
-
-    def exported(folder, *options):
-        export(table, folder, form, *options)
-        if form == "webdataset":
-            return {sample["__key__"]: sample["json"] for sample in read_tars(folder)}
-        return {row["clip_id"]: row for path in folder.glob("data/*") for row in pq.read_table(path).to_pylist()}
-
-    kept = exported(tmp_path / "kept")
-    assert list(kept) == [row["clip_id"] for row in (rows[0], *rows[2:])]
-    assert list(exported(tmp_path / "all", "--with-dropped")) == [row["clip_id"] for row in rows]
-    assert kept[rows[0]["clip_id"]]["caption"] == "a b\u00e4ll 0"
-    assert kept[rows[2]["clip_id"]]["caption"] is None
+def test_a_column_that_cannot_hold_captions_is_refused_if_it_was_named(tmp_path, caplog):
+    shard = write_parquet(tmp_path / "in" / "0.parquet", {"video": [b"x"], "text": [5]})
+    with pytest.raises(UserError, match="the column 'text' holds int64, but a caption is text or a list of texts"):
+        run_import(shard, tmp_path / "out", "--caption", "text")
+    run_import(shard, tmp_path / "out")
+    assert "'text' holds int64" in caplog.text
 
 
-def test_thumbnails_of_clips_are_pictures_in_a_sample(clips, tmp_path):
-    table, rows = clips
-    export(table, tmp_path, "webdataset")
-    import webdataset
-
-    sample = next(iter(webdataset.WebDataset([str(tmp_path / "00000.tar")], shardshuffle=False)))
-    assert sample["thumbnail.jpg"] == rows[0]["thumbnail"]
-    assert "mp4" not in sample
-
-
-def load_with_datasets(folder, cache):
-    import datasets
-
-    return datasets.load_dataset(str(folder), split="train", cache_dir=str(cache))
+def test_damaged_pages_cost_their_rows(tmp_path):
+    videos = [bytes([65 + index]) * 5000 for index in range(6)]
+    options = {"row_group_size": 2, "write_page_checksum": True, "use_dictionary": False, "compression": "none"}
+    shard = write_parquet(tmp_path / "in" / "0.parquet", {"video": videos}, **options)
+    content = shard.read_bytes()
+    middle = content.index(b"C" * 50)
+    shard.write_bytes(content[: middle + 9] + b"?" + content[middle + 10 :])
+    rows, errors = run_import(tmp_path / "in", tmp_path / "out")
+    assert [Path(row["uri"]).read_bytes()[:1] for row in rows] == [b"A", b"B", b"E", b"F"]
+    assert list(errors) == ["rows 2 to 3"]
+    assert "cannot be read" in errors["rows 2 to 3"]
 
 
-def test_the_datasets_library_reads_latents_back_bit_by_bit(latents, tmp_path):
-    table, told, _ = latents
-    files = export(table, tmp_path / "hub", "huggingface", "--shard-mb", 0.06)
-    count = len(files) - 2
-    assert count > 2
-    assert files == [
-        ".videogen-export.json",
-        "README.md",
-        *[f"data/train-{number:05}-of-{count:05}.parquet" for number in range(count)],
-    ]
-    loaded = load_with_datasets(tmp_path / "hub", tmp_path / "cache")
-    assert loaded.num_rows == len(told)
-    for row, expected in zip(loaded.with_format("numpy"), told, strict=True):
-        assert row["clip_id"] == expected["clip_id"]
-        for name in ("latents_4", "latents_8_logvar", "prompt_embeds"):
-            # The library's numpy format widens half floats, which loses nothing.
-            assert loaded.features[name].feature.dtype == "float16"
-            assert np.array_equal(row[name].reshape(row[f"{name}_shape"]), expected[name])
-
-
-def test_the_datasets_library_reads_clips_with_their_pictures(clips, tmp_path):
-    table, rows = clips
-    export(table, tmp_path / "hub", "huggingface")
-    loaded = load_with_datasets(tmp_path / "hub", tmp_path / "cache")
-    assert loaded[0]["thumbnail"].size == (384, 128)
-    assert loaded[0]["video"] == rows[0]["source"]
-    assert loaded[0]["motion"] == pytest.approx(0.1)
-    card = (tmp_path / "hub" / "README.md").read_text()
-    assert card.startswith("---\n")
-    assert "num_examples: 3" in card
-
-
-def test_the_datasets_library_reads_videos_that_are_inside(latents, tmp_path):
-    import datasets
-
-    table, _, sources = latents
-    export(table, tmp_path / "hub", "huggingface", "--with-videos")
-    loaded = load_with_datasets(tmp_path / "hub", tmp_path / "cache")
-    assert loaded.features["video"] == datasets.Video()
-    videos = loaded.cast_column("video", datasets.Video(decode=False))["video"]
-    assert list(videos) == [{"bytes": Path(s).read_bytes(), "path": Path(s).name} for s in sources]
-
-
-@pytest.mark.parametrize("form", ["webdataset", "huggingface"])
-def test_an_export_replaces_an_earlier_one_and_nothing_else(latents, tmp_path, form):
-    first = export(latents[0], tmp_path / "out", form, "--shard-mb", 0.06)
-    second = export(latents[0], tmp_path / "out", form)
-    assert len(second) < len(first)
-    (tmp_path / "out" / "mine.txt").write_text("kept")
-    with pytest.raises(UserError, match=r"mine\.txt"):
-        export(latents[0], tmp_path / "out", form)
-    (tmp_path / "theirs").mkdir()
-    (tmp_path / "theirs" / "00000.tar").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"00000\.tar.*give an empty folder"):
-        export(latents[0], tmp_path / "theirs", form)
-    assert (tmp_path / "theirs" / "00000.tar").read_bytes() == b"x"
-
-
-@pytest.mark.parametrize("form", ["webdataset", "huggingface"])
-def test_exports_go_to_a_bucket(latents, s3, tmp_path, form):
-    load_job("export_table").main(["--table", latents[0], "--output", f"{s3}/{form}", "--format", form])
-    local = export(latents[0], tmp_path, form)
-    for name in local:
-        assert storage.read_bytes(f"{s3}/{form}/{name}") == (tmp_path / name).read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--where", "clip_id = 'none'"], "no row to export for which"),
-        (["--where", "capton = ''"], "caption"),
-        (["--shard-mb", "0"], "--shard-mb is 0"),
-        (["--shard-mb", "nan"], "--shard-mb is nan"),
-        (["--where", "true) or (true"], "--where"),
-    ],
-)
-@pytest.mark.parametrize("form", ["webdataset", "huggingface"])
-def test_an_export_that_cannot_be_is_refused_and_leaves_no_trace(latents, tmp_path, form, options, words):
-    with pytest.raises(UserError, match=words):
-        export(latents[0], tmp_path / "out", form, *options)
-    assert not (tmp_path / "out").exists()
+def test_text_that_is_no_utf8_costs_its_own_row(tmp_path):
+    latin = pa.array([b"fine", b"\xff", b"fine"], pa.binary())
+    text = pa.Array.from_buffers(pa.string(), len(latin), latin.buffers())
+    videos = pa.StructArray.from_arrays([pa.array([b"x", b"y", b"z"]), text], ["bytes", "path"])
+    write_parquet(tmp_path / "in" / "0.parquet", {"video": videos, "caption": ["a", "b", "c"]})
+    write_parquet(tmp_path / "in" / "1.parquet", {"video": [b"x", b"y", b"z"], "caption": text})
+    rows, errors = run_import(tmp_path / "in", tmp_path / "out")
+    assert sorted(row["caption"] or "" for row in rows) == ["", "a", "c", "fine", "fine"]
+    assert "its caption cannot be read" in errors["row 1"]

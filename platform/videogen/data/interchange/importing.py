@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from videogen import storage
-from videogen.data.interchange import huggingface, webdataset
+from videogen.data.interchange import huggingface_import, webdataset_import
 from videogen.data.interchange.unpacking import MAX_VIDEO_BYTES, ImportResult
 from videogen.errors import UserError
 
@@ -16,11 +16,11 @@ def find_shards(uri: str) -> list[str]:
     """
     location = storage.absolute(uri)
     storage.require_readable(location, "Input")
-    suffixes = (*webdataset.SHARD_SUFFIXES, *huggingface.SHARD_SUFFIXES)
-    shards = storage.list_files(location, suffixes)
+    tar_suffixes = webdataset_import.SHARD_SUFFIXES
+    shards = storage.list_files(location, [*tar_suffixes, *huggingface_import.SHARD_SUFFIXES])
     if not shards:
         raise UserError(
-            f"Input {uri!r} holds no shard: give a folder of WebDataset tars ({', '.join(webdataset.SHARD_SUFFIXES)}) "
+            f"Input {uri!r} holds no shard: give a folder of WebDataset tars ({', '.join(tar_suffixes)}) "
             f"or Hugging Face parquet files; videos in plain folders need no import."
         )
     tars = [shard for shard in shards if _is_tar(shard)]
@@ -59,11 +59,11 @@ def import_videos(
             f"Output {output!r} is in the folder of the shards, where a second run would take it for one: give another."
         )
     if not _is_tar(shards[0]):
-        return huggingface.import_huggingface(shards, output, root, video, caption, max_video_bytes, advance)
+        return huggingface_import.import_huggingface(shards, output, root, video, caption, max_video_bytes, advance)
     if video is not None:
         raise UserError(f"A column of videos ({video!r}) was given, but {shards[0]!r} is a tar, which has no columns.")
-    return webdataset.import_webdataset(shards, output, caption, max_video_bytes, advance)
+    return webdataset_import.import_webdataset(shards, output, caption, max_video_bytes, advance)
 
 
 def _is_tar(shard: str) -> bool:
-    return shard.lower().endswith(webdataset.SHARD_SUFFIXES)
+    return shard.lower().endswith(webdataset_import.SHARD_SUFFIXES)
