@@ -81,7 +81,7 @@ def _require_caption(shards: Sequence[str], caption: str) -> None:
     names = list(seen)[:_MAX_NAMES_TOLD]
     there = f"only {', '.join(names)}: name one of these" if names else "nor any other name: leave --caption out"
     raise UserError(
-        f"No json in {shards[0]!r}{f' and {len(shards) - 1} other shards' if len(shards) > 1 else ''} has a caption "
+        f"No json in {shards[0]!r}{' or the other shards' if len(shards) > 1 else ''} has a caption "
         f"{caption!r}, {there}.{nearest(caption, seen)}"
     )
 
