@@ -206,7 +206,7 @@ def test_a_run_that_goes_wrong_is_stopped_in_words(ray_cluster, tmp_path):
         ("no decoder is installed for its video stream", "codec"),
         ("it cannot be fetched (HTTP 403)", "credentials"),
         ("the decoder was stopped after 60 s", "--video-limit"),
-        ("it is not a readable video", r"the first 'bad 0\.mp4'\. Look at one of them"),
+        ("it is not a readable video", r"'bad 0\.mp4'; all are in 'errors\.parquet'\. Look at one of them"),
     ],
 )
 def test_the_breaker_names_the_likely_cause(error, cause):

@@ -1,9 +1,11 @@
 """A corpus under fire: good videos among many damaged ones, and what must be true of tables made of it.
 
     python -m tests.under_fire --files 1700 --kills 10
+    python -m tests.under_fire --files 300 --node-kills 8 --limit 60
 
 makes the corpus, encodes the good files alone and then everything, the second time while processes are killed, compares
-both, and prints the figures of docs/reliability.md. The tests run the same with fewer files.
+both, and prints the figures of docs/reliability.md. With --node-kills that second time is on a cluster of several
+nodes, and whole nodes die. The tests run the same with fewer files.
 """
 
 import argparse
@@ -24,7 +26,9 @@ import numpy as np
 import pandas as pd
 import psutil
 
+from tests._dying_nodes import NodeFire, run_under_node_kills
 from tests._videos import KINDS, make
+from videogen.data.clips_table import ClipsTable
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("endless", "memory_bomb")
@@ -178,6 +182,12 @@ def live_rows(table: Path) -> pd.DataFrame:
     return pd.DataFrame([opened.row(index, fields) for index in range(len(opened))])
 
 
+def clip_rows(table: Path) -> pd.DataFrame:
+    """Return the clips that a table of latents was made of, without where their rows lie."""
+    batches = ClipsTable.open(str(table / "clips")).batches()
+    return pd.concat([batch.to_pandas() for batch in batches], ignore_index=True).drop(columns=["shard", "row"])
+
+
 def by_clip(rows: pd.DataFrame) -> dict[tuple[str, tuple[int, ...]], pd.Series]:
     """Return rows by the file's name and the frames."""
     return {(Path(row.source).name, tuple(row.frame_indices)): row for row in rows.itertuples()}
@@ -250,14 +260,16 @@ class Fire:
     """Temporary files that did."""
 
 
-def encode_command(corpus: Path, table: Path, model: str, small_units: bool = False) -> list[str]:
-    """Return a command that encodes a folder, whatever share of it fails."""
+def encode_command(
+    corpus: Path, table: Path, model: str, units: tuple[int, int] = (32, 32), limit_s: float = 5.0
+) -> list[str]:
+    """Return a command that encodes a folder, in units of so many clips and videos, whatever share of it fails."""
     script = (
         "import sys; from pipelines import encode, ingest; from pipelines.ledgered import RunOptions; "
         "from videogen.config import load_preset; "
-        f"encode._CLIPS_PER_UNIT, ingest._VIDEOS_PER_UNIT = {(4, 8) if small_units else (32, 32)}; "
+        f"encode._CLIPS_PER_UNIT, ingest._VIDEOS_PER_UNIT = {units}; "
         "encode.encode(*sys.argv[1:3], load_preset('tiny'), sys.argv[3], "
-        "options=encode.EncodeOptions(run=RunOptions(max_failure_rate=1.0, limit_s=5.0)))"
+        f"options=encode.EncodeOptions(run=RunOptions(max_failure_rate=1.0, limit_s={limit_s})))"
     )
     return [sys.executable, "-c", script, str(corpus), str(table), model]
 
@@ -399,6 +411,17 @@ def _watch(family: Family, fire: Fire, kills: int, rng: random.Random, most_s: f
                 deadline = now + notice_s
 
 
+def on_dying_nodes(
+    corpus: Corpus, table: Path, clean: Path, model: str, kills: int, seed: int, limit_s: float
+) -> NodeFire:
+    """Encode everything on nodes that die; assert what must be true of the table, and return what happened."""
+    command = encode_command(corpus.everything, table, model, (2, 2), limit_s)
+    fire = run_under_node_kills(command, table, kills, seed)
+    print(check(corpus, table, clean))
+    assert not list(table.glob("**/plan/*"))
+    return fire
+
+
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
@@ -407,6 +430,8 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--files", type=int, default=1700)
     arguments.add_argument("--kills", type=int, default=10)
+    arguments.add_argument("--node-kills", type=int, default=0)
+    arguments.add_argument("--limit", type=float, default=5.0)
     arguments.add_argument("--seed", type=int, default=0)
     options = arguments.parse_args()
     from videogen.config import load_preset
@@ -415,12 +440,15 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="under-fire-"))
     try:
         save_random(str(folder / "model"), load_preset("tiny"), seed=0)
-        corpus = build(folder, options.files, options.seed)
+        corpus = build(folder, options.files, options.seed, heavy=not options.node_kills)
         clean, table, model = folder / "clean", folder / "table", str(folder / "model")
         started = time.perf_counter()
         subprocess.run(encode_command(corpus.good, clean, model), cwd=ROOT, check=True)
         clean_s = time.perf_counter() - started
         started = time.perf_counter()
+        if options.node_kills:
+            print(on_dying_nodes(corpus, table, clean, model, options.node_kills, options.seed, options.limit))
+            return
         fire = run_under_kills(encode_command(corpus.everything, table, model), options.kills, options.seed, most_s=12)
         fire_s = time.perf_counter() - started
         print(fire)

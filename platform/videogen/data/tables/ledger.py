@@ -40,19 +40,8 @@ from videogen.data.tables.locate import Locator
 from videogen.data.tables.outcome_log import OutcomeLog
 from videogen.data.tables.packing import make_packs
 from videogen.data.tables.planned import PlannedItems
-from videogen.data.tables.records import ATTEMPTS_BEFORE, FAILED, ITEM_ID, STATUSES, Pack, PartRecord
+from videogen.data.tables.records import ATTEMPTS_BEFORE, ERRORS_SCHEMA, FAILED, ITEM_ID, STATUSES, Pack, PartRecord
 from videogen.data.tables.scratch import MEMORY_MB, Scratch
-
-ERRORS_SCHEMA = pa.schema(
-    [
-        (ITEM_ID, pa.string()),
-        ("uri", pa.string()),
-        ("stage", pa.string()),
-        ("error", pa.string()),
-        ("attempts", pa.int32()),
-        ("log_tail", pa.string()),
-    ]
-)
 
 
 class Ledger:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
+import pyarrow as pa
+
 OK, FILTERED, FAILED = "ok", "filtered", "failed"
 STATUSES = (OK, FILTERED, FAILED)
 """How an item can end, best first: where several outcomes of an item are on record, the first of these counts."""
@@ -19,6 +21,18 @@ ITEM_ID = "item_id"
 
 ATTEMPTS_BEFORE = "attempts_before"
 """The column of items that are tried again that says how often that was in vain."""
+
+ERRORS_SCHEMA = pa.schema(
+    [
+        (ITEM_ID, pa.string()),
+        ("uri", pa.string()),
+        ("stage", pa.string()),
+        ("error", pa.string()),
+        ("attempts", pa.int32()),
+        ("log_tail", pa.string()),
+    ]
+)
+"""Columns of errors.parquet and of its kin: how items ended, for people."""
 
 
 @dataclass(frozen=True)
