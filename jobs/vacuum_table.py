@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from videogen.cli import parser, run_job
+from videogen.data.tables.garbage import vacuum
 from videogen.errors import UserError
 
 
@@ -29,8 +30,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = arguments.parse_args(argv)
     if not 0 <= options.retain_hours < math.inf:
         raise UserError(f"--retain-hours is {options.retain_hours}, but it is a number of hours, 0 or more.")
-    from videogen.data.tables.garbage import vacuum
-
     for table in options.tables:
         found = vacuum(table, 3600 * options.retain_hours, options.dry_run)
         for garbage in found:

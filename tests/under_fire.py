@@ -1,11 +1,9 @@
 """A corpus under fire: good videos among many damaged ones, and what must be true of tables made of it.
 
     python -m tests.under_fire --files 1700 --kills 10
-    python -m tests.under_fire --files 300 --node-kills 8 --limit 60
 
 makes the corpus, encodes the good files alone and then everything, the second time while processes are killed, compares
-both, and prints the figures of docs/reliability.md. With --node-kills that second time is on a cluster of several
-nodes, and whole nodes die. The tests run the same with fewer files.
+both, and prints the figures of docs/reliability.md. The tests run the same with fewer files.
 """
 
 import argparse
@@ -26,7 +24,6 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from tests._dying_nodes import NodeFire, run_under_node_kills
 from tests._videos import KINDS, make
 from videogen.data.clips_table import ClipsTable
 
@@ -411,17 +408,6 @@ def _watch(family: Family, fire: Fire, kills: int, rng: random.Random, most_s: f
                 deadline = now + notice_s
 
 
-def on_dying_nodes(
-    corpus: Corpus, table: Path, clean: Path, model: str, kills: int, seed: int, limit_s: float
-) -> NodeFire:
-    """Encode everything on nodes that die; assert what must be true of the table, and return what happened."""
-    command = encode_command(corpus.everything, table, model, (2, 2), limit_s)
-    fire = run_under_node_kills(command, table, kills, seed)
-    print(check(corpus, table, clean))
-    assert not list(table.glob("**/plan/*"))
-    return fire
-
-
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
@@ -430,8 +416,6 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--files", type=int, default=1700)
     arguments.add_argument("--kills", type=int, default=10)
-    arguments.add_argument("--node-kills", type=int, default=0)
-    arguments.add_argument("--limit", type=float, default=5.0)
     arguments.add_argument("--seed", type=int, default=0)
     options = arguments.parse_args()
     from videogen.config import load_preset
@@ -440,15 +424,12 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="under-fire-"))
     try:
         save_random(str(folder / "model"), load_preset("tiny"), seed=0)
-        corpus = build(folder, options.files, options.seed, heavy=not options.node_kills)
+        corpus = build(folder, options.files, options.seed)
         clean, table, model = folder / "clean", folder / "table", str(folder / "model")
         started = time.perf_counter()
         subprocess.run(encode_command(corpus.good, clean, model), cwd=ROOT, check=True)
         clean_s = time.perf_counter() - started
         started = time.perf_counter()
-        if options.node_kills:
-            print(on_dying_nodes(corpus, table, clean, model, options.node_kills, options.seed, options.limit))
-            return
         fire = run_under_kills(encode_command(corpus.everything, table, model), options.kills, options.seed, most_s=12)
         fire_s = time.perf_counter() - started
         print(fire)
