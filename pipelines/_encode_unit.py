@@ -84,7 +84,7 @@ def decode_unit(table: pa.Table, task: EncodeTask) -> pa.Table:
     decoded, outcomes, frames = [], [], []
     for item, result in decode_clips(_decoder(task.limit_s), unit.items(), task):
         if isinstance(result, Outcome):
-            outcomes.append(result)
+            outcomes.append(result.after(item))
             continue
         outcomes.append(Outcome(item["item_id"], OK, uri=item["source"]))
         decoded.append({**item, "decoder": result.decoder})

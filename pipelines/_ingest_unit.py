@@ -57,7 +57,7 @@ def analyse_unit(table: pa.Table, task: IngestTask) -> pa.Table:
         found, outcome, pictures = _analyse(shared_decoder(), item, task)
         rows += found
         samples += pictures
-        outcomes.append(outcome)
+        outcomes.append(outcome.after(item))
     return pa.table(
         {
             "unit_id": [unit.unit_id],

@@ -24,6 +24,10 @@ _CAUSES = (
 )
 
 
+class TooManyFailuresError(UserError):
+    """A run was stopped because too large a share of its inputs fails."""
+
+
 class FailureBreaker:
     """Counts how inputs end, and raises when too large a share of them fails.
 
@@ -33,10 +37,11 @@ class FailureBreaker:
     Args:
         max_rate: share of failed inputs, 0..1, that is still borne; 1 bears all.
         min_inputs: nothing is judged before so many.
+        errors: where the failures are listed when it raises, for the reader of its sentence.
     """
 
-    def __init__(self, max_rate: float = 0.5, min_inputs: int = 100) -> None:
-        self._max_rate, self._min_inputs = max_rate, min_inputs
+    def __init__(self, max_rate: float = 0.5, min_inputs: int = 100, errors: str = "errors.parquet") -> None:
+        self._max_rate, self._min_inputs, self._errors = max_rate, min_inputs, errors
         self._inputs = self._failed = 0
         self._reasons: Counter[tuple[str, str]] = Counter()
         self._examples: dict[tuple[str, str], Outcome] = {}
@@ -45,7 +50,7 @@ class FailureBreaker:
         """Count the outcomes of a unit.
 
         Raises:
-            UserError: more than the borne share of all inputs so far has failed.
+            TooManyFailuresError: more than the borne share of all inputs so far has failed.
         """
         by_input: dict[str, list[Outcome]] = {}
         for outcome in outcomes:
@@ -58,7 +63,7 @@ class FailureBreaker:
                 self._reasons[kind] += 1
                 self._examples.setdefault(kind, several[0])
         if self._inputs >= self._min_inputs and self._failed > self._max_rate * self._inputs:
-            raise UserError(self._diagnosis())
+            raise TooManyFailuresError(self._diagnosis())
 
     def _diagnosis(self) -> str:
         (stage, reason), count = self._reasons.most_common(1)[0]
@@ -68,8 +73,8 @@ class FailureBreaker:
         likely = f"Likely {cause}" if cause else "Look at one of them"
         return (
             f"Stopped: {self._failed} of {self._inputs} inputs failed, more than --max-failure-rate {self._max_rate:g} "
-            f"allows; {count} of them at {stage!r} with {reason!r}, the first {example.uri!r}. {likely}; then run the "
-            f"same command again with --retry-failed."
+            f"allows; {count} of them at {stage!r} with {reason!r}, the first {example.uri!r}; all are in "
+            f"{self._errors!r}. {likely}; then run the same command again with --retry-failed."
         )
 
 

@@ -9,7 +9,7 @@ table that jobs/ingest.py has made is taken as it is, the clips that its policy 
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -104,9 +104,10 @@ def encode(
     with Lease(job.output) as lease, Ledger(job.output, job.identity, lease) as ledger:
         fingerprint = Fingerprint(SCHEMA_VERSION, clips.fingerprint)
         ledger.plan(fingerprint.over(_items(clips, chosen, job.corpus.has_captions)))
-        encoded_now = run_pending(ledger, _work(job, options), options.run, progress)
+        lost = _lost_videos(job, clips)
+        encoded_now = run_pending(ledger, _work(job, options), options.run, progress, lost)
         if encoded_now or not is_unchanged(ledger, fingerprint.value()):
-            _publish(ledger, job, clips, options, fingerprint.value(), progress)
+            _publish(ledger, job, clips, options, fingerprint.value(), progress, lost)
         counts = ledger.published()["counts"]
         write_report(job.output, job.encoders.load_autoencoder)
     filtered = clips.manifest["counts"]["rows"] - counts["planned"]
@@ -189,6 +190,7 @@ def _publish(
     options: EncodeOptions,
     input_fingerprint: str,
     progress: Progress,
+    lost: Sequence[pa.RecordBatch],
 ) -> None:
     """Pack, and make the table what readers see.
 
@@ -196,7 +198,6 @@ def _publish(
         UserError: not a single clip could be encoded.
     """
     counts = ledger.require_complete()
-    lost = _lost_videos(job, clips)
     if not counts["ok"]:
         ledger.write_outcomes(FAILED, ERRORS_NAME, lost)
         raise UserError(_nothing_encoded(ledger, counts))

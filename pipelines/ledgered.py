@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from pipelines import cluster
-from pipelines.breaker import FailureBreaker
+from pipelines.breaker import FailureBreaker, TooManyFailuresError
 from pipelines.progress import Progress, Task
-from pipelines.units import Unit, UnitSize, remove_plan, write_plan
+from pipelines.units import Unit, UnitSize, remove_abandoned_plans, remove_plan, write_plan
 from videogen import storage
 from videogen.data.clips_table import read_manifest
 from videogen.data.run_log import RunLog
+from videogen.data.tables.files import ERRORS_NAME
 from videogen.data.tables.ledger import Ledger
 from videogen.data.tables.packing import pack_shard
 from videogen.data.tables.records import FAILED, FILTERED, OK, Pack, PartRecord
@@ -93,22 +94,43 @@ class Fingerprint:
         return self._digest.hexdigest()[:20]
 
 
-def run_pending(ledger: Ledger, work: Work, options: RunOptions, progress: Progress) -> int:
+def run_pending(
+    ledger: Ledger,
+    work: Work,
+    options: RunOptions,
+    progress: Progress,
+    lost_before: Sequence[pa.RecordBatch] = (),
+) -> int:
     """Run what the planned items still lack; return how many items have ended now.
 
+    Args:
+        ledger: with the planned items.
+        work: what to do with them.
+        options: how what goes wrong is treated.
+        progress: where to show it.
+        lost_before: as for `Ledger.publish`.
+
     Raises:
-        UserError: too many items fail, or storage does.
+        UserError: too many items fail, which are in errors.parquet then; or storage does.
         RuntimeError: a worker met an error that is no item's own.
     """
+    if ledger.lease is not None:
+        remove_abandoned_plans(ledger.uri, ledger.lease)
     units = write_plan(ledger.uri, ledger.pending(retry_failed=options.retry_failed), ledger.identity, work.size)
     num_items = sum(unit.num_items for unit in units)
     if units:
         cluster.connect()
         settings = {**asdict(options), "cpus": cluster.total().cpus, "gpus": cluster.total().gpus}
         log = RunLog(ledger.uri, work.name, work.unit, num_items, settings)
-        with progress.task(work.name, total=num_items, unit=work.unit) as task, log:
-            _run(units, ledger, work, FailureBreaker(options.max_failure_rate), task, log)
-    remove_plan(ledger.uri)
+        breaker = FailureBreaker(options.max_failure_rate, errors=storage.join(ledger.uri, ERRORS_NAME))
+        try:
+            with progress.task(work.name, total=num_items, unit=work.unit) as task, log:
+                _run(units, ledger, work, breaker, task, log)
+        except TooManyFailuresError:
+            # Not published: readers see the table as it was.
+            ledger.write_outcomes(FAILED, ERRORS_NAME, lost_before)
+            raise
+    remove_plan(units)
     return num_items
 
 

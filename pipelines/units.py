@@ -6,7 +6,7 @@ through Ray is the number of that row group.
 
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -15,7 +15,9 @@ import pyarrow.parquet as pq
 
 from videogen import storage
 from videogen.data.sources import content_hash
-from videogen.data.tables.files import PARTIAL, atomic_stream, remove_files
+from videogen.data.tables.files import PARTIAL, atomic_stream, remove_files, written_at
+from videogen.data.tables.lease import Lease
+from videogen.data.tables.records import ATTEMPTS_BEFORE, ITEM_ID
 
 _FOLDER = "plan"
 _PLAN_FILE = re.compile(rf"\.?[0-9a-f]{{12}}-\d{{5}}\.parquet(\.[0-9a-f]+{re.escape(PARTIAL)})?")
@@ -83,22 +85,41 @@ def write_plan(
                 if group is None or (limit is not None and len(units) >= limit):
                     break
                 writer.write_table(group, row_group_size=len(group))
-                unit_id = content_hash(identity, group["item_id"].to_pylist())
-                units.append(Unit(unit_id, uri, number, len(group)))
+                units.append(Unit(_unit_id(identity, group), uri, number, len(group)))
                 group = next(groups, None)
     return units
 
 
-def remove_plan(table_uri: str) -> None:
-    """Remove the plan of this run, and those of runs that were killed."""
-    folder = storage.join(table_uri, _FOLDER)
-    files = storage.list_files(folder)
-    own = [file for file in files if _PLAN_FILE.fullmatch(file.rsplit("/", 1)[-1])]
-    if len(own) == len(files):
-        storage.remove(folder)
-    else:
-        # Somebody keeps files of their own in a folder of this name.
-        remove_files(own)
+def remove_plan(units: Sequence[Unit]) -> None:
+    """Remove a plan that `write_plan` has written; another run's beside it stays."""
+    remove_files(sorted({unit.plan for unit in units}))
+
+
+def remove_abandoned_plans(table_uri: str, lease: Lease) -> None:
+    """Remove the plans of runs that were killed: what was there before this run took the lease.
+
+    Raises:
+        UserError: another run has taken over the table.
+    """
+    filesystem, folder = storage.fsspec_filesystem(storage.join(table_uri, _FOLDER))
+    try:
+        entries = filesystem.ls(folder, detail=True)
+    except FileNotFoundError:
+        return
+    # Somebody may keep files of their own in a folder of this name.
+    own = [entry for entry in entries if _PLAN_FILE.fullmatch(entry["name"].rsplit("/", 1)[-1])]
+    old = [entry["name"].rsplit("/", 1)[-1] for entry in own if written_at(entry) < lease.since]
+    if old:
+        lease.require()
+        remove_files([storage.join(table_uri, _FOLDER, name) for name in old])
+
+
+def _unit_id(identity: str, items: pa.Table) -> str:
+    """Return the name of a unit: what is tried again is another unit, so it leaves the record of the first attempt."""
+    ids = items[ITEM_ID].to_pylist()
+    tried = items[ATTEMPTS_BEFORE].to_pylist() if ATTEMPTS_BEFORE in items.schema.names else []
+    again = any(one is not None for one in tried)
+    return content_hash(identity, ids, tried) if again else content_hash(identity, ids)
 
 
 def _groups(batches: Iterator[pa.RecordBatch], size: UnitSize) -> Iterator[pa.Table]:

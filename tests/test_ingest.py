@@ -116,6 +116,9 @@ def test_only_new_replaced_and_retried_videos_are_looked_at(camera_clip, ray_clu
         ingest(str(videos), str(tmp_path / "table"), hasty)
     with pytest.raises(UserError, match="None of the 2 videos"):
         ingest(str(videos), str(tmp_path / "table"), options())
+    with pytest.raises(UserError, match="None of the 2 videos"):
+        ingest(str(videos), str(tmp_path / "table"), options(max_failure_rate=1.0, limit_s=1e-3, retry_failed=True))
+    assert list(pd.read_parquet(tmp_path / "table" / "errors.parquet")["attempts"]) == [4, 4]
     result = ingest(str(videos), str(tmp_path / "table"), options(retry_failed=True))
     assert (result.ok, result.failed, result.done_now) == (2, 0, 2)
     shutil.copy(camera_clip, videos / "c.mp4")
@@ -185,10 +188,14 @@ def test_a_run_that_goes_wrong_is_stopped_in_words(ray_cluster, tmp_path):
     videos.mkdir()
     for index in range(120):
         (videos / f"{index:03}.mp4").write_bytes(b"this is no video %d" % index)
-    with pytest.raises(UserError, match=r"Stopped: \d+ of \d+ inputs failed.*--retry-failed"):
+    with pytest.raises(UserError, match=r"Stopped: \d+ of \d+ inputs failed.*--retry-failed") as stop:
         ingest(str(videos), str(tmp_path / "table"), options())
-    # What was found out is not lost.
+    # What was found out is not lost, and whoever is called at night can look at it.
     assert list((tmp_path / "table").glob("parts/*.parquet"))
+    errors = pd.read_parquet(tmp_path / "table" / "errors.parquet")
+    assert f"Stopped: {len(errors)} of " in str(stop.value)
+    assert f"{tmp_path}/table/errors.parquet" in str(stop.value)
+    assert not (tmp_path / "table" / "manifest.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -199,7 +206,7 @@ def test_a_run_that_goes_wrong_is_stopped_in_words(ray_cluster, tmp_path):
         ("no decoder is installed for its video stream", "codec"),
         ("it cannot be fetched (HTTP 403)", "credentials"),
         ("the decoder was stopped after 60 s", "--video-limit"),
-        ("it is not a readable video", r"the first 'bad 0\.mp4'\. Look at one of them"),
+        ("it is not a readable video", r"'bad 0\.mp4'; all are in 'errors\.parquet'\. Look at one of them"),
     ],
 )
 def test_the_breaker_names_the_likely_cause(error, cause):

@@ -1,59 +1,92 @@
 """What is left behind: collected when nobody can want it any more, and what kill -9 leaves costs nothing."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tests._ledger import IDENTITY, expected, files, planned, read, run, work
+from tests.conftest import load_job
 from videogen import storage
-from videogen.data.tables import (
-    Lease,
-    Ledger,
-)
+from videogen.data.tables import Lease, Ledger, vacuum
+from videogen.errors import UserError
 
 # --- garbage -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("where", ["local", "s3"])
-def test_garbage_is_what_the_manifest_does_not_name_and_is_older_than_the_lease(where, tmp_path, request):
+def test_garbage_is_what_neither_readers_nor_the_next_run_need(where, tmp_path, request):
     uri = str(tmp_path / "table") if where == "local" else request.getfixturevalue("s3")
     run(uri, range(20))
     old = run(uri, range(10))
     for name in ("shards/old.parquet", "index/old.parquet", "parts/old.parquet", "commits/other-old.parquet"):
         storage.write_bytes(storage.join(uri, name), b"x")
     storage.write_bytes(storage.join(uri, "shards/.new.0.partial"), b"x")
-    storage.write_bytes(storage.join(uri, "report/shards/mine.parquet"), b"x")
+    for mine in ("report/shards/mine.parquet", "shards/mine.txt"):
+        storage.write_bytes(storage.join(uri, mine), b"x")
     work(uri, [50, 51])  # not planned, but good
+    work(uri, [60], identity="other")
+    before = storage.list_files(uri)
     if where == "s3":
-        import time
-
         time.sleep(1.1)  # times of objects are whole seconds
-    with Lease(uri) as lease, Ledger(uri, IDENTITY, lease) as ledger:
-        storage.write_bytes(storage.join(uri, "parts/young.parquet"), b"x")
-        removed = {name.removeprefix(f"{uri}/") for name in ledger.collect_garbage()}
-        assert not [name for name in ledger.collect_garbage() if "young" not in name]
-    assert {"shards/old.parquet", "index/old.parquet", "parts/old.parquet", "commits/other-old.parquet"} < removed
-    assert "shards/.new.0.partial" in removed
-    assert not {name for name in removed if "mine" in name or "young" in name}
+    assert vacuum(uri, retain_s=3600) == []
+    found = vacuum(uri, retain_s=0, dry_run=True)
+    assert storage.list_files(uri) == before
+    assert vacuum(uri, retain_s=0) == found
+    names = {garbage.uri.removeprefix(f"{uri}/") for garbage in found}
+    assert {"shards/old.parquet", "index/old.parquet", "parts/old.parquet", "commits/other-old.parquet"} < names
+    assert "shards/.new.0.partial" in names
+    assert len([name for name in names if name.startswith("parts/")]) == 2
+    assert len([name for name in names if name.startswith("history/")]) == 1
+    assert set(storage.list_files(uri)) == set(before) - {garbage.uri for garbage in found}
+    assert not [name for name in names if "mine" in name]
     assert read(uri, old) == expected(range(10))
     with Ledger(uri, IDENTITY) as ledger:
         assert list(ledger.pending(planned([50, 51]))) == []
 
 
-def test_garbage_is_only_collected_under_a_lease(tmp_path):
-    with Ledger(str(tmp_path), IDENTITY) as ledger, pytest.raises(RuntimeError, match="lease"):
-        ledger.collect_garbage()
-
-
-def test_readers_of_the_earlier_manifest_find_all_that_it_names(tmp_path):
+def test_what_an_earlier_manifest_names_is_kept_for_as_long_as_is_asked_for(tmp_path, capsys):
     uri = str(tmp_path)
     first = run(uri, range(20))
-    run(uri, range(5, 40))
+    second = run(uri, range(5))
+    (copy,) = (tmp_path / "history").iterdir()
+    assert json.loads(copy.read_text()) == first
+    day = time.time() - 24 * 3600
+    for path in tmp_path.rglob("*.parquet"):
+        os.utime(path, (day, day))
+    vacuum_table = load_job("vacuum_table").main
+    vacuum_table([uri, "--retain-hours", "12"])
+    # All files are old, but the manifest that names them was replaced just now.
     assert read(uri, first) == expected(range(20))
+    os.utime(copy, (day, day))
+    vacuum_table([uri])
+    assert read(uri, first) == expected(range(20))
+    vacuum_table([uri, "--retain-hours", "12", "--dry-run"])
+    assert read(uri, first) == expected(range(20))
+    assert f"{copy}\n" in capsys.readouterr().out
+    vacuum_table([uri, "--retain-hours", "12"])
+    assert len(files(uri, "shards")) == len(second["shards"]) < len(first["shards"])
+    assert not copy.exists()
+    assert read(uri, second) == expected(range(5))
+    # What is gone is made again when it is planned again.
+    assert read(uri, run(uri, range(20))) == expected(range(20))
+
+
+def test_garbage_is_not_collected_beside_a_run_nor_where_no_table_is(tmp_path):
+    uri = str(tmp_path / "table")
+    with pytest.raises(UserError, match="no finished table"):
+        vacuum(uri)
+    assert not (tmp_path / "table").exists()
+    run(uri, range(3))
+    with Lease(uri), pytest.raises(UserError, match="is being written by"):
+        vacuum(uri, dry_run=True)
+    with pytest.raises(UserError, match="--retain-hours is -1"):
+        load_job("vacuum_table").main([uri, "--retain-hours", "-1"])
 
 
 # --- kill -9 -----------------------------------------------------------------------------------------------------

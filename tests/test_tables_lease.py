@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.units import UnitSize, remove_abandoned_plans, remove_plan, write_plan
+from tests._ledger import planned
 from videogen import storage
-from videogen.data.tables import Lease, Ledger
+from videogen.data.tables import Lease, Ledger, published, swap
 from videogen.errors import UserError
 
 HOLD = "import sys, time; from videogen.data.tables import Lease; Lease(sys.argv[1]).acquire(); "
@@ -142,6 +144,55 @@ def test_who_was_taken_over_publishes_nothing(tmp_path):
             ledger.publish({}, index)
     assert not (tmp_path / "manifest.json").exists()
     assert json.loads((tmp_path / "lease.json").read_text())["token"] == "theirs"
+
+
+def test_a_driver_that_stood_still_replaces_no_manifest_of_the_other(table):
+    uri = storage.join(table, "manifest.json")
+    looks = []
+
+    def require_lease() -> None:
+        """Stand still right after the look, while another run takes over and publishes."""
+        looks.append("")
+        if len(looks) > 1:
+            raise UserError("taken over")
+        storage.write_json(uri, {"whose": "theirs"})
+
+    storage.write_json(uri, {"whose": "earlier"})
+    with pytest.raises(UserError, match="taken over"):
+        published.replace(table, {"whose": "mine"}, require_lease)
+    assert published.read(table) == {"whose": "theirs"}
+
+
+def test_a_driver_that_stood_still_removes_no_plan_of_the_other(tmp_path):
+    uri = str(tmp_path)
+    abandoned = write_plan(uri, planned(range(4)), "abc", UnitSize(2))
+    os.utime(abandoned[0].plan, (0, 0))
+    with Lease(uri) as lease:
+        mine = write_plan(uri, planned(range(4)), "abc", UnitSize(2))
+        altered(uri, token="theirs")
+        theirs = write_plan(uri, planned(range(4)), "abc", UnitSize(2))
+        with pytest.raises(UserError, match="taken over"):
+            remove_abandoned_plans(uri, lease)
+        remove_plan(mine)
+        assert not Path(mine[0].plan).exists()
+        assert [item["n"] for unit in theirs for item in unit.items()] == list(range(4))
+        altered(uri, token=lease._mine.token)
+        remove_abandoned_plans(uri, lease)
+    assert [str(path) for path in (tmp_path / "plan").iterdir()] == [theirs[0].plan]
+
+
+def test_a_file_that_has_changed_since_it_was_read_is_neither_replaced_nor_removed(table):
+    uri = storage.join(table, "file.json")
+    _, nothing = swap.read(uri)
+    assert swap.swap(uri, b"first", nothing)
+    assert not swap.swap(uri, b"second", nothing)
+    data, mark = swap.read(uri)
+    assert data == b"first"
+    assert swap.swap(uri, b"second", mark)
+    assert not swap.remove(uri, mark)
+    assert swap.read(uri)[0] == b"second"
+    assert swap.remove(uri, swap.read(uri)[1])
+    assert not storage.exists(uri)
 
 
 def test_a_lease_that_cannot_be_read_is_named(tmp_path):

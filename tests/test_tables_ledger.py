@@ -16,7 +16,7 @@ from videogen.data.tables import (
     pack_shard,
     write_part,
 )
-from videogen.data.tables import ledger as ledger_module
+from videogen.data.tables import journal as journal_module
 from videogen.errors import UserError
 
 # --- the whole way -----------------------------------------------------------------------------------------------
@@ -178,15 +178,22 @@ def finish_retry(uri: str, ledger: Ledger) -> dict:
         return publish(uri, other)
 
 
-def test_of_several_failures_the_last_attempt_is_told(tmp_path):
-    empty = SCHEMA.empty_table()
+def test_of_several_failures_the_last_is_told_and_attempts_add_up(tmp_path):
+    def fail(ledger: Ledger, unit: str, error: str, attempts: int, before: list[int | None]) -> None:
+        (left,) = ledger.pending(planned([0, 1]), retry_failed=True)
+        assert left["attempts_before"].to_pylist() == before
+        failed = Outcome("i000", "failed", error=error, attempts=attempts).after(left.to_pylist()[0])
+        ledger.note([write_part(ledger.uri, unit, SCHEMA.empty_table(), [failed], IDENTITY)])
+
     with Ledger(str(tmp_path), IDENTITY) as ledger:
-        for attempts in (2, 3, 1):
-            outcome = Outcome("i000", "failed", error=f"attempt {attempts}", attempts=attempts)
-            ledger.note([write_part(ledger.uri, f"unit{attempts}", empty, [outcome], IDENTITY)])
+        fail(ledger, "z", "stopped twice", 2, [None, None])
+    with Ledger(str(tmp_path), IDENTITY) as ledger:
+        fail(ledger, "y", "unreadable", 1, [2, None])
+        fail(ledger, "x", "not even tried", 0, [3, None])
+    with Ledger(str(tmp_path), IDENTITY) as ledger:
         ledger.plan(planned([0]))
         (told,) = ledger.failures()
-    assert told["error"].to_pylist() == ["attempt 3"]
+    assert (told["error"].to_pylist(), told["attempts"].to_pylist()) == (["not even tried"], [4])
 
 
 def test_facts_of_units_are_summed_up(tmp_path):
@@ -222,7 +229,7 @@ def test_segments_are_enough_so_a_resume_reads_no_footer(tmp_path):
 
 
 def test_a_segment_is_written_every_so_many_items(tmp_path, monkeypatch):
-    monkeypatch.setattr(ledger_module, "ITEMS_PER_SEGMENT", 6)
+    monkeypatch.setattr(journal_module, "ITEMS_PER_SEGMENT", 6)
     with Ledger(str(tmp_path), IDENTITY) as ledger:
         for n in range(0, 20, 4):
             ledger.note([work(ledger.uri, range(n, n + 4))])
@@ -231,9 +238,9 @@ def test_a_segment_is_written_every_so_many_items(tmp_path, monkeypatch):
 
 
 def test_many_segments_are_merged_and_nothing_is_forgotten(tmp_path, monkeypatch):
-    monkeypatch.setattr(ledger_module, "ITEMS_PER_SEGMENT", 1)
-    monkeypatch.setattr(ledger_module, "_ROWS_PER_SEGMENT", 9)
-    monkeypatch.setattr(ledger_module, "_SEGMENTS_AT_MOST", 4)
+    monkeypatch.setattr(journal_module, "ITEMS_PER_SEGMENT", 1)
+    monkeypatch.setattr(journal_module, "_ROWS_PER_SEGMENT", 9)
+    monkeypatch.setattr(journal_module, "_SEGMENTS_AT_MOST", 4)
     uri = str(tmp_path)
     run(uri, range(30))
     assert len(files(uri, "commits")) == 4

@@ -25,6 +25,7 @@ import pandas as pd
 import psutil
 
 from tests._videos import KINDS, make
+from videogen.data.clips_table import ClipsTable
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("endless", "memory_bomb")
@@ -178,6 +179,12 @@ def live_rows(table: Path) -> pd.DataFrame:
     return pd.DataFrame([opened.row(index, fields) for index in range(len(opened))])
 
 
+def clip_rows(table: Path) -> pd.DataFrame:
+    """Return the clips that a table of latents was made of, without where their rows lie."""
+    batches = ClipsTable.open(str(table / "clips")).batches()
+    return pd.concat([batch.to_pandas() for batch in batches], ignore_index=True).drop(columns=["shard", "row"])
+
+
 def by_clip(rows: pd.DataFrame) -> dict[tuple[str, tuple[int, ...]], pd.Series]:
     """Return rows by the file's name and the frames."""
     return {(Path(row.source).name, tuple(row.frame_indices)): row for row in rows.itertuples()}
@@ -250,14 +257,16 @@ class Fire:
     """Temporary files that did."""
 
 
-def encode_command(corpus: Path, table: Path, model: str, small_units: bool = False) -> list[str]:
-    """Return a command that encodes a folder, whatever share of it fails."""
+def encode_command(
+    corpus: Path, table: Path, model: str, units: tuple[int, int] = (32, 32), limit_s: float = 5.0
+) -> list[str]:
+    """Return a command that encodes a folder, in units of so many clips and videos, whatever share of it fails."""
     script = (
         "import sys; from pipelines import encode, ingest; from pipelines.ledgered import RunOptions; "
         "from videogen.config import load_preset; "
-        f"encode._CLIPS_PER_UNIT, ingest._VIDEOS_PER_UNIT = {(4, 8) if small_units else (32, 32)}; "
+        f"encode._CLIPS_PER_UNIT, ingest._VIDEOS_PER_UNIT = {units}; "
         "encode.encode(*sys.argv[1:3], load_preset('tiny'), sys.argv[3], "
-        "options=encode.EncodeOptions(run=RunOptions(max_failure_rate=1.0, limit_s=5.0)))"
+        f"options=encode.EncodeOptions(run=RunOptions(max_failure_rate=1.0, limit_s={limit_s})))"
     )
     return [sys.executable, "-c", script, str(corpus), str(table), model]
 

@@ -8,6 +8,7 @@ from pipelines.encode import encode
 from pipelines.encode_job import EncodeOptions
 from pipelines.ledgered import RunOptions
 from tests import under_fire
+from tests._dying_nodes import run_under_node_kills
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def test_damaged_videos_cost_their_own_rows(corpus, clean, tiny, tiny_model, tmp
 
 def test_a_run_whose_processes_are_killed_ends_with_the_same_table(corpus, clean, tiny_model, tmp_path):
     table = tmp_path / "table"
-    command = under_fire.encode_command(corpus.good, table, tiny_model, small_units=True)
+    command = under_fire.encode_command(corpus.good, table, tiny_model, (4, 8))
     fire = under_fire.run_under_kills(command, kills=3, seed=1, most_s=2, notice_s=8)
     print(fire)
     assert fire.killed == ["driver", "raylet", "worker"]
@@ -44,3 +45,18 @@ def test_a_run_whose_processes_are_killed_ends_with_the_same_table(corpus, clean
     assert not list(table.rglob("*.partial"))
     assert fire.orphans == []
     assert fire.left == []
+
+
+def test_a_run_whose_nodes_die_ends_with_the_same_tables(corpus, clean, tiny_model, tmp_path):
+    table = tmp_path / "table"
+    command = under_fire.encode_command(corpus.good, table, tiny_model, (2, 2), limit_s=60.0)
+    fire = run_under_node_kills(command, table, kills=4, seed=1)
+    print(fire)
+    assert fire.killed == ["raylet in ingest", "node in ingest", "raylet in encode", "node in encode"]
+    assert under_fire.clip_rows(table).equals(under_fire.clip_rows(clean))
+    whole, survived = under_fire.live_rows(clean), under_fire.live_rows(table)
+    assert list(survived["clip_id"]) == list(whole["clip_id"])
+    assert under_fire.unequal(whole, survived) == []
+    for folder in (table, table / "clips"):
+        assert not [path for name in ("parts", "plan") for path in folder.glob(f"{name}/*")]
+    assert not list(table.rglob("*.partial"))

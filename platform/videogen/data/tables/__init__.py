@@ -1,10 +1,13 @@
 """Tables: what is done, exactly once, and how readers find it. Items are ids, rows are Arrow tables.
 
 ledger.py    what is done and what is left, for the driver       parts.py     one unit of work, for workers
-packing.py   parts to shards, for workers                        index.py     one row a live row, for readers
-query.py     SQL conditions on an index                          lease.py     one writer a table
+journal.py   what is on record of units, for the ledger          packing.py   parts to shards, for workers
+index.py     one row a live row, for readers                     query.py     SQL conditions on an index
+lease.py     one writer a table                                  published.py what readers see, replaced in one step
+garbage.py   what nobody needs any more
 """
 
+from videogen.data.tables.garbage import vacuum
 from videogen.data.tables.index import index_schema, read_index, write_index
 from videogen.data.tables.lease import Lease
 from videogen.data.tables.ledger import Ledger
@@ -31,6 +34,7 @@ __all__ = [
     "read_index",
     "read_part_record",
     "select",
+    "vacuum",
     "write_index",
     "write_part",
 ]

@@ -4,9 +4,10 @@ import contextlib
 import logging
 import os
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -18,7 +19,7 @@ from videogen import storage
 logger = logging.getLogger(__name__)
 _Record = TypeVar("_Record")
 
-PARTS, SHARDS, COMMITS, INDEX = "parts", "shards", "commits", "index"
+PARTS, SHARDS, COMMITS, INDEX, HISTORY = "parts", "shards", "commits", "index", "history"
 """The folders of a table."""
 MANIFEST_NAME, ERRORS_NAME, LEASE_NAME = "manifest.json", "errors.parquet", "lease.json"
 SUFFIX = ".parquet"
@@ -128,6 +129,12 @@ def list_stems(folder: str) -> list[str]:
     except FileNotFoundError:
         return []
     return sorted(stem(name) for name in names if name.endswith(SUFFIX) and not stem(name).startswith("."))
+
+
+def written_at(entry: Mapping[str, Any]) -> float:
+    """Return when a listed file was last written, in seconds since 1970 by the storage's own clock."""
+    time = entry.get("LastModified", entry.get("mtime", 0.0))
+    return time.timestamp() if isinstance(time, datetime) else float(time)
 
 
 @contextlib.contextmanager

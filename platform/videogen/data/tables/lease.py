@@ -1,12 +1,10 @@
 """One writer a table: a second run is refused while the first one lives, and takes over at once when it is dead.
 
 `lease.json` says who writes. On the machine of its holder, a look at the process decides; from elsewhere, whether the
-holder still renews it. It changes hands by compare-and-swap (a lock on the folder, on S3 a conditional write), and a
-holder that was thought dead and wakes up finds out at `require`, which is called before anything is published.
+holder still renews it. It changes hands by compare-and-swap (see swap.py), and a holder that was thought dead and wakes
+up finds out at `require`, which is called right before anything is published or removed.
 """
 
-import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -14,14 +12,12 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Self
 
 from videogen import storage
-from videogen.data.tables.files import LEASE_NAME
-from videogen.data.tables.garbage import written_at
+from videogen.data.tables import swap
+from videogen.data.tables.files import LEASE_NAME, written_at
 from videogen.data.tables.processes import machine_id, start_mark
 from videogen.errors import UserError
 
@@ -89,12 +85,12 @@ class Lease:
             UserError: someone else is writing this table.
         """
         mine = _Holder.this_process()
-        holder, version = self._read()
+        holder, mark = self._read()
         if holder is not None:
             if holder.lives_here or (not holder.is_here and self._renews(holder)):
                 raise self._refusal(holder)
             logger.warning("taking over %s from process %d on %s, which is gone", self._uri, holder.pid, holder.host)
-        if not self._swap(mine, version):
+        if not self._swap(mine, mark):
             holder, _ = self._read()
             raise self._refusal(holder)
         self._mine, self._lost = mine, False
@@ -113,9 +109,9 @@ class Lease:
             self._thread = None
         mine, self._mine = self._mine, None
         if mine is not None:
-            holder, _ = self._read()
+            holder, mark = self._read()
             if holder is not None and holder.token == mine.token:
-                storage.remove(self._uri)
+                swap.remove(self._uri, mark)
 
     def require(self) -> None:
         """Look whether the lease is still held.
@@ -170,58 +166,26 @@ class Lease:
 
     def _renew(self) -> bool:
         assert self._mine is not None
-        holder, version = self._read()
+        holder, mark = self._read()
         if holder is None or holder.token != self._mine.token:
             return False
-        return self._swap(replace(holder, renewed=time.time(), beats=holder.beats + 1), version)
-
-    # --- compare and swap ----------------------------------------------------------------------------------------
+        return self._swap(replace(holder, renewed=time.time(), beats=holder.beats + 1), mark)
 
     def _read(self) -> tuple[_Holder | None, str]:
         """Return who holds the lease, and a mark of this state of it; (None, "") if nobody does."""
-        filesystem, path = storage.fsspec_filesystem(self._uri)
-        try:
-            mark = str(filesystem.info(path)["ETag"]) if storage.is_remote(self._uri) else ""
-            data = bytes(filesystem.cat_file(path))
-        except FileNotFoundError:
+        data, mark = swap.read(self._uri)
+        if data is None:
             return None, ""
         try:
-            return _Holder(**json.loads(data)), mark or data.decode()
+            return _Holder(**json.loads(data)), mark
         except (ValueError, TypeError):
             raise UserError(f"Lease {self._uri!r} cannot be read: remove it if no run is writing the table.") from None
 
-    def _swap(self, holder: _Holder, version: str) -> bool:
-        """Write who holds the lease if it is still what it was when `version` was read; tell whether it was."""
+    def _swap(self, holder: _Holder, mark: str) -> bool:
+        """Write who holds the lease if it is still what it was when `mark` was read; tell whether it was."""
         data = (json.dumps(asdict(holder), indent=2) + "\n").encode()
-        if storage.is_remote(self._uri):
-            filesystem, path = storage.fsspec_filesystem(self._uri)
-            condition = {"IfMatch": version} if version else {"mode": "create"}
-            try:
-                filesystem.pipe_file(path, data, **condition)
-            except OSError:
-                now, mark = self._read()
-                if now == holder:
-                    return True  # written, but the answer was lost
-                if mark == version:
-                    raise
-                return False
-        else:
-            Path(self.table_uri).mkdir(parents=True, exist_ok=True)
-            with _folder_locked(self.table_uri):
-                if self._read()[1] != version:
-                    return False
-                storage.write_bytes(self._uri, data)
+        if not swap.swap(self._uri, data, mark):
+            return False
         # A storage that knows no conditions has let the last one win.
         now, _ = self._read()
         return now is not None and now.token == holder.token
-
-
-@contextlib.contextmanager
-def _folder_locked(folder: str) -> Iterator[None]:
-    """Hold a lock that ends with the process; the folder itself carries it, so that nothing is left behind."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -9,19 +9,20 @@
 
 What is true, whoever is killed when:
 
-- A part's footer is the record of its unit. `note` only saves the next run from reading many footers.
+- A part's footer is the record of its unit; the rest of what is known of units is in journal.py.
 - Readers see a table change in one step, when `manifest.json` is replaced, after all that it names is there.
 - An item counts once. Of several outcomes the best counts (ok, filtered, failed); of several that are ok the one that
-  is published, then the one with the least part name; of failures the one with most attempts.
+  is published, then the one with the least part name; of failures the last one, which is the one with most attempts:
+  who tries again counts on from `attempts_before`.
 - An item is only ok while its rows are there: in a part, or in a shard.
 - `publish` refuses unless planned = ok + filtered + failed.
+- A driver that stood still while another took over removes nothing that the other needs: it looks at the lease right
+  before, what it removes by name are parts and segments that are told of elsewhere, and the manifest is swapped.
 
 Memory is flat: what grows with the number of items is on local disk (see scratch.py).
 """
 
 import itertools
-import json
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
@@ -29,45 +30,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from videogen import storage
-from videogen.data.tables import garbage, segments
-from videogen.data.tables.files import (
-    ERRORS_NAME,
-    MANIFEST_NAME,
-    PARTS,
-    SHARDS,
-    SUFFIX,
-    ForeignFileError,
-    ignore,
-    list_stems,
-    read_records,
-    remove_files,
-)
+from videogen.data.tables import published
+from videogen.data.tables.files import ERRORS_NAME, remove_files
+from videogen.data.tables.garbage import find_partials
 from videogen.data.tables.index import write_index
+from videogen.data.tables.journal import Journal
 from videogen.data.tables.lease import Lease
 from videogen.data.tables.locate import Locator
 from videogen.data.tables.outcome_log import OutcomeLog
-from videogen.data.tables.packing import make_packs, read_shard_record
-from videogen.data.tables.parts import part_uri, read_part_record
+from videogen.data.tables.packing import make_packs
 from videogen.data.tables.planned import PlannedItems
-from videogen.data.tables.records import FAILED, ITEM_ID, STATUSES, Pack, PartRecord
+from videogen.data.tables.records import ATTEMPTS_BEFORE, ERRORS_SCHEMA, FAILED, ITEM_ID, STATUSES, Pack, PartRecord
 from videogen.data.tables.scratch import MEMORY_MB, Scratch
-
-ITEMS_PER_SEGMENT = 50_000
-SECONDS_PER_SEGMENT = 60.0
-_SEGMENTS_AT_MOST = 32
-"""More are merged when the ledger is opened and when the table is published."""
-_ROWS_PER_SEGMENT = 250_000
-
-ERRORS_SCHEMA = pa.schema(
-    [
-        (ITEM_ID, pa.string()),
-        ("uri", pa.string()),
-        ("stage", pa.string()),
-        ("error", pa.string()),
-        ("attempts", pa.int32()),
-        ("log_tail", pa.string()),
-    ]
-)
 
 
 class Ledger:
@@ -77,7 +51,7 @@ class Ledger:
         table_uri: folder of the table; need not be there yet.
         identity: hash of all that decides an item's rows beside the item, letters and digits; items that were done
             under another identity are not done.
-        lease: if given, `publish` and `collect_garbage` first make sure that it is still held.
+        lease: if given, it is looked at right before anything is published or removed.
         memory_mb: of the local database; the driver holds little else.
     """
 
@@ -88,11 +62,8 @@ class Ledger:
         self.identity = identity
         self.lease = lease
         self._memory_mb = memory_mb
-        self._log: OutcomeLog
-        self._buffer: list[PartRecord] = []
-        self._num_buffered = 0
-        self._flushed = time.monotonic()
-        self._segments: dict[str, int] = {}
+        self._scratch: Scratch
+        self._journal: Journal
         self._planned: PlannedItems | None = None
         self._packs: list[Pack] | None = None
         self._locator: Locator | None = None
@@ -107,15 +78,12 @@ class Ledger:
         Raises:
             OSError: the storage does not answer; nothing is concluded from that.
         """
-        scratch = Scratch(self._memory_mb)
+        self._scratch = Scratch(self._memory_mb)
         try:
-            self._log = OutcomeLog(scratch)
-            self._read_segments()
-            self._read_shards()
-            self._read_parts()
-            self._merge_segments()
+            shards = {shard["name"] for shard in self.published().get("shards", [])}
+            self._journal = Journal(self.uri, self.identity, shards, self._require_lease, self._scratch)
         except BaseException:
-            scratch.close()
+            self._scratch.close()
             raise
         return self
 
@@ -124,7 +92,7 @@ class Ledger:
         try:
             self.flush()
         finally:
-            self._log.scratch.close()
+            self._scratch.close()
 
     def __enter__(self) -> Self:
         return self.open()
@@ -132,36 +100,9 @@ class Ledger:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _read_segments(self) -> None:
-        for name in segments.list_segments(self.uri, self.identity):
-            try:
-                num_rows = 0
-                for batch in segments.read_segment(self.uri, name):
-                    self._log.add_outcomes(batch)
-                    num_rows += batch.num_rows
-                self._segments[name] = num_rows
-            except ForeignFileError as error:
-                ignore(segments.segment_uri(self.uri, name), error)
-
-    def _read_shards(self) -> None:
-        names = [f"{SHARDS}/{name}{SUFFIX}" for name in list_stems(storage.join(self.uri, SHARDS))]
-        published = {shard["name"] for shard in self.published().get("shards", [])}
-        records = read_records(names, lambda name: read_shard_record(self.uri, name))
-        self._log.add_shards((record for record in records if record.identity == self.identity), published)
-
-    def _read_parts(self) -> None:
-        untold = self._log.add_listing(list_stems(storage.join(self.uri, PARTS)))
-        for record in read_records([part_uri(self.uri, name) for name in untold], read_part_record):
-            if record.identity == self.identity:
-                self.note([record])
-
     def published(self) -> dict[str, Any]:
         """Return the manifest that readers see now; {} if none was published yet."""
-        try:
-            manifest: dict[str, Any] = storage.read_json(storage.join(self.uri, MANIFEST_NAME))
-        except FileNotFoundError:
-            return {}
-        return manifest
+        return published.read(self.uri)
 
     # --- what is done --------------------------------------------------------------------------------------------
 
@@ -170,23 +111,11 @@ class Ledger:
 
         Noting twice, or what was read when the ledger was opened, does no harm.
         """
-        for record in records:
-            if record.identity != self.identity:
-                raise ValueError(f"part {record.name} is of identity {record.identity}, the ledger of {self.identity}")
-            self._buffer.append(record)
-            self._num_buffered += len(record.outcomes)
-        late = time.monotonic() - self._flushed > SECONDS_PER_SEGMENT
-        if late or self._num_buffered >= ITEMS_PER_SEGMENT:
-            self.flush()
+        self._journal.note(records)
 
     def flush(self) -> None:
         """Write down what was noted since the last time, as one segment."""
-        self._flushed = time.monotonic()
-        if self._buffer:
-            rows = segments.rows_of(self._buffer)
-            self._segments[segments.write_segment(self.uri, self.identity, rows)] = rows.num_rows
-            self._log.add_parts(rows)
-            self._buffer, self._num_buffered = [], 0
+        self._journal.flush()
 
     # --- what was planned ----------------------------------------------------------------------------------------
 
@@ -204,7 +133,7 @@ class Ledger:
         self._locator = None
         if self._planned is not None:
             self._planned.forget()
-        self._planned = PlannedItems(self._log.scratch, items)
+        self._planned = PlannedItems(self._scratch, items)
 
     def pending(
         self, items: Iterable[pa.RecordBatch] | None = None, retry_failed: bool = False
@@ -215,10 +144,14 @@ class Ledger:
 
         Args:
             items: what is planned, as for `plan`; None: what was planned last.
-            retry_failed: whether failed items are pending too.
+            retry_failed: whether failed items are pending too; then there is one more column, `attempts_before`, which
+                workers add to (see `Outcome.after`): null for items that have not failed.
         """
         plan = self._settled_plan(items)
-        return (batch for batch, _ in plan.select(self._log.todo(retry_failed)))
+        chosen = plan.select(self._log.todo(retry_failed))
+        if not retry_failed:
+            return (batch for batch, _ in chosen)
+        return (batch.append_column(ATTEMPTS_BEFORE, told["attempts"].combine_chunks()) for batch, told in chosen)
 
     def missing(self, items: Iterable[pa.RecordBatch] | None = None) -> Iterator[pa.RecordBatch]:
         """Return the planned items that have no outcome; after a run that lost nothing there are none."""
@@ -260,28 +193,29 @@ class Ledger:
         return self.outcomes(FAILED)
 
     def write_outcomes(self, status: str, name: str, before: Iterable[pa.RecordBatch] = ()) -> None:
-        """Write the planned items that ended in `status` as the file `name`, after rows of others."""
+        """Write the planned items that ended in `status` as the file `name`, after rows of others.
+
+        Raises:
+            UserError: another run has taken over the table.
+        """
         sink = pa.BufferOutputStream()
         with pq.ParquetWriter(sink, ERRORS_SCHEMA, compression="zstd") as writer:
             for batch in itertools.chain(before, self.outcomes(status)):
                 writer.write_batch(batch)
+        self._require_lease()
         storage.write_if_changed(storage.join(self.uri, name), sink.getvalue().to_pybytes())
 
     def facts(self) -> dict[str, float]:
         """Return the sums of the facts of all parts that hold an outcome that counts."""
-        self._settle()
+        self._journal.settle()
         return self._log.facts()
-
-    def _settle(self) -> None:
-        self.flush()
-        self._log.settle()
 
     def _settled_plan(self, items: Iterable[pa.RecordBatch] | None = None) -> PlannedItems:
         if items is not None:
             self.plan(items)
         if self._planned is None:
             raise RuntimeError("give the planned items first: Ledger.plan(items) or Ledger.pending(items)")
-        self._settle()
+        self._journal.settle()
         return self._planned
 
     # --- packing and publishing ----------------------------------------------------------------------------------
@@ -363,59 +297,18 @@ class Ledger:
             "index": written,
             "errors": ERRORS_NAME,
         }
-        self._require_lease()
-        storage.write_if_changed(storage.join(self.uri, MANIFEST_NAME), (json.dumps(full, indent=2) + "\n").encode())
+        published.replace(self.uri, full, self._require_lease)
         self._log.set_published(locator.packed)
-        self._remove_parts()
+        self._journal.remove_parts()
+        if self.lease is not None and (partials := find_partials(self.uri, self.lease.since)):
+            self.lease.require()
+            remove_files(partials)
         return full
 
-    def collect_garbage(self) -> list[str]:
-        """Remove what no reader of the present manifest and no later run needs, and return its URIs.
-
-        Shards, indices, segments of other identities, parts and half-written files go, if they were last written before
-        this run took the lease. Not to be called while a reader may still use an earlier manifest.
-
-        Raises:
-            RuntimeError: the ledger was given no lease, so it cannot know what is old.
-        """
-        if self.lease is None:
-            raise RuntimeError("Ledger.collect_garbage needs the ledger to have a lease")
-        self._settle()
-        self.lease.require()
-        needed = self._log.parts_needed()
-        removed = garbage.find(self.uri, self.published(), needed, set(self._segments), self.lease.since)
-        remove_files(removed)
-        self._log.forget_parts([name for name in map(garbage.part_of, removed) if name])
-        return removed
+    @property
+    def _log(self) -> OutcomeLog:
+        return self._journal.log
 
     def _require_lease(self) -> None:
         if self.lease is not None:
             self.lease.require()
-
-    def _remove_parts(self) -> None:
-        """Remove the parts that nobody needs any more, after a look at the segments that tell of them."""
-        self._merge_segments()
-        self._require_segments()
-        removed = self._log.parts_to_remove()
-        remove_files([part_uri(self.uri, part) for part in removed])
-        self._log.forget_parts(removed)
-        if self.lease is not None:
-            remove_files(garbage.find_partials(self.uri, self.lease.since))
-
-    def _require_segments(self) -> None:
-        for name, num_rows in self._segments.items():
-            if segments.require_segment(self.uri, name) != num_rows:
-                raise RuntimeError(f"segment {name} of {self.uri!r} does not hold what was written; no part is removed")
-
-    def _merge_segments(self) -> None:
-        """Write what many segments tell in few; the old ones go when the new ones are there."""
-        self._settle()
-        if len(self._segments) <= _SEGMENTS_AT_MOST:
-            return
-        old, self._segments = self._segments, {}
-        total = self._log.segment_rows()
-        for start in range(0, total, _ROWS_PER_SEGMENT):
-            rows = self._log.segment(start, start + _ROWS_PER_SEGMENT)
-            self._segments[segments.write_segment(self.uri, self.identity, rows)] = rows.num_rows
-        self._require_segments()
-        remove_files([segments.segment_uri(self.uri, name) for name in old if name not in self._segments])

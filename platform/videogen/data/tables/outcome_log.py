@@ -114,10 +114,13 @@ class OutcomeLog:
     # --- of planned items, after `settle` ------------------------------------------------------------------------
 
     def todo(self, retry_failed: bool) -> Choose:
-        """Return what chooses the planned items that are not done."""
-        done = f"(SELECT item_id FROM log WHERE status < {STATUSES.index(FAILED)})" if retry_failed else "log"
+        """Return what chooses the planned items that are not done, and says their attempts so far, null if none."""
+        wanted = f"status IS NULL OR ({retry_failed} AND status = {STATUSES.index(FAILED)})"
         name = self.scratch.new_name("todo")
-        self.scratch.create(name, f"SELECT ordinal FROM planned ANTI JOIN {done} USING (item_id) ORDER BY ordinal")
+        self.scratch.create(
+            name,
+            f"SELECT ordinal, attempts FROM planned LEFT JOIN log USING (item_id) WHERE {wanted} ORDER BY ordinal",
+        )
         return self.between(name)
 
     def told(self, status: str) -> Choose:
@@ -208,10 +211,6 @@ class OutcomeLog:
     def parts_to_remove(self) -> list[str]:
         """Return the parts that are there but needed no more: they are published, or have no row that counts."""
         return self._texts(f"SELECT DISTINCT part FROM files WHERE part NOT IN {_NEEDED} ORDER BY part")
-
-    def parts_needed(self) -> set[str]:
-        """Return the parts that hold rows which count and are not published."""
-        return set(self._texts(f"SELECT DISTINCT part FROM files WHERE part IN {_NEEDED}"))
 
     def segment_rows(self) -> int:
         """Prepare `segment`, and return the number of rows that it can return."""

@@ -7,8 +7,10 @@ that a worker writes for it is a *part*. Parts are packed into *shards*, which i
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
+
+import pyarrow as pa
 
 OK, FILTERED, FAILED = "ok", "filtered", "failed"
 STATUSES = (OK, FILTERED, FAILED)
@@ -16,6 +18,21 @@ STATUSES = (OK, FILTERED, FAILED)
 
 ITEM_ID = "item_id"
 """The column of every data file that says which item a row belongs to."""
+
+ATTEMPTS_BEFORE = "attempts_before"
+"""The column of items that are tried again that says how often that was in vain."""
+
+ERRORS_SCHEMA = pa.schema(
+    [
+        (ITEM_ID, pa.string()),
+        ("uri", pa.string()),
+        ("stage", pa.string()),
+        ("error", pa.string()),
+        ("attempts", pa.int32()),
+        ("log_tail", pa.string()),
+    ]
+)
+"""Columns of errors.parquet and of its kin: how items ended, for people."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +51,22 @@ class Outcome:
     error: str = ""
     """Why, in a few words."""
     attempts: int = 1
+    """Of all runs together; a run that tries again counts at least one."""
     log_tail: str = ""
     """The last lines that a dead child process printed."""
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
             raise ValueError(f"item {self.item_id!r} has the status {self.status!r}: it must be one of {STATUSES}")
+
+    def after(self, item: Mapping[str, Any]) -> Self:
+        """Return the outcome with the attempts of earlier runs added, so that of several failures the last has most.
+
+        Args:
+            item: as `Ledger.pending` gave it; what it does not say counts as nothing.
+        """
+        before = item.get(ATTEMPTS_BEFORE)
+        return self if before is None else replace(self, attempts=before + max(1, self.attempts))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields that say something, as JSON."""
