@@ -46,12 +46,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     how = EncodeOptions(options.encoders, options.where, options.with_dropped, options.decoder, run_options(options))
     require_output(options.output)
     corpus = Corpus(options.input, options.captions, "Input")
-    require_fitting(corpus, storage.absolute(options.output), how)
+    require_fitting(corpus, storage.absolute(options.output), config, how)
     autoencoder = options.autoencoder or find_autoencoder(options.output, config)
     if autoencoder is None:
         from pipelines.cascade import train_autoencoder
 
-        require_own_latents(storage.absolute(options.output), (), "the autoencoder that would be trained for it now")
+        if not options.replace:
+            whose = "the autoencoder that would be trained for it now"
+            require_own_latents(storage.absolute(options.output), (), whose)
         require_usable_video(corpus, config)
         autoencoder = train_autoencoder(config, data=options.input, output=options.output)
     result = encode(options.input, options.output, config, autoencoder, options.captions, how)

@@ -17,8 +17,6 @@ from pipelines import cluster
 from pipelines.breaker import FailureBreaker
 from pipelines.progress import Progress, Task
 from pipelines.units import Unit, UnitSize, remove_plan, write_plan
-from videogen import storage
-from videogen.data.clips_table import read_manifest
 from videogen.data.run_log import RunLog
 from videogen.data.tables.ledger import Ledger
 from videogen.data.tables.packing import pack_shard
@@ -49,6 +47,8 @@ class RunOptions:
     max_failure_rate: float = 0.5
     """Share of failed items, 0..1, above which a run is stopped early."""
     shard_bytes: int = SHARD_BYTES
+    replace: bool = False
+    """Whether a finished table that was made with other settings may be replaced."""
     limit_s: float = 60.0
     """Seconds that a small video may take before its reader is killed; large ones get more."""
 
@@ -191,27 +191,6 @@ def _packed(uri: str, packs: Sequence[Pack]) -> Iterator[None]:
     except ray.exceptions.RayTaskError as error:
         # Ray's own text is a stack of lines.
         raise error.cause if isinstance(error.cause, UserError) else error  # noqa: B904 - it comes from nothing else
-
-
-def require_apart(source: str, output: str) -> None:
-    """Refuse to write a table over what it is made of.
-
-    Raises:
-        UserError: in one sentence.
-    """
-    if storage.absolute(source) == storage.absolute(output):
-        raise UserError(f"Output {output!r} is the input itself: give another folder for the table.")
-
-
-def require_kind(output: str, kind: str) -> None:
-    """Refuse a folder that holds a finished table of something else.
-
-    Raises:
-        UserError: in one sentence.
-    """
-    found = (read_manifest(output) or {}).get("kind", kind)
-    if found != kind:
-        raise UserError(f"Output {output!r} holds a table of {found}, not of {kind}: give another --output.")
 
 
 def is_unchanged(ledger: Ledger, input_fingerprint: str) -> bool:

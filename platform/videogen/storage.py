@@ -170,7 +170,7 @@ def read_json(uri: str) -> Any:
     """
     try:
         return json.loads(read_bytes(uri))
-    except ValueError as error:  # of JSON, or of UTF-8
+    except (ValueError, RecursionError) as error:  # of JSON, of UTF-8, or nested without end
         raise UserError(
             f"{uri!r} is not JSON ({error}): put back a whole one, or remove it and run the job that wrote it again."
         ) from error

@@ -68,6 +68,7 @@ class IngestSpec:
             fingerprints: of the networks by field name; where their folders lie does not matter.
         """
         values = asdict(self)
+        values["fps"] = float(self.fps)  # 16 and 16.0 are one rate, and two texts
         for name, fingerprint in (fingerprints or {}).items():
             values[name] = fingerprint
         return content_hash(KIND, SCHEMA_VERSION, ANALYSIS_VERSION if self.decodes else 0, values)
@@ -196,12 +197,25 @@ class ClipsTable:
         manifest = read_manifest(uri)
         if manifest is None or manifest.get("kind") != KIND:
             raise UserError(f"Clips {uri!r} are not a finished clips table: make one with jobs/ingest.py.")
-        if manifest["schema_version"] != SCHEMA_VERSION:
+        if manifest.get("schema_version") != SCHEMA_VERSION:
             raise UserError(
-                f"Clips {uri!r} have schema version {manifest['schema_version']!r}, this release reads "
+                f"Clips {uri!r} have schema version {manifest.get('schema_version')!r}, this release reads "
                 f"{SCHEMA_VERSION}: ingest again into a new folder."
             )
+        from videogen.data.tables.manifest import require_whole
+
+        require_whole(manifest, storage.join(uri, MANIFEST_NAME))
         return cls(uri, manifest)
+
+    def require_index(self) -> None:
+        """Look at the end of each file of the index, in seconds.
+
+        Raises:
+            UserError: one of them is gone or damaged.
+        """
+        from videogen.data.tables.index import require_index
+
+        require_index(self.uri, self.manifest)
 
     @property
     def spec(self) -> IngestSpec:

@@ -152,6 +152,6 @@ def _selected(
 def _batches(uris: Iterable[str], columns: list[str]) -> Iterator[pa.RecordBatch]:
     for uri in uris:
         filesystem, path = storage.arrow_filesystem(uri)
-        with filesystem.open_input_file(path) as file, pq.ParquetFile(file) as parquet:
+        with filesystem.open_input_file(path) as file, pq.ParquetFile(file, page_checksum_verification=True) as parquet:
             for batch in parquet.iter_batches(_ROWS_PER_BATCH, columns=columns):
                 yield batch.select(columns)
