@@ -148,8 +148,8 @@ def prepare(
     require_apart(input_uri, output)
     identity = spec.identity(_fingerprints(spec))
     require_own_clips(output, spec, identity, options.run.replace)
+    storage.require_readable(input_uri, "Input")
     location = storage.absolute(input_uri)
-    storage.require_readable(location, "Input")
     if captions is None and storage.is_dir(location):
         captions = find_captions(location)
     return open_source(input_uri, captions), output, identity

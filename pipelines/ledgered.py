@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 FILTERED_NAME = "filtered.parquet"
 SHARD_BYTES = 256 << 20
 _PACKS_AT_ONCE = 64
+_MAX_LIMIT_S = 86_400
 _CHAINED = "The above exception was the direct cause"
 _USER_ERRORS = {error.__name__ for error in (UserError, StorageError, CredentialsError)}
 
@@ -53,8 +54,8 @@ class RunOptions:
     """Seconds that a small video may take before its reader is killed; large ones get more."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.limit_s < float("inf"):
-            raise UserError(f"--video-limit is {self.limit_s}, but it is a number of seconds above 0.")
+        if not 0 < self.limit_s <= _MAX_LIMIT_S:
+            raise UserError(f"--video-limit is {self.limit_s}, but it is seconds, above 0 and up to {_MAX_LIMIT_S}.")
         if not 0 <= self.max_failure_rate <= 1:
             raise UserError(f"--max-failure-rate is {self.max_failure_rate}, but it is a share from 0 to 1.")
         if self.shard_bytes < 1 << 20:

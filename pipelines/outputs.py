@@ -6,6 +6,7 @@ from typing import Any
 
 from videogen import storage
 from videogen.data.clips_table import MANIFEST_NAME, read_manifest
+from videogen.data.tables.index import require_index
 from videogen.data.tables.manifest import require_whole
 from videogen.errors import UserError
 
@@ -22,6 +23,8 @@ def require_apart(source: str, output: str) -> None:
 
 def require_kind(output: str, kind: str, schema_version: int) -> None:
     """Refuse a folder that holds a finished table of something else, of another release, or a damaged one.
+
+    The same run would find nothing to do there, and leave it damaged.
 
     Raises:
         UserError: in one sentence.
@@ -40,6 +43,7 @@ def require_kind(output: str, kind: str, schema_version: int) -> None:
             f"give another --output, or remove the old table."
         )
     require_whole(manifest, storage.join(output, MANIFEST_NAME))
+    require_index(output, manifest)
 
 
 def require_same(output: str, identity: str, settings: Mapping[str, Any], replace: bool) -> None:

@@ -24,6 +24,8 @@ MANIFEST_NAME = "manifest.json"
 VIDEO_COLUMNS = ("video_id", "source", "path", "version")
 BLOB_COLUMNS = ("thumbnail", "embedding")
 """Columns of the shards that the index leaves out: they are large, and no filter reads them."""
+_LIMITS = {"num_frames": (1, 100_000), "fps": (0.001, 1000), "stride_frames": (1, 1_000_000)}
+"""What numbers of a specification may be: above, no video gives a clip, and 32 bits may not hold them."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,13 @@ class IngestSpec:
     """Folder of an aesthetic head on that CLIP model; fills `aesthetic`."""
     captioner: str | None = None
     """Folder of an image-to-text model; describes the clips that have no caption."""
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in _LIMITS.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                option = "stride" if name == "stride_frames" else name.replace("_", "-")
+                raise UserError(f"--{option} is {value}, but it is a number from {least} to {most}: choose another.")
 
     @property
     def decodes(self) -> bool:

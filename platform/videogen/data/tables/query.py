@@ -17,7 +17,7 @@ _ROWS_PER_BATCH = 65_536
 
 
 def check_expression(expression: str, schema: pa.Schema, what: str = "Condition") -> None:
-    """Try a condition on no rows.
+    """Try a condition on a row of which nothing is known.
 
     A condition is one SQL expression in DuckDB's dialect over the columns of one row, e.g. "motion >= 0.3 and not
     starts_with(caption, 'ad')". Subqueries, other tables, files, settings, the clock and chance are out of reach.
