@@ -24,6 +24,8 @@ from videogen.cli import add_preset_options, parser, run_job
 from videogen.config import load_preset
 from videogen.errors import UserError
 
+_MAX_ENCODERS = 100_000
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the job."""
@@ -41,17 +43,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_preset_options(arguments)
     options = arguments.parse_args(argv)
     config = load_preset(options.preset, options.overrides)
-    if options.encoders is not None and options.encoders < 1:
-        raise UserError(f"--encoders is {options.encoders}, but at least one is needed: leave it out to use all.")
+    if options.encoders is not None and not 1 <= options.encoders <= _MAX_ENCODERS:
+        said = f"--encoders is {options.encoders}, but it is from 1 to {_MAX_ENCODERS}: leave it out to use all cores."
+        raise UserError(said)
+    if options.autoencoder == "":
+        raise UserError("--autoencoder is empty: give a folder, or leave it out for the preset's own.")
     how = EncodeOptions(options.encoders, options.where, options.with_dropped, options.decoder, run_options(options))
     require_output(options.output)
     corpus = Corpus(options.input, options.captions, "Input")
-    require_fitting(corpus, storage.absolute(options.output), how)
+    require_fitting(corpus, storage.absolute(options.output), config, how)
     autoencoder = options.autoencoder or find_autoencoder(options.output, config)
     if autoencoder is None:
         from pipelines.cascade import train_autoencoder
 
-        require_own_latents(storage.absolute(options.output), (), "the autoencoder that would be trained for it now")
+        if not options.replace:
+            whose = "the autoencoder that would be trained for it now"
+            require_own_latents(storage.absolute(options.output), (), whose)
         require_usable_video(corpus, config)
         autoencoder = train_autoencoder(config, data=options.input, output=options.output)
     result = encode(options.input, options.output, config, autoencoder, options.captions, how)

@@ -79,8 +79,8 @@ def _options(options: argparse.Namespace) -> IngestOptions:
     _check(options)
     names = () if options.headers_only or options.scores == "none" else score_names(options.scores.split(","))
     spec = IngestSpec(
-        num_frames=options.num_frames or config.num_output_frames,
-        fps=options.fps or config.output_fps,
+        num_frames=config.num_output_frames if options.num_frames is None else options.num_frames,
+        fps=config.output_fps if options.fps is None else options.fps,
         stride_frames=options.stride,
         split_shots=not (options.no_shots or options.headers_only),
         scores=(*names, "aesthetic") if options.aesthetic else names,
@@ -96,12 +96,9 @@ def _options(options: argparse.Namespace) -> IngestOptions:
 
 
 def _check(options: argparse.Namespace) -> None:
-    for name in ("num_frames", "fps", "stride"):
-        value = getattr(options, name)
-        if value is not None and not 0 < value < float("inf"):
-            raise UserError(
-                f"--{name.replace('_', '-')} is {value}, but it must be above 0: leave it out for the default."
-            )
+    for name in ("embedding", "aesthetic", "captioner"):
+        if getattr(options, name) == "":
+            raise UserError(f"--{name} is empty: give a folder, or leave it out.")
     if not 0 <= options.duplicate_distance <= LARGEST_DISTANCE:
         said = f"--duplicate-distance is {options.duplicate_distance}, but it is 0 to {LARGEST_DISTANCE} bits of 64."
         raise UserError(said)

@@ -15,6 +15,8 @@ from pipelines.corpora import make_demonstration_corpus
 from pipelines.corpus import Corpus, is_clips_table
 from pipelines.dag import Node, Outcome, Resources
 from pipelines.encode import encode
+from pipelines.encode_job import EncodeOptions, is_of_other, prepare
+from pipelines.ledgered import RunOptions
 from pipelines.progress import Progress
 from pipelines.train import TrainProgress, batch_plan, identity, train_stage
 from videogen import storage
@@ -28,6 +30,7 @@ from videogen.training.datasets import dataset_kind, open_clips, where_of
 from videogen.training.objectives import require_can_start_from_image_model
 
 _CORPORA = ("captioned", "unlabeled")
+_ANEW = EncodeOptions(run=RunOptions(replace=True))
 _FROM_IMAGE_MODEL = ("autoencoder", "reference", "base", "upsample")
 
 
@@ -271,8 +274,9 @@ class Cascade:
             return records.Identity(records.hash_of(settings), records.hash_of(data))
 
         def work() -> None:
-            # Latents of an autoencoder that has been trained anew since are of no use, and encode() would refuse them.
-            if records.read(self.output, step) is not None and _is_of_other_encoder(table, autoencoder):
+            # Latents of an autoencoder or a preset that has changed since are of no use, and encode() refuses them.
+            is_ours = records.read(self.output, step) is not None
+            if is_ours and is_of_other(prepare(corpus, table, config, autoencoder, options=_ANEW)):
                 storage.remove(table)
             encode(corpus, table, config, autoencoder, progress=self.progress)
 
@@ -423,13 +427,6 @@ def _check_init_from(init_from: str | None, stages: Sequence[str], config: Casca
             f"--init-from has no effect on {', '.join(stages)}: leave it out, or train one of "
             f"{', '.join(_FROM_IMAGE_MODEL)} with --stages."
         )
-
-
-def _is_of_other_encoder(table: str, autoencoder: str) -> bool:
-    manifest = storage.join(table, MANIFEST_NAME)
-    if not storage.exists(manifest):
-        return False
-    return bool(storage.read_json(manifest).get("encoder_fingerprint") != encoder_fingerprint(autoencoder))
 
 
 def _resources(training: Any) -> Resources:

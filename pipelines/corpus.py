@@ -22,8 +22,8 @@ class Corpus:
     """
 
     def __init__(self, uri: str, captions: str | None = None, what: str = "Data") -> None:
+        storage.require_readable(uri, what)
         self.uri = storage.absolute(uri)
-        storage.require_readable(self.uri, what)
         self.clips = ClipsTable.open(self.uri) if is_clips_table(self.uri) else None
         if self.clips is not None:
             self.has_captions = self.clips.has_captions

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from pipelines import cluster
 from pipelines._encode_unit import EncodeUnit, decode_unit
-from pipelines.encode_job import CLIPS_FOLDER, EncodeJob, EncodeOptions, prepare
+from pipelines.encode_job import CLIPS_FOLDER, EncodeJob, EncodeOptions, clips_of_folder, prepare
 from pipelines.ingest import IngestOptions, ingest
 from pipelines.ledgered import (
     FILTERED_NAME,
@@ -33,7 +33,7 @@ from pipelines.progress import Progress
 from pipelines.units import UnitSize
 from videogen import storage
 from videogen.config import CascadeConfig
-from videogen.data.clips_table import ClipsTable, IngestSpec
+from videogen.data.clips_table import ClipsTable
 from videogen.data.latents import ERRORS_NAME, KIND, SCHEMA_VERSION
 from videogen.data.sources import content_hash
 from videogen.data.table_report import write_report
@@ -127,7 +127,7 @@ def _clips(job: EncodeJob, options: EncodeOptions, progress: Progress) -> tuple[
     if job.corpus.clips is not None:
         return job.corpus.clips, 0
     uri = storage.join(job.output, CLIPS_FOLDER)
-    spec = IngestSpec(job.spec.num_frames, job.spec.fps, decoder=options.decoder)
+    spec = clips_of_folder(job.config, options.decoder)
     result = ingest(job.corpus.uri, uri, IngestOptions(spec, run=options.run), job.captions, progress)
     return ClipsTable.open(uri), result.failed + result.filtered
 

@@ -6,15 +6,14 @@ from typing import Any
 from pipelines._encode_unit import EncodeTask
 from pipelines._encoders import Encoders, find_encoders
 from pipelines.corpus import Corpus
-from pipelines.ledgered import (
-    RunOptions,
-    require_apart,
-    require_kind,
-)
+from pipelines.ingest import require_own_clips
+from pipelines.ledgered import RunOptions
+from pipelines.outputs import require_apart, require_kind, require_same
 from videogen import storage
 from videogen.config import CascadeConfig
 from videogen.data.clips import ClipSpec
-from videogen.data.clips_table import ClipsTable, index_schema, read_manifest
+from videogen.data.clips_table import ClipsTable, IngestSpec, index_schema, read_manifest
+from videogen.data.decoders import require_decoder
 from videogen.data.latents import KIND, SCHEMA_VERSION
 from videogen.data.sources import content_hash
 from videogen.data.tables.query import check_expression
@@ -94,26 +93,38 @@ def prepare(
     if corpus.clips is not None:
         _check_clips(corpus.clips, config, captions)
     options = options or EncodeOptions()
-    require_fitting(corpus, output, options)
+    require_fitting(corpus, output, config, options)
     encoders = find_encoders(autoencoder, config, captioned=corpus.has_captions)
     storage.require_writable(output, "Output")
     job = EncodeJob(
         corpus, captions, ClipSpec.of(config), config, encoders, output, options.decoder, options.run.limit_s
     )
-    _require_own(job)
+    _require_own(job, options.run.replace)
     return job
 
 
-def require_fitting(corpus: Corpus, output: str, options: EncodeOptions) -> None:
+def clips_of_folder(config: CascadeConfig, decoder: str) -> IngestSpec:
+    """Return how the clips of a folder of videos are found: from headers alone, all of them."""
+    return IngestSpec(config.num_output_frames, config.output_fps, decoder=decoder)
+
+
+def require_fitting(corpus: Corpus, output: str, config: CascadeConfig, options: EncodeOptions) -> None:
     """Refuse what can be refused before there is an autoencoder, which may take long to train.
 
     Raises:
-        UserError: the output is the input, or holds curated clips where those of a folder would lie; or --where is no
-            condition on the columns that the clips have, or will have.
+        UserError: the output is the input, or holds another table, or curated or other clips where those of a folder
+            would lie; the clips table is damaged; --where is no condition on the columns that the clips have, or will
+            have; or the decoder cannot be loaded.
     """
     require_apart(corpus.uri, output)
+    require_decoder(options.decoder)
+    require_kind(output, KIND, SCHEMA_VERSION)
     if corpus.clips is None:
-        _require_plain(storage.join(output, CLIPS_FOLDER))
+        clips, spec = storage.join(output, CLIPS_FOLDER), clips_of_folder(config, options.decoder)
+        _require_plain(clips)
+        require_own_clips(clips, spec, spec.identity(), options.run.replace)
+    else:
+        corpus.clips.require_index()
     if options.where is not None:
         schema = index_schema(()) if corpus.clips is None else corpus.clips.schema
         check_expression(options.where, schema, "--where")
@@ -148,17 +159,23 @@ def _check_clips(clips: ClipsTable, config: CascadeConfig, captions: str | None)
         )
 
 
-def _require_own(job: EncodeJob) -> None:
-    require_kind(job.output, KIND)
+def is_of_other(job: EncodeJob) -> bool:
+    """Tell whether the output holds latents that were made otherwise than by this job."""
     manifest = read_manifest(job.output)
-    if manifest is None:
+    return manifest is not None and manifest.get("identity") != job.identity
+
+
+def _require_own(job: EncodeJob, replace: bool) -> None:
+    manifest = read_manifest(job.output)
+    if manifest is None or replace:
         return
     theirs = manifest.get("encoder_fingerprint")
     if theirs != job.encoders.autoencoder_fingerprint:
         raise UserError(
-            f"Output {job.output!r} holds latents of another encoder ({theirs}) than the "
-            f"given autoencoder ({job.encoders.autoencoder_fingerprint}): give another --output, or remove the old one."
+            f"Output {job.output!r} holds latents of another encoder ({theirs}) than the given autoencoder "
+            f"({job.encoders.autoencoder_fingerprint}): give another --output, or --replace to encode anew."
         )
+    require_same(job.output, job.identity, job.about, replace)
 
 
 def find_autoencoder(output_uri: str, config: CascadeConfig) -> str | None:

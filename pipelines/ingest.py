@@ -23,10 +23,9 @@ from pipelines.ledgered import (
     Work,
     is_unchanged,
     pack,
-    require_apart,
-    require_kind,
     run_pending,
 )
+from pipelines.outputs import require_apart, require_kind, require_same
 from pipelines.pools import affordable, shares
 from pipelines.progress import Progress
 from pipelines.units import UnitSize
@@ -34,6 +33,7 @@ from videogen import storage
 from videogen.data.clips_table import BLOB_COLUMNS, KIND, SCHEMA_VERSION, IngestSpec, clips_schema, index_schema
 from videogen.data.curation.duplicates import Nearness
 from videogen.data.curation.policy import Policy
+from videogen.data.decoders import require_decoder
 from videogen.data.sources import Source, content_hash, find_captions, open_source
 from videogen.data.table_report import write_report
 from videogen.data.tables.files import ERRORS_NAME
@@ -107,11 +107,10 @@ def ingest(
         with Progress() as progress:
             return ingest(input_uri, output_uri, options, captions, progress)
     started = time.perf_counter()
-    source, output = prepare(input_uri, output_uri, options, captions)
+    source, output, identity = prepare(input_uri, output_uri, options, captions)
     for note in source.notes:
         progress.say(note)
     spec = options.spec
-    identity = spec.identity(_fingerprints(spec))
     needs_captions = source.has_captions and not spec.captioner
     task = IngestTask(output, identity, spec, options.run.limit_s, needs_captions)
     with Lease(output) as lease, Ledger(output, task.identity, lease) as ledger:
@@ -134,22 +133,36 @@ def ingest(
     )
 
 
-def prepare(input_uri: str, output_uri: str, options: IngestOptions, captions: str | None = None) -> tuple[Source, str]:
-    """Check every argument of `ingest` within seconds; return the source and the table's folder.
+def prepare(
+    input_uri: str, output_uri: str, options: IngestOptions, captions: str | None = None
+) -> tuple[Source, str, str]:
+    """Check every argument of `ingest` within seconds; return the source, the table's folder and its identity.
 
     Raises:
         UserError: in one sentence, for whatever is wrong first.
     """
-    output = storage.absolute(output_uri)
-    options.policy.check(index_schema(options.spec.scores))
+    output, spec = storage.absolute(output_uri), options.spec
+    require_decoder(spec.decoder)
+    options.policy.check(index_schema(spec.scores))
     storage.require_writable(output, "Output")
     require_apart(input_uri, output)
-    require_kind(output, KIND)
+    identity = spec.identity(_fingerprints(spec))
+    require_own_clips(output, spec, identity, options.run.replace)
+    storage.require_readable(input_uri, "Input")
     location = storage.absolute(input_uri)
-    storage.require_readable(location, "Input")
     if captions is None and storage.is_dir(location):
         captions = find_captions(location)
-    return open_source(input_uri, captions), output
+    return open_source(input_uri, captions), output, identity
+
+
+def require_own_clips(output: str, spec: IngestSpec, identity: str, replace: bool) -> None:
+    """Refuse a folder for clips that holds something else, or clips that were made otherwise.
+
+    Raises:
+        UserError: in one sentence.
+    """
+    require_kind(output, KIND, SCHEMA_VERSION)
+    require_same(output, identity, {"spec": asdict(spec)}, replace)
 
 
 def _fingerprints(spec: IngestSpec) -> dict[str, str]:

@@ -5,12 +5,11 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 
 from pipelines.corpus import Corpus
-from videogen import storage
 from videogen.config import CascadeConfig
 from videogen.data import VideoError
 from videogen.data.clips import Clip, ClipSpec, Failure, Video, plan_clips
+from videogen.data.clips_table import read_manifest
 from videogen.data.isolated import shared_decoder
-from videogen.data.latents import MANIFEST_NAME
 from videogen.errors import UserError
 
 _MOST_VIDEOS = 64
@@ -73,10 +72,10 @@ def require_own_latents(table: str, fingerprints: Collection[str], whose: str) -
     Raises:
         UserError: they come from another autoencoder.
     """
-    manifest = storage.join(table, MANIFEST_NAME)
-    if not storage.exists(manifest):
+    manifest = read_manifest(table)
+    if manifest is None:
         return
-    theirs = storage.read_json(manifest).get("encoder_fingerprint")
+    theirs = manifest.get("encoder_fingerprint")
     if theirs not in fingerprints:
         raise UserError(
             f"{table!r} holds latents of another encoder ({theirs}) than {whose}: give another place for the latents, "

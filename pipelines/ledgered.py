@@ -18,7 +18,6 @@ from pipelines.breaker import FailureBreaker, TooManyFailuresError
 from pipelines.progress import Progress, Task
 from pipelines.units import Unit, UnitSize, remove_abandoned_plans, remove_plan, write_plan
 from videogen import storage
-from videogen.data.clips_table import read_manifest
 from videogen.data.run_log import RunLog
 from videogen.data.tables.files import ERRORS_NAME
 from videogen.data.tables.ledger import Ledger
@@ -34,6 +33,7 @@ logger = logging.getLogger(__name__)
 FILTERED_NAME = "filtered.parquet"
 SHARD_BYTES = 256 << 20
 _PACKS_AT_ONCE = 64
+_MAX_LIMIT_S = 86_400
 _CHAINED = "The above exception was the direct cause"
 _USER_ERRORS = {error.__name__ for error in (UserError, StorageError, CredentialsError)}
 
@@ -50,12 +50,14 @@ class RunOptions:
     max_failure_rate: float = 0.5
     """Share of failed items, 0..1, above which a run is stopped early."""
     shard_bytes: int = SHARD_BYTES
+    replace: bool = False
+    """Whether a finished table that was made with other settings may be replaced."""
     limit_s: float = 60.0
     """Seconds that a small video may take before its reader is killed; large ones get more."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.limit_s < float("inf"):
-            raise UserError(f"--video-limit is {self.limit_s}, but it is a number of seconds above 0.")
+        if not 0 < self.limit_s <= _MAX_LIMIT_S:
+            raise UserError(f"--video-limit is {self.limit_s}, but it is seconds, above 0 and up to {_MAX_LIMIT_S}.")
         if not 0 <= self.max_failure_rate <= 1:
             raise UserError(f"--max-failure-rate is {self.max_failure_rate}, but it is a share from 0 to 1.")
         if self.shard_bytes < 1 << 20:
@@ -213,27 +215,6 @@ def _packed(uri: str, packs: Sequence[Pack]) -> Iterator[None]:
     except ray.exceptions.RayTaskError as error:
         # Ray's own text is a stack of lines.
         raise error.cause if isinstance(error.cause, UserError) else error  # noqa: B904 - it comes from nothing else
-
-
-def require_apart(source: str, output: str) -> None:
-    """Refuse to write a table over what it is made of.
-
-    Raises:
-        UserError: in one sentence.
-    """
-    if storage.absolute(source) == storage.absolute(output):
-        raise UserError(f"Output {output!r} is the input itself: give another folder for the table.")
-
-
-def require_kind(output: str, kind: str) -> None:
-    """Refuse a folder that holds a finished table of something else.
-
-    Raises:
-        UserError: in one sentence.
-    """
-    found = (read_manifest(output) or {}).get("kind", kind)
-    if found != kind:
-        raise UserError(f"Output {output!r} holds a table of {found}, not of {kind}: give another --output.")
 
 
 def is_unchanged(ledger: Ledger, input_fingerprint: str) -> bool:

@@ -14,6 +14,7 @@ def add_run_options(arguments: argparse.ArgumentParser) -> None:
     run = arguments.add_argument_group("reading, and what goes wrong")
     run.add_argument("--decoder", default="auto", metavar="NAME", help=", ".join(_DECODERS))
     run.add_argument("--retry-failed", action="store_true", help="try again what failed before")
+    run.add_argument("--replace", action="store_true", help="replace a table that was made with other settings")
     run.add_argument("--max-failure-rate", type=float, default=0.5, metavar="SHARE", help="stop above this share")
     run.add_argument("--video-limit", type=float, default=60.0, metavar="S", help="seconds that a small video may take")
 
@@ -27,4 +28,6 @@ def run_options(options: argparse.Namespace) -> RunOptions:
     if options.decoder not in _DECODERS:
         hint = nearest(options.decoder, _DECODERS)
         raise UserError(f"There is no decoder {options.decoder!r}.{hint} Choose from {', '.join(_DECODERS)}.")
-    return RunOptions(options.retry_failed, options.max_failure_rate, limit_s=options.video_limit)
+    return RunOptions(
+        options.retry_failed, options.max_failure_rate, replace=options.replace, limit_s=options.video_limit
+    )

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from videogen import storage
@@ -66,6 +67,7 @@ def test_a_folder_is_listed_in_the_order_of_paths_whatever_the_batches(tmp_path)
         assert row["video_id"] == video_id(row["uri"], row["version"]) == content_hash(row["uri"], row["version"])
 
 
+@settings(deadline=None)  # a busy machine is no slow program
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min_size=1, max_size=4), max_size=6))
 def test_any_names_come_in_the_order_of_their_bytes(tmp_path_factory, names):
     folder = tmp_path_factory.mktemp("names")
@@ -301,9 +303,21 @@ def test_captions_are_joined_across_batches(tmp_path):
         ("m.jsonl", '{"video": "a.mp4", "caption": ["x"]}\n', "'caption' is no text in line 1"),
         ("m.jsonl", '{"vidoe": "a.mp4"}\n', "no column 'video'.*Did you mean 'vidoe'"),
         ("m.jsonl", '{"video": "gs://bucket/a.mp4"}\n', "gs://"),
+        ("m.jsonl", '{"video": "a.mp4", "x": ' + "[" * 50_000 + "]" * 50_000 + "}", "line 1 is nested too deeply"),
+        ("m.jsonl", '{"video": "a.mp4", "video": "b.mp4"}\n', "line 1 names 'video' twice"),
+        ("m.jsonl", '{"video": "a.mp4"}\n{"video": true}\n', "'video' is no text in line 2, but bool"),
+        ("m.jsonl", b"x" * ((16 << 20) + 1), "line 1 is longer than"),
+        ("m.csv", "video,caption\na\0.mp4,x\n", "row 1 names a video with a NUL"),
+        ("m.csv", "video,caption\n".encode("utf-16"), "no UTF-8 text, but e.g. UTF-16"),
+        ("m.csv", "Video,video\na.mp4,x\n", "a column 'Video' beside 'video'"),
+        ("m.csv", "video, caption\na.mp4,x\n", "a column ' caption' that is not read"),
+        ("m.csv", "video," + "x" * (1 << 16) + "\na.mp4,x\n", "does not end within 65536 bytes"),
+        ("m.csv", 'video,caption\na.mp4,"x' + "\ny" * (2 << 20), "a quote that is never closed"),
+        ("m.csv", ",".join(f"c{number}" for number in range(500)) + "\n", "c19 and 480 more"),
         ("m.jsonl", "", "no column 'video'|no row|empty"),
         ("m.parquet", b"PAR1 nothing", "not a parquet table"),
     ],
+    ids=lambda value: str(value)[:40],
 )
 def test_a_manifest_that_cannot_be_understood_is_refused(tmp_path, name, content, words):
     if content is not None:
@@ -312,6 +326,41 @@ def test_a_manifest_that_cannot_be_understood_is_refused(tmp_path, name, content
         open_source(str(tmp_path / name))
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("columns", "names", "words"),
+    [
+        ([["a.mp4"], ["b.mp4"]], ["video", "video"], "two columns 'video'"),
+        ([["a.mp4"], [True]], ["video", "caption"], "'caption' holds bool"),
+        ([["a.mp4", "b.mp4"], [b"good", b"\xff"]], ["video", "caption"], "'caption' is no UTF-8 text in row 2"),
+    ],
+)
+def test_a_parquet_manifest_that_cannot_be_understood_is_refused(tmp_path, columns, names, words):
+    arrays = [pa.array(column) for column in columns]
+    # Whoever writes parquet may call any bytes text.
+    arrays = [array.view(pa.string()) if array.type == pa.binary() else array for array in arrays]
+    pq.write_table(pa.Table.from_arrays(arrays, names=names), tmp_path / "m.parquet")
+    with pytest.raises(UserError, match=words):
+        open_source(str(tmp_path / "m.parquet"))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(flips=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=4), end=st.floats(0, 2))
+def test_a_damaged_manifest_is_read_or_refused_in_one_sentence(tmp_path, suffix, flips, end):
+    table = Path(write_table(tmp_path / f"whole.{suffix}", {"video": ["a.mp4", "b.mp4"] * 9, "caption": ["x"] * 18}))
+    data = bytearray(table.read_bytes())
+    for place, value in flips:
+        data[int(place * (len(data) - 1))] = value
+    path = tmp_path / f"m.{suffix}"
+    path.write_bytes(data[: int(end * len(data))] if end < 1 else data)
+    refusal = ""
+    try:
+        read(open_source(str(path)))
+    except UserError as error:
+        refusal = str(error)
+    assert not refusal or str(path) in refusal
+    assert "\n" not in refusal
 
 
 def test_a_column_of_videos_themselves_is_refused_with_the_cure(tmp_path):

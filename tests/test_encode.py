@@ -327,6 +327,17 @@ def test_a_table_of_another_encoder_is_not_overwritten(latents_table, world_corp
     assert contents(table) == before
 
 
+def test_latents_that_were_made_otherwise_are_not_overwritten(latents_table, world_corpus, tiny, tiny_model, tmp_path):
+    table = Path(shutil.copytree(latents_table, tmp_path / "table"))
+    before = contents(table)
+    longer, pyav = apply_overrides(tiny, ["num_frames=9"]), EncodeOptions(decoder="pyav")
+    with pytest.raises(UserError, match=r"made with num_frames 15, but num_frames 17 is asked for.*--replace"):
+        encode(str(world_corpus), str(table), longer, tiny_model)
+    with pytest.raises(UserError, match=r"made with read_with auto, but read_with pyav is asked for.*--replace"):
+        encode(str(table / "clips"), str(table), tiny, tiny_model, options=pyav)
+    assert contents(table) == before
+
+
 def test_an_autoencoder_that_does_not_fit_is_refused(tiny, tiny_model, tmp_path):
     coarser = apply_overrides(tiny, ["autoencoder.model.block_out_channels=[32,32,32,32]"])
     with pytest.raises(UserError, match="1/4 of the pixels, but preset 'tiny' is built on 1/8"):

@@ -1,6 +1,9 @@
 """Ingesting on a cluster: every video accounted for, scores kept apart from decisions, nothing done twice."""
 
+import json
 import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 
 from pipelines import cluster
 from pipelines.breaker import FailureBreaker
+from pipelines.encode import encode
 from pipelines.ingest import IngestOptions, ingest
 from pipelines.ledgered import RunOptions
 from tests.conftest import load_job
@@ -86,6 +90,24 @@ def test_another_policy_decodes_nothing_again(camera_table, camera_folder, tmp_p
     assert [step["left"] for step in funnel][-1] == result.kept
     assert ingest(str(camera_folder), table, options(FULL)).kept == len(found)
 
+    # What was found out is not replaced by something else without a word.
+    before = Path(table, "manifest.json").read_bytes()
+    with pytest.raises(UserError, match=r"made with num_frames 15, fps 16, but num_frames 30, fps 8 is.*--replace"):
+        ingest(str(camera_folder), table, options(replace(FULL, num_frames=30, fps=8)))
+    with pytest.raises(UserError, match=r"scores motion\+sharpness"):
+        ingest(str(camera_folder), table, options(PLAIN))
+    assert Path(table, "manifest.json").read_bytes() == before
+
+    # A damaged index is told, and the cure that is told mends it.
+    (index,) = Path(table, "index").glob(f"{json.loads(before)['index']['hash']}*")
+    index.write_bytes(index.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"index of .* cannot be read .*remove manifest\.json and the folder index"):
+        ingest(str(camera_folder), table, options(FULL))
+    Path(table, "manifest.json").unlink()
+    shutil.rmtree(index.parent)
+    assert ingest(str(camera_folder), table, options(FULL)).done_now == 0
+    assert len(rows(table)) == len(found)
+
 
 def test_every_video_ends_in_one_table(camera_clip, ray_cluster, tmp_path):
     videos = tmp_path / "videos"
@@ -129,6 +151,9 @@ def test_only_new_replaced_and_retried_videos_are_looked_at(camera_clip, ray_clu
     found = rows(tmp_path / "table")
     assert list(found[found["path"] == "b.mp4"]["width"]) == [64]
     assert list(found["path"]) == sorted(found["path"])
+    other = IngestSpec(num_frames=10, fps=16)
+    assert ingest(str(videos), str(tmp_path / "table"), options(other, replace=True)).done_now == 3
+    assert ClipsTable.open(str(tmp_path / "table")).spec.num_frames == 10
 
 
 def test_from_bucket_to_bucket_with_captions(world_corpus, ray_cluster, s3):
@@ -168,6 +193,39 @@ def test_files_of_others_in_the_output_stay(camera_clip, ray_cluster, tmp_path):
 
 def test_a_rule_may_end_in_a_comment(camera_clip, ray_cluster, tmp_path):
     assert ingest(str(camera_clip), str(tmp_path / "table"), options(PLAIN, "width > 0 -- any")).kept > 0
+
+
+@pytest.mark.parametrize(
+    ("manifest", "words"),
+    [
+        ("", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("[]", "none of a table"),
+        ('{"name": "of something else"}', "none of a table"),
+        ('{"kind": "clips", "schema_version": 99}', "schema version 99, but this release writes 1"),
+        ('{"kind": "clips", "schema_version": 1}', "damaged .of 'identity': Field required"),
+    ],
+    ids=["empty", "deep", "list", "foreign", "newer", "cut"],
+)
+def test_a_damaged_table_is_refused_as_output_and_as_input(manifest, words, camera_clip, tiny, tmp_path):
+    table = tmp_path / "table"
+    table.mkdir()
+    (table / "manifest.json").write_text(manifest)
+    with pytest.raises(UserError, match=words) as caught:
+        ingest(str(camera_clip), str(table), options())
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"is not JSON|holds no video|schema version 99|damaged"):
+        encode(str(table), str(tmp_path / "latents"), tiny, "no autoencoder")
+    assert [path.name for path in tmp_path.rglob("*")] == ["table", "manifest.json"]
+
+
+@pytest.mark.parametrize("job", ["ingest", "encode_latents"])
+def test_a_decoder_that_cannot_be_loaded_is_found_out_before_work(job, camera_clip, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    command = ["--input", str(camera_clip), "--output", str(tmp_path / "table"), "--decoder", "torchcodec"]
+    with pytest.raises(UserError, match=r"'torchcodec' cannot be loaded.*install"):
+        load_job(job).main(command)
+    assert not (tmp_path / "table").exists()
 
 
 @pytest.mark.parametrize("uri", ["s3://", "s3:///", ""])
@@ -239,6 +297,11 @@ def test_a_bearable_share_of_failures_stops_nothing():
         (["--keep", "motoin > 1"], "motion"),
         (["--decoder", "ffmpeg"], "no decoder 'ffmpeg'"),
         (["--num-frames", "0"], "--num-frames is 0"),
+        (["--num-frames", "99999999999"], "from 1 to 100000"),
+        (["--fps", "1e-300"], "--fps is 1e-300"),
+        (["--video-limit", "1e20"], "--video-limit is 1e"),
+        (["--captioner", ""], "--captioner is empty"),
+        (["--keep", "motion > 'much'"], "cannot be evaluated"),
         (["--max-failure-rate", "7"], "share from 0 to 1"),
         (["--duplicate-distance", "65"], "0 to 16 bits"),
         (["--aesthetic", "somewhere"], "--embedding"),

@@ -170,7 +170,7 @@ def read_json(uri: str) -> Any:
     """
     try:
         return json.loads(read_bytes(uri))
-    except ValueError as error:  # of JSON, or of UTF-8
+    except (ValueError, RecursionError) as error:  # of JSON, of UTF-8, or nested without end
         raise UserError(
             f"{uri!r} is not JSON ({error}): put back a whole one, or remove it and run the job that wrote it again."
         ) from error
@@ -323,15 +323,20 @@ def require_writable(uri: str, what: str) -> None:
 
 def _require_some(uri: str, what: str) -> None:
     """Refuse the empty text that a variable without a value leaves, which would mean the current folder."""
-    if not str(uri).strip():
+    if not str(uri).removeprefix(_FILE).strip():
         raise UserError(f"{what} is empty: give a path or an s3:// URI.")
+    absolute(uri)
 
 
 def _nearest_existing(path: str) -> str:
     """Return `path`, or the folder above it that is there."""
-    while not os.path.lexists(path):
-        path = os.path.dirname(path)
-    return path
+    while True:
+        try:
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):  # and not a name that is too long, which no folder can have
+            path = os.path.dirname(path)
+        else:
+            return path
 
 
 @contextlib.contextmanager

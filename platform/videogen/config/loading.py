@@ -30,14 +30,17 @@ def load_preset(name: str, overrides: Sequence[str] = ()) -> CascadeConfig:
     elif name.endswith((".yaml", ".yml")):
         if not os.path.isfile(name):
             raise UserError(f"Preset file {name!r} does not exist: check the path, or use {_choices()}.")
-        with open(name) as file:
-            text = file.read()
+        try:
+            with open(name, encoding="utf-8") as file:
+                text = file.read()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"Preset file {name!r} cannot be read ({error}): give a file of UTF-8 text.") from error
     else:
         hint = nearest(name, preset_names())
         raise UserError(f"There is no preset {name!r}.{hint} Use {_choices()}, or a .yaml file.")
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise UserError(f"Preset file {name!r} is not YAML ({' '.join(str(error).split())}): mend it.") from error
     if not isinstance(values, dict):
         raise UserError(f"Preset file {name!r} must hold a mapping of sections such as `base:`.")
@@ -66,7 +69,7 @@ def _build(values: dict[str, Any], overrides: Sequence[str], origin: str) -> Cas
             raise UserError(f"Override {override!r} must look like key=value, e.g. base.training.steps=500.")
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, RecursionError):
             value = text
         _set(values, key.strip(), value)
     try:

@@ -14,7 +14,7 @@ class Section(BaseModel):
     """A part of the configuration: immutable, and closed to unknown keys."""
 
     # `model_` is pydantic's own prefix, but `model` is the natural name of a network's settings.
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class TrainingConfig(Section):
@@ -92,16 +92,16 @@ class TextConfig(Section):
 class AutoencoderModelConfig(Section):
     """Widths of the image VAE; one more level halves the latents once more."""
 
-    block_out_channels: tuple[int, ...]
-    layers_per_block: int = 2
-    latent_channels: int = 4
+    block_out_channels: tuple[int, ...] = Field(min_length=1)
+    layers_per_block: int = Field(default=2, ge=1)
+    latent_channels: int = Field(default=4, ge=1)
     norm_num_groups: int = 32
 
     @field_validator("block_out_channels")
     @classmethod
     def _are_multiples_of_32(cls, channels: tuple[int, ...]) -> tuple[int, ...]:
         for width in channels:
-            if width % 32:
+            if width < 1 or width % 32:
                 raise ValueError(f"the video decoder needs widths that 32 divides, but {width} is given: use 32 or 64")
         return channels
 

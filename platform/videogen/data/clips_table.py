@@ -24,6 +24,8 @@ MANIFEST_NAME = "manifest.json"
 VIDEO_COLUMNS = ("video_id", "source", "path", "version")
 BLOB_COLUMNS = ("thumbnail", "embedding")
 """Columns of the shards that the index leaves out: they are large, and no filter reads them."""
+_LIMITS = {"num_frames": (1, 100_000), "fps": (0.001, 1000), "stride_frames": (1, 1_000_000)}
+"""What numbers of a specification may be: above, no video gives a clip, and 32 bits may not hold them."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,13 @@ class IngestSpec:
     captioner: str | None = None
     """Folder of an image-to-text model; describes the clips that have no caption."""
 
+    def __post_init__(self) -> None:
+        for name, (least, most) in _LIMITS.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                option = "stride" if name == "stride_frames" else name.replace("_", "-")
+                raise UserError(f"--{option} is {value}, but it is a number from {least} to {most}: choose another.")
+
     @property
     def decodes(self) -> bool:
         """Whether pictures are looked at, or headers alone."""
@@ -68,6 +77,7 @@ class IngestSpec:
             fingerprints: of the networks by field name; where their folders lie does not matter.
         """
         values = asdict(self)
+        values["fps"] = float(self.fps)  # 16 and 16.0 are one rate, and two texts
         for name, fingerprint in (fingerprints or {}).items():
             values[name] = fingerprint
         return content_hash(KIND, SCHEMA_VERSION, ANALYSIS_VERSION if self.decodes else 0, values)
@@ -196,12 +206,25 @@ class ClipsTable:
         manifest = read_manifest(uri)
         if manifest is None or manifest.get("kind") != KIND:
             raise UserError(f"Clips {uri!r} are not a finished clips table: make one with jobs/ingest.py.")
-        if manifest["schema_version"] != SCHEMA_VERSION:
+        if manifest.get("schema_version") != SCHEMA_VERSION:
             raise UserError(
-                f"Clips {uri!r} have schema version {manifest['schema_version']!r}, this release reads "
+                f"Clips {uri!r} have schema version {manifest.get('schema_version')!r}, this release reads "
                 f"{SCHEMA_VERSION}: ingest again into a new folder."
             )
+        from videogen.data.tables.manifest import require_whole
+
+        require_whole(manifest, storage.join(uri, MANIFEST_NAME))
         return cls(uri, manifest)
+
+    def require_index(self) -> None:
+        """Look at the end of each file of the index, in seconds.
+
+        Raises:
+            UserError: one of them is gone or damaged.
+        """
+        from videogen.data.tables.index import require_index
+
+        require_index(self.uri, self.manifest)
 
     @property
     def spec(self) -> IngestSpec:

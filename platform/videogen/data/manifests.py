@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from videogen import storage
 from videogen.cli import nearest
-from videogen.data._text import well_formed
+from videogen.data._text import listed, one_line, well_formed
 from videogen.data.tabular import TextTable
 from videogen.errors import UserError
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _COLUMNS = ("video", "caption", "version")
+_MEANT = ("video", "caption")
+"""What another spelling of must not be passed over: captions would be lost without a word."""
 _ROWS_AT_ONCE = 65536
 _SORT_MEMORY = "512MB"
 """What sorting may hold before it goes to disk."""
@@ -57,7 +59,7 @@ class VideoTable:
     @property
     def unread_columns(self) -> list[str]:
         """Names of the columns that mean nothing here."""
-        return [name for name in self._table.columns if name not in _COLUMNS]
+        return [name for name in self._table.columns if name.strip() and name not in _COLUMNS]
 
     def batches(self, rows: int = _ROWS_AT_ONCE) -> "Iterator[pa.RecordBatch]":
         """Yield `path`, `uri`, `version`, `caption` (strings; the last two may be null) in the order of paths.
@@ -82,10 +84,18 @@ class VideoTable:
         columns = self._table.columns
         for name in self._required:
             if name not in columns:
-                there = ", ".join(columns) or "none"
+                there = listed(columns) or "none"
                 raise UserError(
                     f"{self._table.name}: there is no column {name!r} (the columns are: {there}): name one so."
-                    f"{nearest(name, columns)}"
+                    f"{nearest(name, [one_line(column) for column in columns])}"
+                )
+        for column in columns:
+            meant = column.strip().lower()
+            if meant in _MEANT and column != meant:
+                beside = f"beside {meant!r}" if meant in columns else f"that is not read, {meant!r} would be"
+                raise UserError(
+                    f"{self._table.name}: there is a column {column!r} {beside}: rename it, to {meant!r} if "
+                    f"it is meant."
                 )
 
     def _sort(self) -> "pa.MemoryMappedFile":
@@ -129,6 +139,8 @@ class VideoTable:
         if not name or not name.strip():
             self._check_columns()
             raise UserError(f"{self._table.name}: row {row + 1} names no video: fill in the column 'video' there.")
+        if "\0" in name:
+            raise UserError(f"{self._table.name}: row {row + 1} names a video with a NUL in it: mend it there.")
         self.example = self.example or name
         uri = self._uri(name.strip())
         return uri.removeprefix(f"{self._base}/"), uri

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from videogen import storage
+from videogen.data._text import listed
 from videogen.data.listing import Entry, find_versions, list_files
 from videogen.data.manifests import VideoTable
 from videogen.data.tabular import TABLE_SUFFIXES
@@ -233,7 +234,7 @@ class Manifest(Source):
                 f"{what} {uri!r} has a column 'caption' without any caption: fill it in, or leave the column out."
             )
         if self._table.unread_columns:
-            self.notes.append(f"{what} {uri!r}: columns that are not read: {', '.join(self._table.unread_columns)}.")
+            self.notes.append(f"{what} {uri!r}: columns that are not read: {listed(self._table.unread_columns)}.")
         if self.num_duplicates:
             self.notes.append(f"{what} {uri!r}: {self.num_duplicates} rows name a video that another row names too.")
 

@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from videogen.data._errors import VideoError
+from videogen.data._errors import VideoError, reason_of
 from videogen.data.decoders.base import Decoder, frames_at_once
 from videogen.data.decoders.decord import DecordDecoder
 from videogen.data.decoders.pyav import PyavDecoder
@@ -14,7 +14,16 @@ from videogen.data.decoders.torchcodec import TorchcodecDecoder
 from videogen.data.probe import MAX_PIXELS, VideoInfo
 from videogen.errors import UserError
 
-__all__ = ["AUTO", "DECODERS", "Decoder", "OpenVideo", "decoder_versions", "frames_at_once", "open_video"]
+__all__ = [
+    "AUTO",
+    "DECODERS",
+    "Decoder",
+    "OpenVideo",
+    "decoder_versions",
+    "frames_at_once",
+    "open_video",
+    "require_decoder",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +51,32 @@ def open_video(path: str, info: VideoInfo, decoder: str = "auto") -> "OpenVideo"
         VideoError: the file cannot be read by it.
     """
     if decoder != "auto" and decoder not in DECODERS:
-        raise UserError(f"Decoder {decoder!r} does not exist: choose 'auto', {', '.join(map(repr, DECODERS))}.")
+        raise _unknown(decoder)
     if info.width * info.height > MAX_PIXELS:
         raise VideoError(f"its frames of {info.width} x {info.height} pixels are larger than {MAX_PIXELS} pixels")
     return OpenVideo(path, info, AUTO if decoder == "auto" else (decoder,))
+
+
+def require_decoder(name: str) -> None:
+    """Refuse a decoder that cannot be loaded here, before workers find that out one after another.
+
+    Raises:
+        UserError: there is no such decoder, or it is not installed; of "auto", that is never so.
+    """
+    if name == "auto":
+        return
+    if name not in DECODERS:
+        raise _unknown(name)
+    try:
+        DECODERS[name].version()
+    except (ImportError, OSError) as error:
+        raise UserError(
+            f"Decoder {name!r} cannot be loaded ({reason_of(error)}): choose the decoder 'auto'."
+        ) from error
+
+
+def _unknown(name: str) -> UserError:
+    return UserError(f"Decoder {name!r} does not exist: choose 'auto', {', '.join(map(repr, DECODERS))}.")
 
 
 def decoder_versions() -> dict[str, str]:

@@ -19,6 +19,7 @@ from videogen.errors import UserError
 if TYPE_CHECKING:
     import duckdb
 
+_MAX_LENGTH = 2000
 _PREFIX = "SELECT "
 _ALLOWED = {
     "BETWEEN",
@@ -108,7 +109,7 @@ def _name_of(column: dict[str, Any]) -> str:
 def require_condition(
     connection: "duckdb.DuckDBPyConnection", expression: str, schema: pa.Schema, what: str
 ) -> list[str]:
-    """Return the columns that a condition reads, after trying it on no rows.
+    """Return the columns that a condition reads, after trying it on a row of which nothing is known.
 
     Raises:
         UserError: in one sentence: an unknown column with the nearest one, a type that does not fit, not a condition.
@@ -116,7 +117,9 @@ def require_condition(
     import duckdb
 
     columns = columns_of(connection, expression, schema, what)
-    connection.register(_RELATION, schema.empty_table())
+    # With no row at all DuckDB leaves even a text that is compared with a number for later.
+    unknown = pa.table({name: pa.nulls(1, kind) for name, kind in zip(schema.names, schema.types, strict=True)})
+    connection.register(_RELATION, unknown)
     try:
         # In WHERE, DuckDB itself refuses aggregates and windows.
         connection.execute(f"SELECT 1 FROM {_RELATION} WHERE (\n{expression}\n)").fetchall()
@@ -133,6 +136,8 @@ def require_condition(
 
 def _parse(connection: "duckdb.DuckDBPyConnection", expression: str, what: str) -> dict[str, Any]:
     """Return the tree of an expression."""
+    if len(expression) > _MAX_LENGTH:
+        raise UserError(f"{what} has {len(expression)} characters, but at most {_MAX_LENGTH} are read: shorten it.")
     if not expression.strip():
         raise UserError(f"{what} is empty, but a condition such as 'width >= 512' is expected.")
     # The line break ends a comment.

@@ -3,6 +3,7 @@
 It is a handful of parquet files, so counting, filtering and ordering ten million rows opens no shard.
 """
 
+import contextlib
 import hashlib
 import shutil
 import tempfile
@@ -13,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from videogen import storage
-from videogen.data.tables.files import INDEX, SUFFIX, atomic_stream, read_footer
+from videogen.data.tables.files import INDEX, MANIFEST_NAME, SUFFIX, ForeignFileError, atomic_stream, read_footer
 from videogen.data.tables.parts import writer_options
 from videogen.data.tables.query import select
+from videogen.errors import UserError
 
 ROWS_PER_FILE = 1_000_000
 _ROWS_PER_GROUP = 65_536
@@ -102,10 +104,22 @@ def index_files(table_uri: str, manifest: Mapping[str, Any]) -> list[str]:
     return [storage.join(table_uri, name) for name in manifest["index"]["files"]]
 
 
+def require_index(table_uri: str, manifest: Mapping[str, Any]) -> None:
+    """Look at the end of each file of the index.
+
+    Raises:
+        UserError: one of them is gone or damaged.
+    """
+    with _explained(table_uri):
+        for uri in index_files(table_uri, manifest):
+            read_footer(uri)
+
+
 def index_schema(table_uri: str, manifest: Mapping[str, Any]) -> pa.Schema:
     """Return the columns of a table's index; none if the table has no rows."""
     files = index_files(table_uri, manifest)
-    return read_footer(files[0]).schema if files else pa.schema([])
+    with _explained(table_uri):
+        return read_footer(files[0]).schema if files else pa.schema([])
 
 
 def read_index(
@@ -123,6 +137,31 @@ def read_index(
         where: SQL over the index's columns that a row must fulfil, e.g. "motion >= 0.3 and width >= 512".
 
     Raises:
-        UserError: at once, in one sentence, for an unknown column or what is wrong with `where`.
+        UserError: at once, in one sentence, for an unknown column or what is wrong with `where`; later on too, for an
+            index that is damaged.
     """
-    return select(index_files(table_uri, manifest), columns, where)
+    with _explained(table_uri):
+        return _explaining(table_uri, select(index_files(table_uri, manifest), columns, where))
+
+
+def _explaining(table_uri: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    with _explained(table_uri):
+        yield from batches
+
+
+@contextlib.contextmanager
+def _explained(table_uri: str) -> Iterator[None]:
+    """Say in one sentence that an index is gone or damaged."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (ForeignFileError, pa.ArrowException, OSError) as error:
+        gone = isinstance(error, FileNotFoundError)
+        if isinstance(error, OSError) and error.errno is not None and not gone:
+            raise  # storage that fails says nothing of the file; Arrow's complaints about bytes have no number
+        reason = "a file of it is gone" if gone else (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UserError(
+            f"The index of {table_uri!r} cannot be read ({reason}): remove {MANIFEST_NAME} and the folder {INDEX} "
+            f"there and run the job that wrote the table again, which does nothing twice."
+        ) from error

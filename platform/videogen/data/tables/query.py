@@ -17,7 +17,7 @@ _ROWS_PER_BATCH = 65_536
 
 
 def check_expression(expression: str, schema: pa.Schema, what: str = "Condition") -> None:
-    """Try a condition on no rows.
+    """Try a condition on a row of which nothing is known.
 
     A condition is one SQL expression in DuckDB's dialect over the columns of one row, e.g. "motion >= 0.3 and not
     starts_with(caption, 'ad')". Subqueries, other tables, files, settings, the clock and chance are out of reach.
@@ -152,6 +152,6 @@ def _selected(
 def _batches(uris: Iterable[str], columns: list[str]) -> Iterator[pa.RecordBatch]:
     for uri in uris:
         filesystem, path = storage.arrow_filesystem(uri)
-        with filesystem.open_input_file(path) as file, pq.ParquetFile(file) as parquet:
+        with filesystem.open_input_file(path) as file, pq.ParquetFile(file, page_checksum_verification=True) as parquet:
             for batch in parquet.iter_batches(_ROWS_PER_BATCH, columns=columns):
                 yield batch.select(columns)

@@ -1,0 +1,89 @@
+"""What an output folder may hold before a run: the same table, or nothing that would be lost without a word."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from videogen import storage
+from videogen.data.clips_table import MANIFEST_NAME, read_manifest
+from videogen.data.tables.index import require_index
+from videogen.data.tables.manifest import require_whole
+from videogen.errors import UserError
+
+
+def require_apart(source: str, output: str) -> None:
+    """Refuse to write a table over what it is made of.
+
+    Raises:
+        UserError: in one sentence.
+    """
+    if storage.absolute(source) == storage.absolute(output):
+        raise UserError(f"Output {output!r} is the input itself: give another folder for the table.")
+
+
+def require_kind(output: str, kind: str, schema_version: int) -> None:
+    """Refuse a folder that holds a finished table of something else, of another release, or a damaged one.
+
+    The same run would find nothing to do there, and leave it damaged.
+
+    Raises:
+        UserError: in one sentence.
+    """
+    manifest = read_manifest(output)
+    if manifest is None:
+        return
+    found, version = manifest.get("kind"), manifest.get("schema_version")
+    if not isinstance(found, str):
+        raise UserError(f"Output {output!r} holds a {MANIFEST_NAME} that is none of a table: give another --output.")
+    if found != kind:
+        raise UserError(f"Output {output!r} holds a table of {found}, not of {kind}: give another --output.")
+    if version != schema_version:
+        raise UserError(
+            f"Output {output!r} holds {kind} of schema version {version!r}, but this release writes {schema_version}: "
+            f"give another --output, or remove the old table."
+        )
+    require_whole(manifest, storage.join(output, MANIFEST_NAME))
+    require_index(output, manifest)
+
+
+def require_same(output: str, identity: str, settings: Mapping[str, Any], replace: bool) -> None:
+    """Refuse to replace a finished table by one that is made otherwise, unless that is asked for.
+
+    Args:
+        output: folder that `require_kind` has accepted.
+        identity: of the table to be.
+        settings: what decides its rows, as the manifest will have it.
+        replace: whether the earlier table may go.
+
+    Raises:
+        UserError: in one sentence that says what is there and what is asked for.
+    """
+    manifest = read_manifest(output)
+    if manifest is None or replace or manifest["identity"] == identity:
+        return
+    wanted, theirs = _flat(json.loads(json.dumps(settings))), _flat({name: manifest.get(name) for name in settings})
+    names = [name for name in wanted if theirs.get(name) != wanted[name]]
+    if names:
+        there, asked = (", ".join(f"{name} {_said(of.get(name))}" for name in names) for of in (theirs, wanted))
+        what = f"made with {there}, but {asked} is asked for"
+    else:
+        what = "made by another release, or with other weights"
+    raise UserError(
+        f"Output {output!r} holds a table {what}: give another --output, or --replace to make this one anew from all "
+        f"of its input."
+    )
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with those of a section beside all others."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= value if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _said(value: Any) -> str:
+    """Return a setting as a sentence can say it."""
+    if isinstance(value, list):
+        return "+".join(map(str, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
