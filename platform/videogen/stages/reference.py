@@ -75,8 +75,8 @@ def _fitted(image: np.ndarray, size: FrameSize) -> np.ndarray:
     height, width = image.shape[:2]
     if (height, width) == size:
         return image
-    cut_height = min(height, width * size.height // size.width)
-    cut_width = min(width, height * size.width // size.height)
+    cut_height = max(1, min(height, width * size.height // size.width))
+    cut_width = max(1, min(width, height * size.width // size.height))
     top, left = (height - cut_height) // 2, (width - cut_width) // 2
     centre = Image.fromarray(image[top : top + cut_height, left : left + cut_width])
     return np.asarray(centre.resize((size.width, size.height), Image.Resampling.LANCZOS))
