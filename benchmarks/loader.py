@@ -185,6 +185,7 @@ def _clips(folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
 def _write_table(folder: Path) -> None:
     import pyarrow as pa
 
+    from videogen.data.clips import ClipSpec
     from videogen.data.latents import KIND, ROWS_PER_GROUP, SCHEMA_VERSION, latents_schema
     from videogen.data.tables import OK, Lease, Ledger, Outcome, pack_shard, write_part
 
@@ -204,7 +205,7 @@ def _write_table(folder: Path) -> None:
         for pack in ledger.plan_packs(_SHARD_BYTES):
             pack_shard(uri, pack)
         manifest = {"kind": KIND, "schema_version": SCHEMA_VERSION, "latent_sizes": [size], "has_captions": True}
-        ledger.publish(manifest, ledger.locate())
+        ledger.publish({**manifest, "clip": ClipSpec(_LATENTS[0], 24.0, 8 * size).as_dict()}, ledger.locate())
 
 
 def _table_row(clip_id: str, latents: np.ndarray, text: np.ndarray) -> dict[str, Any]:

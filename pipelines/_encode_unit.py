@@ -7,6 +7,7 @@ frames_<pixels>...}, at last {record}. Only decoded frames at the sizes that are
 import functools
 import itertools
 import json
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,8 @@ import pyarrow as pa
 from pipelines._encoders import Encoders
 from pipelines.limits import video_limit_s
 from pipelines.units import Unit
-from videogen.data import VideoError, resize_frames
+from videogen.config import FrameSize
+from videogen.data import ClipSpec, VideoError, resize_frames
 from videogen.data.isolated import DecodedClip, DecoderDiedError, IsolatedDecoder
 from videogen.data.latents import ROWS_PER_GROUP, latents_row, latents_schema
 from videogen.data.listing import find_versions
@@ -54,17 +56,24 @@ class EncodeTask:
     identity: str
     encoders: Encoders
     latent_sizes: tuple[int, ...]
-    """Latent pixels a side, ascending."""
+    """Latent pixels a side of a square, ascending."""
     scale_factor: int
     """Pixels a side that one latent pixel stands for."""
+    spec: ClipSpec
+    """What the frames of a clip look like at the largest size."""
     decoder: str = "auto"
     limit_s: float = 60.0
     """Seconds that one reading of a small video may take; see `video_limit_s`."""
 
     @property
     def pixel_sizes(self) -> tuple[int, ...]:
-        """Pixels a side of what is encoded, ascending."""
+        """Pixels a side of a square that is encoded, ascending."""
         return tuple(size * self.scale_factor for size in self.latent_sizes)
+
+    def frame_size(self, item: Item, pixels: int | None = None) -> FrameSize:
+        """Return height and width of a clip's frames where a square has `pixels` a side: the largest by default."""
+        size = self.spec.frame_size(item["width"], item["height"])
+        return size.scaled(pixels or self.spec.size, self.spec.size)
 
     @property
     def captioned(self) -> bool:
@@ -96,7 +105,8 @@ def decode_unit(table: pa.Table, task: EncodeTask) -> pa.Table:
         "seconds": pa.array([time.perf_counter() - started]),
     }
     for size in task.pixel_sizes:
-        columns[f"frames_{size}"] = _one_binary([resize_frames(clip, size) for clip in frames])
+        sides = [task.frame_size(item, size) for item in decoded]
+        columns[f"frames_{size}"] = _one_binary(list(map(resize_frames, frames, sides)))
     return pa.table(columns)
 
 
@@ -108,7 +118,7 @@ def _decoder(limit_s: float) -> IsolatedDecoder:
 def decode_clips(
     decoder: IsolatedDecoder, items: Sequence[Item], task: EncodeTask
 ) -> Iterator[tuple[Item, DecodedClip | Outcome]]:
-    """Yield for each item its frames, uint8 (F, size, size, 3) at the largest size, or why there are none.
+    """Yield for each item its frames, uint8 (F, H, W, 3) at the largest size, or why there are none.
 
     Clips of one video are read together, so that it is fetched and opened once; where that fails, one by one, so that
     a damaged stretch of a video costs no more than the clips in it. A file of a few kilobytes may promise a thousand
@@ -122,7 +132,8 @@ def decode_clips(
             for item in clips:
                 yield item, _failed(item, "fetch", reason)
             continue
-        reader = _VideoReader(decoder, source, version, video_limit_s(task.limit_s, num_bytes), task)
+        limit_s = video_limit_s(task.limit_s, num_bytes)
+        reader = _VideoReader(decoder, source, version, limit_s, task.frame_size(clips[0]), task)
         together = reader.read_together(clips) if len(clips) > 1 else None
         for index, item in enumerate(clips):
             yield item, together[index] if together else reader.read(item)
@@ -137,6 +148,8 @@ class _VideoReader:
     version: str
     limit_s: float
     """What one reading may take."""
+    size: FrameSize
+    """Of the frames; the clips of one video have one."""
     task: EncodeTask
 
     def read_together(self, clips: Sequence[Item]) -> list[DecodedClip] | None:
@@ -172,9 +185,8 @@ class _VideoReader:
     def _read(self, indices: Sequence[int]) -> DecodedClip:
         started = time.monotonic()
         try:
-            size = self.task.pixel_sizes[-1]
             limit_s = min(self.limit_s, self._left_s)
-            return self.decoder.read_clip(self.source, indices, size, self.task.decoder, limit_s)
+            return self.decoder.read_clip(self.source, indices, self.size, self.task.decoder, limit_s)
         except DecoderDiedError:
             _spent_s[self.source, self.version] += time.monotonic() - started
             raise
@@ -209,7 +221,7 @@ class EncodeUnit:
         task = self._task
         items = json.loads(table["clips"][0].as_py())
         outcomes = [Outcome(**values) for values in json.loads(table["outcomes"][0].as_py())]
-        frames = {size: _frames_of(table, size, len(items)) for size in task.pixel_sizes} if items else {}
+        frames = {size: _frames_of(table, size, items, task) for size in task.pixel_sizes} if items else {}
         rows = []
         for index, item in enumerate(items):
             arrays = {}
@@ -264,7 +276,9 @@ def _one_binary(arrays: Sequence[np.ndarray]) -> pa.Array:
     return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(data)])
 
 
-def _frames_of(table: pa.Table, pixels: int, num_clips: int) -> np.ndarray:
-    """Return what `_one_binary` packed, uint8 (clips, F, pixels, pixels, 3)."""
+def _frames_of(table: pa.Table, pixels: int, items: Sequence[Item], task: EncodeTask) -> list[np.ndarray]:
+    """Return what `_one_binary` packed, uint8 (F, H, W, 3) of each clip."""
     flat = np.frombuffer(table[f"frames_{pixels}"][0].as_buffer(), np.uint8)
-    return flat.reshape(num_clips, -1, pixels, pixels, 3)
+    shapes = [(len(item["frame_indices"]), *task.frame_size(item, pixels), 3) for item in items]
+    ends = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
+    return [part.reshape(shape) for part, shape in zip(np.split(flat, ends), shapes, strict=True)]

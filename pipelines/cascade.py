@@ -267,7 +267,9 @@ class Cascade:
         autoencoder = storage.join(self.output, "autoencoder")
         table = storage.join(self.latents, name)
         config = self.config
-        settings = [list(config.latent_sizes), config.num_output_frames, config.output_fps]
+        settings: list[Any] = [list(config.latent_sizes), config.num_output_frames, config.output_fps]
+        # Added only where there is something to say, so that tables of squares keep their identity.
+        settings += [config.frame_sizes] if not config.is_square else []
 
         def who() -> records.Identity:
             data = [Corpus(corpus).identity(), encoder_fingerprint(autoencoder), table]

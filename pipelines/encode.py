@@ -174,7 +174,8 @@ def _work(job: EncodeJob, options: EncodeOptions) -> Work:
 
 
 def _clips_per_unit(job: EncodeJob) -> int:
-    clip_bytes = job.spec.num_frames * sum(size**2 for size in job.task.pixel_sizes) * 3
+    largest = max(size.height * size.width for size in job.spec.frame_sizes) / job.spec.size**2
+    clip_bytes = job.spec.num_frames * int(sum(size**2 for size in job.task.pixel_sizes) * largest) * 3
     return max(1, min(_CLIPS_PER_UNIT, _UNIT_BYTES // clip_bytes))
 
 

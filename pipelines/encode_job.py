@@ -70,9 +70,10 @@ class EncodeJob:
     @property
     def task(self) -> EncodeTask:
         """What workers need to know."""
-        sizes = tuple(self.config.latent_sizes)
-        factor = self.config.vae_scale_factor
-        return EncodeTask(self.output, self.identity, self.encoders, sizes, factor, self.decoder, self.limit_s)
+        sizes, factor = tuple(self.config.latent_sizes), self.config.vae_scale_factor
+        return EncodeTask(
+            self.output, self.identity, self.encoders, sizes, factor, self.spec, self.decoder, self.limit_s
+        )
 
 
 def prepare(

@@ -5,7 +5,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 
 from pipelines.corpus import Corpus
-from videogen.config import CascadeConfig
+from videogen.config import CascadeConfig, FrameSize
 from videogen.data import VideoError
 from videogen.data.clips import Clip, ClipSpec, Failure, Video, plan_clips
 from videogen.data.clips_table import read_manifest
@@ -32,7 +32,7 @@ def require_usable_video(corpus: Corpus, config: CascadeConfig) -> None:
         plan = plan_clips(part, spec, captions)
         failures += plan.failures
         for clip in plan.clips:
-            failure = _decoding_failure(clip, spec.size)
+            failure = _decoding_failure(clip, spec.frame_size(clip.width, clip.height))
             if failure is None or time.monotonic() > deadline:
                 return
             failures.append(failure)
@@ -53,7 +53,7 @@ def _growing(videos: Sequence[Video]) -> Iterator[Sequence[Video]]:
         start += size
 
 
-def _decoding_failure(clip: Clip, size: int) -> Failure | None:
+def _decoding_failure(clip: Clip, size: FrameSize) -> Failure | None:
     try:
         shared_decoder().read_frames(clip.source, clip.frame_indices, size)
     except VideoError as error:

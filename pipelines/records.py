@@ -24,7 +24,7 @@ _AT_SAMPLING = {
     "tile_overlap",
     "gradient_checkpointing",
 }
-_SHARED = ("seed", "num_frames", "fps", "temporal_factor", "diffusion", "text")
+_SHARED = ("seed", "num_frames", "fps", "temporal_factor", "aspect_ratios", "diffusion", "text")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def config_hash(config: CascadeConfig, step: str) -> str:
         "step": step,
         "section": _without(section, _OPERATIONAL | _AT_SAMPLING),
         "latents": [list(config.latent_sizes), values["autoencoder"]["model"], values["autoencoder"]["pretrained"]],
-        **{name: values[name] for name in _SHARED},
+        **{name: values[name] for name in _SHARED if name in values},
     }
     return hash_of(relevant)
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from videogen import storage
+from videogen.data.clips import ClipSpec
 from videogen.data.dataset import ByteCache, ClipDataset, Row, Shapes
 from videogen.data.latents import KIND, ROWS_PER_GROUP, SCHEMA_VERSION, LatentsTable, latents_row, latents_schema
 from videogen.data.shard_reading import read_shard
@@ -119,6 +120,7 @@ def batches_of(dataset: ClipDataset, batch: int, buffer: int, num_steps: int, fi
 
 def write_latents(uri: str, num_clips: int) -> LatentsTable:
     """Write and open a table of latents as encoding would: clip i has the latents i, and the rate 8 or 24 a second."""
+    spec = ClipSpec(num_frames=1, fps=24.0, size=16)
     schema = latents_schema([2], captioned=False)
     rows = [_latents_row(number) for number in range(num_clips)]
     planned = [{name: row[name] for name in ("item_id", "fps")} for row in rows]
@@ -132,7 +134,7 @@ def write_latents(uri: str, num_clips: int) -> LatentsTable:
         for pack in ledger.plan_packs(8000):
             pack_shard(uri, pack)
         manifest = {"kind": KIND, "schema_version": SCHEMA_VERSION, "latent_sizes": [2], "has_captions": False}
-        ledger.publish(manifest, ledger.locate())
+        ledger.publish({**manifest, "clip": spec.as_dict()}, ledger.locate())
     return LatentsTable.open(uri)
 
 

@@ -114,6 +114,7 @@ CASES = [
     ),
     # sizes
     ("not divisible by the U-Net", "train_cascade --set base.latent_size=7", ["7", "multiple"]),
+    ("no aspect ratio", "encode_latents --input {world} --output {o} --set aspect_ratios=16:0", ["16:0", "16:9"]),
     ("not a multiple of base", "train_cascade --set upsample.0.latent_size=12", ["12", "multiple of 8"]),
     ("not a power of two", "train_cascade --set temporal_factor=3", ["3", "power of two"]),
     ("groups of norms", "train_cascade --set autoencoder.model.norm_num_groups=5", ["norm_num_groups 5", "divisor"]),

@@ -293,7 +293,7 @@ def test_a_hanging_video_is_given_up(world_corpus, tiny, tiny_model, tmp_path):
     pipe = tmp_path / "hangs.mp4"
     os.mkfifo(pipe)
     status = pipe.stat()
-    item = {"item_id": "id", "source": str(pipe), "version": f"0-{status.st_mtime}", "frame_indices": [0]}
+    item = {"source": str(pipe), "version": f"0-{status.st_mtime}", "frame_indices": [0], "width": 64, "height": 64}
     task = prepare(str(world_corpus), str(tmp_path / "table"), tiny, tiny_model).task
     items = [item | {"item_id": str(number)} for number in range(50)]
     started = time.monotonic()

@@ -19,7 +19,7 @@ from diffusers.utils import BaseOutput
 from PIL import Image
 
 from videogen import storage
-from videogen.config import CascadeConfig, config_from_dict
+from videogen.config import CascadeConfig, FrameSize, config_from_dict
 from videogen.errors import UserError
 from videogen.models.networks import build_network
 from videogen.stages.registry import STAGES, build_stages, components, possible_components, run_stages
@@ -87,6 +87,8 @@ class VideoGenPipeline(DiffusionPipeline):
         seed: int | Sequence[int] | None = None,
         reference_image: np.ndarray | Image.Image | None = None,
         output_type: str = "np",
+        height: int | None = None,
+        width: int | None = None,
     ) -> VideoGenPipelineOutput:
         """Generate one clip a prompt.
 
@@ -98,9 +100,11 @@ class VideoGenPipeline(DiffusionPipeline):
             seed: the same, as a number; drawn at random without both.
             reference_image: start from this image instead of a drawn one.
             output_type: "np" or "pil".
+            height, width: of the frames, in pixels; the preset's square by default. A model makes well only what it
+                was trained on, see `cascade.frame_sizes`.
 
         Raises:
-            UserError: an empty prompt, lists of different lengths, an unknown output type.
+            UserError: an empty prompt, lists of different lengths, an unknown output type, sides that do not divide.
         """
         if output_type not in ("np", "pil"):
             raise UserError(f"output_type is {output_type!r}, but it must be 'np' or 'pil'.")
@@ -111,12 +115,21 @@ class VideoGenPipeline(DiffusionPipeline):
             np.asarray(reference_image.convert("RGB")) if isinstance(reference_image, Image.Image) else reference_image
         )
         samples = [new_sample(p, s, n, image) for p, s, n in zip(prompts, seeds, negatives, strict=True)]
+        if height is not None or width is not None:
+            samples = [{**sample, "frame_size": self._frame_size(height, width)} for sample in samples]
         stages = self.stages()
         results = run_stages(self.progress_bar(stages) if len(prompts) else stages, samples)
         frames: Any = np.stack([result["frames"] for result in results])
         if output_type == "pil":
             frames = [[Image.fromarray(frame) for frame in clip] for clip in frames]
         return VideoGenPipelineOutput(frames=frames, samples=results, fps=self.cascade.output_fps)
+
+    def _frame_size(self, height: int | None, width: int | None) -> FrameSize:
+        multiple, side = self.cascade.frame_multiple, self.cascade.resolution
+        size = FrameSize(side if height is None else height, side if width is None else width)
+        if min(size) < multiple or size.height % multiple or size.width % multiple:
+            raise UserError(f"Frames of {size} pixels are asked for, but both sides must be multiples of {multiple}.")
+        return size
 
 
 def assemble(folder: str, config: CascadeConfig) -> None:

@@ -1,11 +1,13 @@
 """`CascadeConfig`: the whole cascade, and what follows from its numbers."""
 
 import itertools
+import math
 import re
 from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from videogen.config.aspects import SQUARE, FrameSize, fitted_size, parse_ratio
 from videogen.config.schema import (
     AutoencoderConfig,
     BaseConfig,
@@ -34,6 +36,12 @@ class CascadeConfig(Section):
     num_frames: int = Field(ge=2, description="key frames that the base stage generates")
     fps: float = Field(gt=0, description="key frames a second")
     temporal_factor: int = Field(ge=1, description="frames per key frame after interpolation; a power of two")
+    aspect_ratios: tuple[str, ...] = Field(
+        default=(SQUARE,),
+        description="width:height of the clips that are trained on; each clip is cut to the nearest one",
+        # Left out where all is square, as it always was: what was made before keeps its identity.
+        exclude_if=lambda ratios: ratios == (SQUARE,),
+    )
     diffusion: DiffusionConfig = DiffusionConfig()
     text: TextConfig
     autoencoder: AutoencoderConfig
@@ -50,6 +58,19 @@ class CascadeConfig(Section):
             raise ValueError(f"temporal_factor {factor} must be a power of two: use 1, 2, 4 or 8")
         return factor
 
+    @field_validator("aspect_ratios", mode="before")
+    @classmethod
+    def _are_texts(cls, ratios: Any) -> Any:
+        ratios = ratios.split(",") if isinstance(ratios, str) else ratios
+        if not isinstance(ratios, list | tuple) or not ratios or not all(isinstance(ratio, str) for ratio in ratios):
+            raise ValueError("it must be one or several of width:height, e.g. 1:1,16:9,9:16")
+        return ratios
+
+    @field_validator("aspect_ratios")
+    @classmethod
+    def _are_ratios(cls, ratios: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted((ratio.strip() for ratio in ratios), key=parse_ratio))
+
     @model_validator(mode="after")
     def _stages_fit(self) -> Self:
         for small, large in itertools.pairwise(self.latent_sizes):
@@ -65,6 +86,12 @@ class CascadeConfig(Section):
                 raise ValueError(
                     f"{name}.latent_size {section.latent_size} does not divide by {factor}, which a U-Net of "
                     f"{len(section.model.block_out_channels)} levels needs: use a multiple of {factor}"
+                )
+        for one, other in itertools.pairwise(zip(self.aspect_ratios, self.frame_sizes, strict=True)):
+            if one[1] == other[1]:
+                raise ValueError(
+                    f"aspect_ratios {one[0]} and {other[0]} are both frames of {one[1]} pixels, since sides must be "
+                    f"multiples of {self.frame_multiple}: leave one of them out"
                 )
         for name, section in (("autoencoder", self.autoencoder), ("reference", self.reference)):
             if section.pretrained is None and section.training is None:
@@ -87,6 +114,37 @@ class CascadeConfig(Section):
     def resolution(self) -> int:
         """Pixels a side of the finished video."""
         return self.latent_sizes[-1] * self.vae_scale_factor
+
+    @property
+    def frame_multiple(self) -> int:
+        """Pixels that both sides of a frame must be multiples of, for the VAE and for the U-Net of every stage."""
+        multiple = 1
+        for name in self.diffusion_stages():
+            section = self.stage_config(name)
+            factor = 2 ** (len(section.model.block_out_channels) - 1)
+            multiple = math.lcm(multiple, factor // math.gcd(factor, section.latent_size // self.base.latent_size))
+        return multiple * self._pixels_per_base
+
+    @property
+    def frame_sizes(self) -> tuple[FrameSize, ...]:
+        """Height and width in pixels of what is trained on, one for each aspect ratio, from the tallest to the widest.
+
+        A stage's latents are as many times smaller as for the square, which `resolution` is a side of.
+        """
+        side, pixels = self.base.latent_size, self._pixels_per_base
+        return tuple(
+            fitted_size(parse_ratio(ratio), side, self.frame_multiple // pixels).scaled(pixels, 1)
+            for ratio in self.aspect_ratios
+        )
+
+    @property
+    def is_square(self) -> bool:
+        """Whether every clip is cut to a square."""
+        return self.frame_sizes == ((self.resolution, self.resolution),)
+
+    @property
+    def _pixels_per_base(self) -> int:
+        return self.resolution // self.base.latent_size
 
     @property
     def num_output_frames(self) -> int:

@@ -1,6 +1,7 @@
 """From a preset's name and `a.b=c` overrides to a checked `CascadeConfig`."""
 
 import os
+import re
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
@@ -11,6 +12,19 @@ import yaml
 from videogen.cli import nearest
 from videogen.config.cascade import CascadeConfig
 from videogen.errors import UserError
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 16:9 is a text, as in today's YAML; that of 2005 counts it to base 60."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as in the class above
+        first: [("tag:yaml.org,2002:str", re.compile(r"[-+]?[\d.]+(:[\d.]+)+$")), *resolvers]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def _read_yaml(text: str) -> Any:
+    return yaml.load(text, _Loader)  # noqa: S506 - it is a safe loader
 
 
 def preset_names() -> list[str]:
@@ -39,7 +53,7 @@ def load_preset(name: str, overrides: Sequence[str] = ()) -> CascadeConfig:
         hint = nearest(name, preset_names())
         raise UserError(f"There is no preset {name!r}.{hint} Use {_choices()}, or a .yaml file.")
     try:
-        values = yaml.safe_load(text)
+        values = _read_yaml(text)
     except (yaml.YAMLError, RecursionError) as error:
         raise UserError(f"Preset file {name!r} is not YAML ({' '.join(str(error).split())}): mend it.") from error
     if not isinstance(values, dict):
@@ -68,7 +82,7 @@ def _build(values: dict[str, Any], overrides: Sequence[str], origin: str) -> Cas
         if not separator or not key:
             raise UserError(f"Override {override!r} must look like key=value, e.g. base.training.steps=500.")
         try:
-            value = yaml.safe_load(text)
+            value = _read_yaml(text)
         except (yaml.YAMLError, RecursionError):
             value = text
         _set(values, key.strip(), value)

@@ -4,11 +4,14 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
 
 from videogen import storage
-from videogen.config import CascadeConfig
+from videogen.config import CascadeConfig, FrameSize, nearest_size
 from videogen.data.curation.windows import WindowSpec
+from videogen.data.dataset import Shapes
 from videogen.data.isolated import IsolatedDecoder
 from videogen.data.probe import VideoError, VideoInfo
 from videogen.data.sources import content_hash, open_source
@@ -30,16 +33,45 @@ class ClipSpec:
     fps: float
     """Frames a second that clips aim at; a clip's own rate is the nearest whole fraction of its video's."""
     size: int
-    """Pixels a side of the decoded frames."""
+    """Pixels a side of the decoded frames, or of the square of about their area."""
+    frame_sizes: tuple[FrameSize, ...] = ()
+    """Height and width that the frames of a clip may have, from the tallest to the widest; by default the square."""
+
+    def __post_init__(self) -> None:
+        if not self.frame_sizes:
+            object.__setattr__(self, "frame_sizes", (FrameSize(self.size, self.size),))
 
     @classmethod
     def of(cls, config: CascadeConfig) -> Self:
         """Return what a cascade is trained on: clips as long and as fast as the videos it makes."""
-        return cls(config.num_output_frames, config.output_fps, config.resolution)
+        return cls(config.num_output_frames, config.output_fps, config.resolution, config.frame_sizes)
 
-    def as_dict(self) -> dict[str, str | int | float]:
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return what `as_dict` gave."""
+        sizes = tuple(FrameSize(*size) for size in values.get("frame_sizes", ()))
+        return cls(values["num_frames"], values["fps"], values["size"], sizes)
+
+    def as_dict(self) -> dict[str, Any]:
         """Return all that decides a clip's pixels, as JSON."""
-        return {**asdict(self), **DECODE_SPEC}
+        values = {**asdict(self), **DECODE_SPEC}
+        if self.frame_sizes == ((self.size, self.size),):
+            # As it always was, so that what was made before there were others keeps its identity.
+            del values["frame_sizes"]
+        else:
+            values["crop"] = "centre, in the shape of the nearest of frame_sizes"
+        return values
+
+    def frame_size(self, width: int, height: int) -> FrameSize:
+        """Return the size of the frames of a clip that is displayed at `width` x `height` pixels."""
+        return self.frame_sizes[nearest_size(width, height, self.frame_sizes)]
+
+    def shapes(self, width: np.ndarray, height: np.ndarray) -> Shapes:
+        """Return the shapes of clips that are displayed at these sizes, int64 (clips,) each."""
+        numbers = nearest_size(width, height, self.frame_sizes)
+        sides = np.array(self.frame_sizes, np.int32)
+        frames = np.full(len(numbers), self.num_frames, np.int32)
+        return Shapes(sides[numbers, 0], sides[numbers, 1], frames, np.full(len(numbers), self.fps, np.float32))
 
     def windows(self, info: VideoInfo) -> list[tuple[int, ...]]:
         """Return the frame numbers of each clip of a video, without overlap; see `WindowSpec`."""

@@ -66,6 +66,7 @@ def contact_sheet(
 
 def _strip(row: Row, scores: Sequence[str]) -> Image.Image:
     lines = _lines(row, scores)
+    latents = next((value for name, value in row.items() if _is_latents(name, value)), None)
     pictures: list[Image.Image] = []
     if row.get("thumbnail"):
         pictures.append(_fit(Image.open(io.BytesIO(row["thumbnail"])).convert("RGB")))
@@ -75,11 +76,10 @@ def _strip(row: Row, scores: Sequence[str]) -> Image.Image:
         indices = row["frame_indices"]
         wanted = [indices[index] for index in _spread(len(indices))]
         try:
-            decoded = shared_decoder().read_frames(row["source"], wanted, _SIDE)
+            decoded = shared_decoder().read_frames(row["source"], wanted, _size_like(latents))
             pictures.append(_row_of([Image.fromarray(frame) for frame in decoded]))
         except VideoError as error:
             lines.append(f"source: {error}")
-    latents = next((value for name, value in row.items() if _is_latents(name, value)), None)
     if latents is not None:
         coloured = false_colour(latents)
         pictures.append(_row_of([Image.fromarray(coloured[index]) for index in _spread(len(coloured))]))
@@ -94,6 +94,12 @@ def _strip(row: Row, scores: Sequence[str]) -> Image.Image:
         position = (_FRAMES * (_SIDE + _MARGIN) + 2 * _MARGIN, _MARGIN + number * _LINE)
         draw.text(position, _printable(line), fill=_INK if number == 0 else _FAINT)
     return strip
+
+
+def _size_like(latents: np.ndarray | None) -> tuple[int, int]:
+    """Return height and width of frames as they were encoded into `latents` (F, C, h, w), no side above `_SIDE`."""
+    height, width = (1, 1) if latents is None else latents.shape[-2:]
+    return max(1, _SIDE * height // max(height, width)), max(1, _SIDE * width // max(height, width))
 
 
 def _lines(row: Row, scores: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from videogen.config import CascadeConfig
 from videogen.data.clips import Clip, ClipSpec, list_videos, plan_clips
 from videogen.data.clips_table import KIND as CLIPS_KIND
 from videogen.data.clips_table import ClipsTable, read_manifest
-from videogen.data.dataset import ByteCache, Row
+from videogen.data.dataset import ByteCache, Row, Shapes
 from videogen.data.isolated import shared_decoder
 from videogen.data.sources import content_hash
 from videogen.data.video import VideoError
@@ -63,11 +63,18 @@ class FrameDataset:
     def __len__(self) -> int:
         return len(self._clips)
 
+    def shapes(self) -> Shapes:
+        """Return the shape of every row."""
+        return self._spec.shapes(
+            np.array([clip.width for clip in self._clips], np.int64),
+            np.array([clip.height for clip in self._clips], np.int64),
+        )
+
     def row(self, index: int, fields: Sequence[str] = ("frames",)) -> Row:
         """Return {"frames": uint8 (F, H, W, 3)}.
 
         Headers do not tell damaged frames. Where decoding fails the next clip that works stands in, always the same
-        one, so that one bad video neither stops a training run nor makes it irreproducible.
+        one, cut to the same size, so that one bad video neither stops a training run nor makes it irreproducible.
         """
         unknown = set(fields) - {"frames"}
         if unknown:
@@ -75,10 +82,11 @@ class FrameDataset:
         return {"frames": self._frames.get(index, lambda: self._decode(index))}
 
     def _decode(self, index: int) -> np.ndarray:
+        size = self._spec.frame_size(self._clips[index].width, self._clips[index].height)
         for offset in range(len(self._clips)):
             clip = self._clips[(index + offset) % len(self._clips)]
             try:
-                return shared_decoder().read_frames(clip.source, clip.frame_indices, self._spec.size)
+                return shared_decoder().read_frames(clip.source, clip.frame_indices, size)
             except VideoError as error:
                 logger.warning("%s cannot be decoded, the next clip stands in: %s", clip.source, error)
         raise UserError(f"None of the {len(self._clips)} clips can be decoded: see the warnings above for the reasons.")

@@ -17,7 +17,7 @@ import numpy as np
 from videogen.data._child import MEBIBYTE, Child, DecoderDiedError
 from videogen.data._files import MAX_FILE_BYTES
 from videogen.data.probe import VideoError, VideoInfo
-from videogen.data.video import DecodedClip
+from videogen.data.video import DecodedClip, Size
 from videogen.errors import UserError
 
 __all__ = ["DecodedClip", "DecoderDiedError", "IsolatedDecoder", "shared_decoder"]
@@ -56,7 +56,7 @@ class IsolatedDecoder:
         header, _ = self.call("probe", {"source": uri}, self._limit_s)
         return VideoInfo(**{**header, "timestamps": tuple(header["timestamps"])})
 
-    def read_frames(self, source: str | bytes, indices: Sequence[int], size: int, decoder: str = "auto") -> np.ndarray:
+    def read_frames(self, source: str | bytes, indices: Sequence[int], size: Size, decoder: str = "auto") -> np.ndarray:
         """See `videogen.data.video.read_frames`."""
         return self.read_clip(source, indices, size, decoder).frames
 
@@ -64,7 +64,7 @@ class IsolatedDecoder:
         self,
         source: str | bytes,
         indices: Sequence[int],
-        size: int,
+        size: Size,
         decoder: str = "auto",
         limit_s: float | None = None,
     ) -> DecodedClip:

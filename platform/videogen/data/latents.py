@@ -6,7 +6,7 @@ thing that readers trust. Arrays are plain columns (bytes and a shape), so any p
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 
 from videogen import storage
 from videogen.config import CascadeConfig
+from videogen.data.clips import ClipSpec
 from videogen.data.clips_table import read_manifest
-from videogen.data.dataset import ByteCache, Row
+from videogen.data.dataset import ByteCache, Row, Shapes
 from videogen.data.isolated import shared_decoder
 from videogen.data.listing import find_versions
 from videogen.data.probe import VideoError
@@ -168,7 +169,7 @@ class LatentsTable:
         return self.manifest["has_captions"]
 
     def require_matches(self, config: CascadeConfig) -> None:
-        """Raise `UserError` unless these are latents for this cascade: length, sizes and channels."""
+        """Raise `UserError` unless these are latents for this cascade: length, sizes, shapes and channels."""
         manifest = self.manifest
         missing = [size for size in config.latent_sizes if size not in manifest["latent_sizes"]]
         if missing:
@@ -185,6 +186,27 @@ class LatentsTable:
                     f"Latents {self.uri!r} have {key} {manifest[key]}, but preset {config.name!r} needs {wanted}: "
                     f"encode again with this preset."
                 )
+        theirs, ours = (", ".join(map(str, sizes)) for sizes in (self.clip_spec.frame_sizes, config.frame_sizes))
+        if theirs != ours:
+            raise UserError(
+                f"Latents {self.uri!r} are of frames of {theirs} pixels, but preset {config.name!r} is for {ours}: set "
+                f"the aspect_ratios that they were encoded with, or encode again with this preset."
+            )
+
+    @cached_property
+    def clip_spec(self) -> ClipSpec:
+        """What the clips look like that were encoded."""
+        return ClipSpec.from_dict(self.manifest["clip"])
+
+    def shapes(self) -> Shapes:
+        """Return the shape of every row's frames, by the size of its source in the index; no shard is opened."""
+        sides = np.zeros((2, len(self)), np.int64)
+        if len(self.clip_spec.frame_sizes) > 1:
+            start = 0
+            for batch in self._index(["width", "height"]):
+                sides[:, start : start + len(batch)] = [batch["width"].to_numpy(), batch["height"].to_numpy()]
+                start += len(batch)
+        return self.clip_spec.shapes(*sides)
 
     def __len__(self) -> int:
         return int(self.manifest["counts"]["ok"]) if self.where is None else len(self._places)
@@ -198,9 +220,10 @@ class LatentsTable:
     def row(self, index: int, fields: Sequence[str]) -> Row:
         """Return fields of one clip.
 
-        `latents_{s}` float32 (F, C, s, s), posterior mean without scaling factor, and `latents_{s}_logvar` its
-        log-variance; `prompt_embeds` float32 (L, D); `caption`, `clip_id`, `source`, `decoder` str; `fps` float,
-        `width`, `height` int; `frame_indices` int32 (F,); `frames` uint8 (F, H, W, 3), decoded again from the source.
+        `latents_{s}` float32 (F, C, h, w), s x s or about as many, posterior mean without scaling factor, and
+        `latents_{s}_logvar` its log-variance; `prompt_embeds` float32 (L, D); `caption`, `clip_id`, `source`,
+        `decoder` str; `fps` float, `width`, `height` int; `frame_indices` int32 (F,); `frames` uint8 (F, H, W, 3),
+        decoded again from the source.
 
         Raises:
             VideoError: `frames` of a source that is not what was encoded.
@@ -217,13 +240,16 @@ class LatentsTable:
     @cached_property
     def _places(self) -> np.ndarray:
         """Where each row lies: shard and row in it, int32 (rows, 2)."""
-        from videogen.data.tables.index import read_index
-
         parts = [
             np.stack([batch["shard"].to_numpy(), batch["row"].to_numpy()], axis=1)
-            for batch in read_index(self.uri, self.manifest, ["shard", "row"], self.where)
+            for batch in self._index(["shard", "row"])
         ]
         return np.concatenate(parts) if parts else np.zeros((0, 2), np.int32)
+
+    def _index(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        from videogen.data.tables.index import read_index
+
+        return read_index(self.uri, self.manifest, columns, self.where)
 
     @cached_property
     def _rows_per_group(self) -> np.ndarray:
@@ -231,7 +257,7 @@ class LatentsTable:
 
     def _columns_of(self, field: str) -> tuple[str, ...]:
         if field == "frames":
-            return ("clip_id", "source", "version", "frame_indices", "decoder")
+            return ("clip_id", "source", "version", "frame_indices", "width", "height", "decoder")
         if field in {*_VALUES, "frame_indices"}:
             return (field,)
         if field in self._array_fields:
@@ -266,12 +292,12 @@ class LatentsTable:
         return record[field].as_py()
 
     def _decode(self, record: dict[str, pa.Scalar]) -> np.ndarray:
-        names = ("source", "version", "frame_indices", "decoder")
-        source, version, indices, decoder = (record[name].as_py() for name in names)
+        names = ("source", "version", "frame_indices", "width", "height", "decoder")
+        source, version, indices, width, height, decoder = (record[name].as_py() for name in names)
         ((now, _),) = find_versions([source])
         if reason := why_not_same(now, version):
             raise VideoError(f"{source}: {reason}")
-        return shared_decoder().read_frames(source, indices, self.manifest["clip"]["size"], decoder)
+        return shared_decoder().read_frames(source, indices, self.clip_spec.frame_size(width, height), decoder)
 
 
 def discover_tables(uri: str) -> list[LatentsTable]:

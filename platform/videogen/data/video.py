@@ -1,4 +1,4 @@
-"""Videos as square clips of frames, and how finished frames become an mp4.
+"""Videos as clips of frames of one size, and how finished frames become an mp4.
 
 Everything here runs in the calling process. Whoever reads videos that it has not made itself goes through
 `videogen.data.isolated`, which does the same in a process that may die.
@@ -22,6 +22,7 @@ __all__ = [
     "DECODE_SPEC",
     "SUFFIXES",
     "DecodedClip",
+    "Size",
     "VideoError",
     "VideoInfo",
     "probe",
@@ -37,46 +38,49 @@ SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif", ".ts", ".mp
 DECODE_SPEC = {"decoder": "decord 0.6", "crop": "centre square", "resize": "bicubic, antialiased", "range": "uint8 RGB"}
 """What makes two decodes of the same file equal; part of every table of latents."""
 
+Size = int | Sequence[int]
+"""Height and width in pixels; a number is the side of a square."""
+
 
 @dataclass(frozen=True)
 class DecodedClip:
     """Frames and their provenance."""
 
     frames: np.ndarray
-    """uint8 RGB, (F, size, size, 3)."""
+    """uint8 RGB, (F, H, W, 3)."""
     decoder: str
     """The decoder that really read them: "auto" decides for each file."""
 
 
-def read_frames(source: str | bytes, indices: Sequence[int], size: int, decoder: str = "auto") -> np.ndarray:
-    """Decode frames, cut to the central square and resized; see `read_clip`, which also says what decoded them."""
+def read_frames(source: str | bytes, indices: Sequence[int], size: Size, decoder: str = "auto") -> np.ndarray:
+    """Decode frames, cut centrally and resized; see `read_clip`, which also says what decoded them."""
     return read_clip(source, indices, size, decoder).frames
 
 
 def read_clip(
     source: str | bytes,
     indices: Sequence[int],
-    size: int,
+    size: Size,
     decoder: str = "auto",
     max_file_bytes: int = MAX_FILE_BYTES,
 ) -> DecodedClip:
-    """Decode frames, cut to the central square and resized.
+    """Decode frames, cut centrally and resized.
 
     Args:
         source: URI of the video, or its content.
         indices: frame numbers in presentation order; any order, repetitions allowed.
-        size: pixels a side of the result.
+        size: height and width of the result in pixels; a number is the side of a square.
         decoder: see `videogen.data.decoders.open_video`.
         max_file_bytes: a remote file that is larger is an error and is not fetched.
 
     Returns:
-        uint8 RGB frames of shape (len(indices), size, size, 3), and the name of the decoder.
+        uint8 RGB frames of shape (len(indices), H, W, 3), and the name of the decoder.
 
     Raises:
         VideoError: unreadable, or it has no frame of such a number.
         UserError: there is no such decoder.
     """
-    frames = np.empty((len(indices), size, size, 3), np.uint8)
+    frames = np.empty((len(indices), *_sides(size), 3), np.uint8)
     filled = 0
     with local_file(source, max_file_bytes) as path, open_video(path, probe(path), decoder) as video:
         for batch in video.read(indices):
@@ -85,16 +89,25 @@ def read_clip(
         return DecodedClip(frames, video.decoder)
 
 
-def resize_frames(frames: np.ndarray, size: int) -> np.ndarray:
-    """Cut uint8 frames (F, H, W, 3) to the central square and resize them, antialiased, to (F, size, size, 3)."""
+def resize_frames(frames: np.ndarray, size: Size) -> np.ndarray:
+    """Cut uint8 frames (F, h, w, 3) centrally to the shape of `size`, and resize them, antialiased, to (F, H, W, 3)."""
     height, width = frames.shape[1:3]
-    if height == width == size:
+    wanted_height, wanted_width = _sides(size)
+    if (height, width) == (wanted_height, wanted_width):
         return frames
-    side = min(height, width)
-    left, top = (width - side) / 2, (height - side) / 2
-    box = (left, top, left + side, top + side)
-    images = [Image.fromarray(frame).resize((size, size), Image.Resampling.BICUBIC, box=box) for frame in frames]
+    # As much of the picture as the wanted shape can hold.
+    cut_height = min(height, width * wanted_height / wanted_width)
+    cut_width = min(width, height * wanted_width / wanted_height)
+    left, top = (width - cut_width) / 2, (height - cut_height) / 2
+    box = (left, top, left + cut_width, top + cut_height)
+    target = (wanted_width, wanted_height)
+    images = [Image.fromarray(frame).resize(target, Image.Resampling.BICUBIC, box=box) for frame in frames]
     return np.stack([np.asarray(image) for image in images])
+
+
+def _sides(size: Size) -> tuple[int, int]:
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
 
 
 def write_mp4(frames: np.ndarray, fps: float, crf: int = 14) -> bytes:

@@ -6,6 +6,8 @@ the first frame down to 1 / F at the last.
 Shapes: B clips, C latent channels, F frames, H x W latent pixels.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch.nn import functional
 
@@ -45,11 +47,11 @@ def unet_input(
     return torch.cat(parts, dim=1)
 
 
-def enlarge(latents: torch.Tensor, size: int) -> torch.Tensor:
-    """Return (B, C, F, size, size) latents, each frame enlarged bilinearly."""
+def enlarge(latents: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Return latents (B, C, F, h, w), each frame enlarged bilinearly to `size`, as (B, C, F, H, W)."""
     batch = latents.shape[0]
     frames = latents.transpose(1, 2).flatten(0, 1)
-    larger = functional.interpolate(frames, size=(size, size), mode="bilinear", align_corners=False)
+    larger = functional.interpolate(frames, size=tuple(size), mode="bilinear", align_corners=False)
     return larger.unflatten(0, (batch, -1)).transpose(1, 2)
 
 

@@ -108,7 +108,7 @@ def _opened(row: ManifestRow) -> tuple[ManifestRow, np.ndarray | None]:
     if row["status"] != "ok":
         return row, None
     try:
-        return row, shared_decoder().read_frames(row["video"], range(row["num_frames"]), row["width"])
+        return row, shared_decoder().read_frames(row["video"], range(row["num_frames"]), (row["height"], row["width"]))
     except VideoError as error:
         logger.warning("video %s counts as failed: %s", row["video"], error)
         return {**row, "status": "failed", "error": f"video: {error}"}, None

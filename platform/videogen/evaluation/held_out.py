@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from videogen import storage
-from videogen.config import CascadeConfig
+from videogen.config import CascadeConfig, FrameSize
 from videogen.data.clips import CAPTIONS_NAME, Clip, ClipSpec, list_videos, plan_clips, read_captions
 from videogen.data.isolated import shared_decoder
 from videogen.data.latents import MANIFEST_NAME, LatentsTable, encoder_fingerprint
@@ -88,10 +88,10 @@ def _clips(folder: str, model: str, config: CascadeConfig) -> list[HeldOutClip]:
     if not plan.clips:
         first = plan.failures[0]
         raise UserError(f"Data {folder!r} hold no usable video; of {first.uri!r}: {first.error}.")
-    return [_clip_of_video(clip, spec.size) for clip in plan.clips]
+    return [_clip_of_video(clip, spec.frame_size(clip.width, clip.height)) for clip in plan.clips]
 
 
-def _clip_of_video(clip: Clip, size: int) -> HeldOutClip:
+def _clip_of_video(clip: Clip, size: FrameSize) -> HeldOutClip:
     return HeldOutClip(
         clip.source, clip.caption, lambda: shared_decoder().read_frames(clip.source, clip.frame_indices, size)
     )

@@ -136,7 +136,7 @@ def _example(
         return example
     try:
         content = storage.read_bytes(row["video"])
-        frames = shared_decoder().read_frames(content, range(row["num_frames"]), row["width"])
+        frames = shared_decoder().read_frames(content, range(row["num_frames"]), (row["height"], row["width"]))
     except (VideoError, OSError) as error:
         return example | {"error": f"video: {error}"}
     example["mp4"] = data_uri(content, "video/mp4")

@@ -1,14 +1,18 @@
 """Prompt to reference image, by any text-to-image pipeline in the Stable Diffusion layout (VideoGen, sec. 3.1)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
 
-from videogen.config import CascadeConfig
+from videogen.config import CascadeConfig, FrameSize
 from videogen.stages.component import Component
 from videogen.stages.stage import Sample, Stage
+
+_DIFFUSERS_UNIT = 8
+"""Pixels that diffusers' text-to-image pipelines want sides to be multiples of."""
 
 
 class ReferenceStage(Stage):
@@ -32,16 +36,18 @@ class ReferenceStage(Stage):
         return {name: Component("stable_diffusion", "StableDiffusionPipeline", module="diffusers", options=options)}
 
     def run(self, samples: Sequence[Sample]) -> list[Sample]:
-        """Return `reference_image`, uint8 (H, W, 3) at the finished video's size."""
+        """Return `reference_image`, uint8 (H, W, 3) at the finished video's size: the sample's, if it has one."""
         missing = [sample for sample in samples if sample.get("reference_image") is None]
-        drawn = iter(self._draw(missing) if missing else [])
+        size = samples[0].get("frame_size") or (self.resolution, self.resolution)
+        drawn = iter(self._draw(missing, FrameSize(*size)) if missing else [])
         return [
-            {"reference_image": self._fit(next(drawn) if given is None else np.asarray(given))}
+            {"reference_image": _fitted(next(drawn) if given is None else np.asarray(given), FrameSize(*size))}
             for given in (sample.get("reference_image") for sample in samples)
         ]
 
-    def _draw(self, samples: Sequence[Sample]) -> list[np.ndarray]:
+    def _draw(self, samples: Sequence[Sample], size: FrameSize) -> list[np.ndarray]:
         output = self.pipeline(
+            **self._drawn_at(size),
             prompt=[sample["prompt"] for sample in samples],
             negative_prompt=[sample.get("negative_prompt") or "" for sample in samples],
             generator=self.seeds(samples),
@@ -52,12 +58,25 @@ class ReferenceStage(Stage):
         )
         return [(image * 255).round().astype(np.uint8) for image in output.images]
 
-    def _fit(self, image: np.ndarray) -> np.ndarray:
-        """Return the image's centre square at the video's size."""
-        height, width = image.shape[:2]
-        if (height, width) == (self.resolution, self.resolution):
-            return image
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        square = Image.fromarray(image[top : top + side, left : left + side])
-        return np.asarray(square.resize((self.resolution, self.resolution), Image.Resampling.LANCZOS))
+    def _drawn_at(self, size: FrameSize) -> dict[str, int]:
+        """Return the size to draw at: by default the model's own, else about as many pixels in the video's shape."""
+        if size == (self.resolution, self.resolution):
+            return {}
+        side = self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor
+        unit = math.lcm(self.pipeline.vae_scale_factor, _DIFFUSERS_UNIT)
+        return {
+            name: max(1, round(pixels * side / self.resolution / unit)) * unit
+            for name, pixels in size._asdict().items()
+        }
+
+
+def _fitted(image: np.ndarray, size: FrameSize) -> np.ndarray:
+    """Return the centre of an image (H, W, 3), in the shape of `size` and as large."""
+    height, width = image.shape[:2]
+    if (height, width) == size:
+        return image
+    cut_height = max(1, min(height, width * size.height // size.width))
+    cut_width = max(1, min(width, height * size.width // size.height))
+    top, left = (height - cut_height) // 2, (width - cut_width) // 2
+    centre = Image.fromarray(image[top : top + cut_height, left : left + cut_width])
+    return np.asarray(centre.resize((size.width, size.height), Image.Resampling.LANCZOS))

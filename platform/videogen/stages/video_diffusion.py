@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch.nn import functional
 
-from videogen.config import MAX_UPSAMPLE_STAGES, CascadeConfig
+from videogen.config import MAX_UPSAMPLE_STAGES, CascadeConfig, FrameSize
 from videogen.config.schema import DiffusionConfig
 from videogen.diffusion import conditioning
 from videogen.diffusion.denoiser import VideoDenoiser
@@ -32,6 +32,7 @@ class BaseStage(Stage):
         unet = parts[name].to(self.device).eval()
         self.denoiser = VideoDenoiser(unet, self.schedule, self.section.reference_deviation)
         self.autoencoder = parts["autoencoder"].to(self.device).eval()
+        self.resolution = config.resolution
         self.num_frames = config.num_frames
         self.fps = config.fps
 
@@ -46,12 +47,11 @@ class BaseStage(Stage):
 
     def run(self, samples: Sequence[Sample]) -> list[Sample]:
         """Return `latents`, float32 (F, C, h, w) in the scale of the diffusion models."""
-        size = self.section.latent_size
         channels = self.autoencoder.config.latent_channels
         latents = sample_latents(
             self.denoiser,
             self.scheduler,
-            self.noise(samples, (channels, self.num_frames, size, size)),
+            self.noise(samples, (channels, self.num_frames, *self.sides(samples))),
             prompt_embeds=self.tensor(samples, "prompt_embeds"),
             negative_prompt_embeds=self.tensor(samples, "negative_prompt_embeds"),
             reference=self._encode_reference(samples),
@@ -59,6 +59,11 @@ class BaseStage(Stage):
             **self.extra_inputs(samples),
         )
         return [{"latents": clip.transpose(0, 1).contiguous().cpu().numpy()} for clip in latents]
+
+    def sides(self, samples: Sequence[Sample]) -> FrameSize:
+        """Return height and width of the latents: as many times smaller than the reference image as a square's are."""
+        height, width = samples[0]["reference_image"].shape[:2]
+        return FrameSize(height, width).scaled(self.section.latent_size, self.resolution)
 
     def extra_inputs(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """Return the scalar conditions (and, for upsample stages, the low-resolution latents)."""
@@ -74,8 +79,8 @@ class BaseStage(Stage):
     def _encode_reference(self, samples: Sequence[Sample]) -> torch.Tensor:
         """Return the latents (B, C, h, w) of the reference images at this stage's resolution."""
         images = self.tensor(samples, "reference_image").permute(0, 3, 1, 2) / 127.5 - 1
-        side = self.section.latent_size * 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
-        images = functional.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
+        pixels = self.sides(samples).scaled(2 ** (len(self.autoencoder.config.block_out_channels) - 1), 1)
+        images = functional.interpolate(images, size=pixels, mode="bilinear", antialias=True)
         return self.autoencoder.encode(images).latent_dist.mode() * self.autoencoder.config.scaling_factor
 
 
@@ -91,7 +96,7 @@ class UpsampleStage(BaseStage):
         inputs = super().extra_inputs(samples)
         level = torch.full((len(samples),), self.section.low_res_noise_at_sampling, device=self.device)
         low_res = self.tensor(samples, "latents").transpose(1, 2)
-        enlarged = conditioning.enlarge(low_res, self.section.latent_size)
+        enlarged = conditioning.enlarge(low_res, self.sides(samples))
         drawn = [
             torch.randn(enlarged.shape[1:], generator=generator)
             for generator in self.seeds([{"seed": int(sample["seed"]) + 1} for sample in samples])

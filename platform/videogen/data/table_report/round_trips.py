@@ -72,10 +72,10 @@ def round_trips(
 
 def _round_trip(table: LatentsTable, index: int, vae: "AutoencoderKL", decoder: IsolatedDecoder) -> RoundTrip:
     name = f"latents_{table.manifest['latent_sizes'][-1]}"
-    row = table.row(index, (name, "clip_id", "source", "frame_indices", "decoder"))
+    row = table.row(index, (name, "clip_id", "source", "frame_indices", "width", "height", "decoder"))
     middle = len(row["frame_indices"]) // 2
     frame = int(row["frame_indices"][middle])
-    size = table.manifest["clip"]["size"]
+    size = table.clip_spec.frame_size(row["width"], row["height"])
     source = decoder.read_frames(row["source"], [frame], size, row["decoder"])[0]
     decoded = _decode(vae, row[name][middle : middle + 1])
     return RoundTrip(

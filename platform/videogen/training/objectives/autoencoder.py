@@ -33,7 +33,8 @@ class AutoencoderObjective(Objective):
         _quieten(self.model.quant_conv)
         self.kl_weight = config.autoencoder.kl_weight
         self.frames_per_clip = config.autoencoder.frames_per_clip
-        # Low resolutions of the cascade are encoded too, so the VAE sees every size it will be used at.
+        # Low resolutions of the cascade are encoded too, so the VAE sees every size it will be used at. (Of squares;
+        # other frames are as many times smaller.)
         self.sizes = [size * config.vae_scale_factor for size in config.latent_sizes]
         self.register_buffer("latent_std", torch.ones(()))
 
@@ -52,8 +53,9 @@ class AutoencoderObjective(Objective):
         # The largest size is the one people look at, so it gets half of the steps.
         choice = int(torch.randint(2 * len(self.sizes) - 1, (), generator=generator))
         size = self.sizes[min(choice, len(self.sizes) - 1)]
-        if size != frames.shape[-1]:
-            frames = torch.nn.functional.interpolate(frames, size=(size, size), mode="area")
+        if size != self.sizes[-1]:
+            sides = [side * size // self.sizes[-1] for side in frames.shape[-2:]]
+            frames = torch.nn.functional.interpolate(frames, size=sides, mode="area")
         frames = _vary_colours(frames, generator)
         posterior = self.model.encode(frames).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator).to(frames)

@@ -85,7 +85,7 @@ class VideoDiffusionObjective(Objective):
         low_res = None
         if self.low_res_field:
             low_res, conditions["low_res_noise"] = self._noised(
-                conditioning.enlarge(batch["low_res"], self.section.latent_size), self.section.low_res_noise, generator
+                conditioning.enlarge(batch["low_res"], data.shape[-2:]), self.section.low_res_noise, generator
             )
         predicted = self.denoiser(
             self.schedule.add_noise(data, noise, timesteps),
