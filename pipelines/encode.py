@@ -34,7 +34,7 @@ from pipelines.units import UnitSize
 from videogen import storage
 from videogen.config import CascadeConfig
 from videogen.data.clips_table import ClipsTable
-from videogen.data.latents import ERRORS_NAME, KIND, SCHEMA_VERSION
+from videogen.data.latents import ERRORS_NAME, KIND, MANIFEST_NAME, SCHEMA_VERSION
 from videogen.data.sources import content_hash
 from videogen.data.table_report import write_report
 from videogen.data.tables.lease import Lease
@@ -215,8 +215,17 @@ def _lost_videos(job: EncodeJob, clips: ClipsTable) -> list[pa.RecordBatch]:
     """Return the videos that gave no clip, for errors.parquet: whoever encodes a folder looks for all losses there."""
     if job.corpus.clips is not None:
         return []
-    files = [storage.read_bytes(storage.join(clips.uri, name)) for name in (FILTERED_NAME, ERRORS_NAME)]
-    return [batch for file in files for batch in pq.read_table(pa.BufferReader(file)).to_batches()]
+    return [batch for name in (FILTERED_NAME, ERRORS_NAME) for batch in _outcomes(storage.join(clips.uri, name))]
+
+
+def _outcomes(uri: str) -> list[pa.RecordBatch]:
+    try:
+        return pq.read_table(pa.BufferReader(storage.read_bytes(uri))).to_batches()
+    except (FileNotFoundError, pa.ArrowException) as error:
+        manifest = storage.join(storage.parent(uri), MANIFEST_NAME)
+        raise UserError(
+            f"{uri!r} is gone or damaged: remove {manifest!r} and run the same command again, which does nothing twice."
+        ) from error
 
 
 def _without_indices(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -78,6 +78,8 @@ class TextTable:
         with self._open() as file:
             try:
                 return pq.read_schema(file)
+            except UserError:  # storage's own
+                raise
             except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a name that is no UTF-8
                 raise UserError(
                     f"{self.name}: this is not a parquet table ({_first_line(error)}): write it again."
@@ -170,6 +172,8 @@ class TextTable:
                         include_columns=list(names), column_types=dict.fromkeys(names, pa.string())
                     ),
                 )
+            except UserError:
+                raise
             except (pa.ArrowException, OSError, ValueError) as error:
                 reason = _first_line(error).removeprefix("CSV parse error: ")
                 if "straddl" in reason:
