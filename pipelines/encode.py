@@ -108,6 +108,8 @@ def encode(
         encoded_now = run_pending(ledger, _work(job, options), options.run, progress, lost)
         if encoded_now or not is_unchanged(ledger, fingerprint.value()):
             _publish(ledger, job, clips, options, fingerprint.value(), progress, lost)
+        else:
+            ledger.tidy()
         counts = ledger.published()["counts"]
         write_report(job.output, job.encoders.load_autoencoder)
     filtered = clips.manifest["counts"]["rows"] - counts["planned"]

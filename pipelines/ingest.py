@@ -120,6 +120,8 @@ def ingest(
         done_now = run_pending(ledger, _work(task), options.run, progress)
         if done_now or not is_unchanged(ledger, fingerprint.value()):
             _publish(ledger, source, options, fingerprint.value(), progress)
+        else:
+            ledger.tidy()
         manifest = ledger.published()
         write_report(output)
     counts = manifest["counts"]

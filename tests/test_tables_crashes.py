@@ -148,6 +148,19 @@ def test_a_driver_killed_at_any_write_leaves_the_table_of_an_undisturbed_run(see
     assert errors[0] == errors[1]
 
 
+def test_parts_of_a_run_that_ended_right_after_it_published_go_with_the_next(tmp_path, monkeypatch):
+    uri = str(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "tidy", lambda _: None)
+        run(uri, range(12))
+    assert files(uri, "parts") != []
+    with Lease(uri) as lease, Ledger(uri, IDENTITY, lease) as ledger:
+        assert list(ledger.pending(planned(range(12)))) == []
+        ledger.tidy()
+        assert read(uri, ledger.published()) == expected(range(12))
+    assert files(uri, "parts") == []
+
+
 def test_a_killed_process_leaves_no_database_for_long(tmp_path, monkeypatch):
     script = "import sys, os, signal; from videogen.data.tables import Ledger; "
     script += "Ledger(sys.argv[1], 'abc').open(); os.kill(os.getpid(), signal.SIGKILL)"

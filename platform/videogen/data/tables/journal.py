@@ -100,9 +100,9 @@ class Journal:
     def remove_parts(self) -> None:
         """Remove the parts that nobody needs any more, after a look at the segments that tell of them."""
         self._merge_segments()
-        self._require_segments()
         removed = self.log.parts_to_remove()
         if removed:
+            self._require_segments()
             self._require_lease()
             remove_files([part_uri(self._uri, part) for part in removed])
             self.log.forget_parts(removed)

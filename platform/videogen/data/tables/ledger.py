@@ -299,11 +299,18 @@ class Ledger:
         }
         published.replace(self.uri, full, self._require_lease)
         self._log.set_published(locator.packed)
+        self.tidy()
+        return full
+
+    def tidy(self) -> None:
+        """Remove parts that are in published shards or have no row that counts, and what killed writers left half done.
+
+        `publish` does this too; where there is nothing to publish, an earlier run may have been killed before it did.
+        """
         self._journal.remove_parts()
         if self.lease is not None and (partials := find_partials(self.uri, self.lease.since)):
             self.lease.require()
             remove_files(partials)
-        return full
 
     @property
     def _log(self) -> OutcomeLog:
