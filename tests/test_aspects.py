@@ -209,26 +209,22 @@ def test_a_table_of_other_shapes_than_the_presets_is_refused(table, config, tiny
 
 
 @pytest.mark.parametrize("stage", ["autoencoder", "reference", "base", "upsample", "interpolate", "decode"])
-def test_every_stage_trains_on_batches_of_one_shape_each(stage, table, corpus, config, tiny_model):
+def test_every_stage_trains_on_frames_that_are_not_square(stage, table, corpus, config, tiny_model):
     clips = FrameDataset.open(str(corpus), config) if stage == "autoencoder" else table
     objective = build_objective(stage, config, tiny_model)
-    optimizer = torch.optim.AdamW([one for one in objective.parameters() if one.requires_grad], lr=1e-3)
     loader = Loader(JoinedClips([clips]), objective.fields, objective.collate, BatchPlan(2), seed=0)
     assert {(bucket.height, bucket.width): rows for bucket, rows in loader.buckets.items()} == {
         (96, 64): 3,
         (64, 64): 2,
         (64, 96): 3,
     }
-    before, seen = [one.detach().clone() for one in optimizer.param_groups[0]["params"]], set()
-    for number, ((micro,),) in enumerate(zip(loader.steps(0, 4), strict=True)):
-        optimizer.zero_grad()
-        loss, _ = objective(micro.batch, torch.Generator().manual_seed(number))
-        loss.backward()
-        optimizer.step()
-        assert torch.isfinite(loss)
-        seen.add(micro.bucket)
-    assert len(seen) > 1
-    assert not all(map(torch.equal, before, optimizer.param_groups[0]["params"]))
+    micros = (micro for (micro,) in loader.steps(0, 8))
+    micro = next(micro for micro in micros if micro.bucket.height != micro.bucket.width)
+    loss, _ = objective(micro.batch, torch.Generator().manual_seed(0))
+    loss.backward()
+    assert torch.isfinite(loss)
+    gradients = [weight.grad for weight in objective.parameters() if weight.grad is not None]
+    assert any(gradient.any() for gradient in gradients)
 
 
 def test_a_model_makes_frames_of_the_size_that_is_asked_for(tiny_model):
