@@ -8,7 +8,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from videogen import storage
@@ -33,11 +33,7 @@ def swap(uri: str, data: bytes, mark: str) -> bool:
         OSError: the storage failed.
     """
     if not storage.is_remote(uri):
-        with _folder_locked(uri):
-            if read(uri)[1] != mark:
-                return False
-            storage.write_bytes(uri, data)
-        return True
+        return _if_unchanged(uri, mark, lambda: storage.write_bytes(uri, data))
     filesystem, path = storage.fsspec_filesystem(uri)
     condition = {"IfMatch": mark} if mark else {"mode": "create"}
     try:
@@ -59,11 +55,7 @@ def remove(uri: str, mark: str) -> bool:
         OSError: the storage failed.
     """
     if not storage.is_remote(uri):
-        with _folder_locked(uri):
-            if read(uri)[1] != mark:
-                return False
-            storage.remove(uri)
-        return True
+        return _if_unchanged(uri, mark, lambda: storage.remove(uri))
     filesystem, path = storage.fsspec_filesystem(uri)
     bucket, _, key = path.partition("/")
     try:
@@ -73,6 +65,15 @@ def remove(uri: str, mark: str) -> bool:
         if now != mark:
             return not now  # gone, but the answer was lost; or another's
         filesystem.rm_file(path)  # a storage that refuses conditions here
+    return True
+
+
+def _if_unchanged(uri: str, mark: str, change: Callable[[], object]) -> bool:
+    """Change a local file if it is still what it was when `mark` was read; tell whether it was."""
+    with _folder_locked(uri):
+        if read(uri)[1] != mark:
+            return False
+        change()
     return True
 
 
