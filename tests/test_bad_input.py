@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import load_job, without_frames
+from videogen.cli import parser
 from videogen.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -189,6 +190,15 @@ def test_is_refused_in_one_sentence(command, words, here, request):
     for word in words:
         assert word in sentence
     assert not here["o"].exists()
+
+
+def test_two_dashes_are_no_value(capsys):
+    options = parser("A job.")
+    options.add_argument("--keep", action="append")
+    assert options.parse_args(["--keep=motion > 1"]).keep == ["motion > 1"]
+    with pytest.raises(SystemExit, match="2"):
+        options.parse_args(["--keep=--"])
+    assert "argument --keep: '--' is no value" in capsys.readouterr().err
 
 
 def test_the_service_refuses_a_missing_model(here):

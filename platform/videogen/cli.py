@@ -4,6 +4,7 @@ import argparse
 import difflib
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from videogen.errors import UserError
 
@@ -12,9 +13,21 @@ EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses `--option=--`, which Python 3.11 hands over as an empty list."""
+
+    def parse_args(  # type: ignore[override] - its overloads say the same at length
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
+        for one in sys.argv[1:] if args is None else args:
+            if one.startswith("--") and one.endswith("=--"):
+                self.error(f"argument {one.removesuffix('=--')}: '--' is no value: give another")
+        return super().parse_args(args, namespace)
+
+
 def parser(doc: str | None) -> argparse.ArgumentParser:
     """Return a parser whose help text is the job's module docstring, kept as written."""
-    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    return _Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def add_preset_options(arguments: argparse.ArgumentParser, default: str | None = "tiny") -> None:
