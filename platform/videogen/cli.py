@@ -16,7 +16,8 @@ EXIT_INTERRUPTED = 130
 class _Parser(argparse.ArgumentParser):
     """Refuses `--option=--`, which Python 3.11 hands over as an empty list."""
 
-    def parse_args(  # type: ignore[override] - its overloads say the same at length
+    # Of the overloads only the one that is used.
+    def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> Any:
         for one in sys.argv[1:] if args is None else args:
