@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from videogen import storage
 from videogen.errors import UserError
+from videogen.malloc import KEEP_FREED_MEMORY
 
 if TYPE_CHECKING:
     from videogen.config import CascadeConfig
@@ -75,6 +76,8 @@ def _set_up_local() -> None:
     """Keep the local cluster to this machine and this user. Ray reads these variables when it is imported."""
     # Nobody takes this machine away: one process fewer for each stage.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    for name, value in KEEP_FREED_MEMORY.items():
+        os.environ.setdefault(name, value)  # inherited by every worker
     # Ray's own switch for systems on which it stays on the loopback interface.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     if os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
@@ -113,6 +116,15 @@ def _join(address: str, options: dict[str, Any]) -> None:
             f"No Ray cluster answers at RAY_ADDRESS={address!r} ({reason[:200].rstrip('.')}): start one with "
             f"`ray start --head`, or unset RAY_ADDRESS to run on this machine alone."
         ) from error
+
+
+def cpu_environment() -> dict[str, str]:
+    """Return the environment variables that workers which run networks on CPUs lack.
+
+    Ray starts a fresh process for each environment of its own; processes of a local cluster have these variables, and
+    so has every process of a cluster that was started with them.
+    """
+    return {name: value for name, value in KEEP_FREED_MEMORY.items() if name not in os.environ}
 
 
 def require_output(uri: str, option: str = "--output") -> None:

@@ -56,6 +56,8 @@ def shares(num_units: int, memory_bytes: int, actors: int | None = None, on_gpus
     }
     if on_gpus and (where := cluster.pool("encode")):
         actor["label_selector"] = where
+    if not on_gpus and (variables := cluster.cpu_environment()):
+        actor["runtime_env"] = {"env_vars": variables}
     return Shares(
         task={"num_cpus": 1 if on_gpus else _DECODE_CPUS, "memory": memory},
         actor=actor,

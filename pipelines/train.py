@@ -143,9 +143,12 @@ def _trainer(config: CascadeConfig, job: TrainJob) -> Any:
 def _worker_environment(training: TrainingConfig) -> dict[str, Any]:
     """Return the runtime environment of workers: those without a GPU must not see one from their first line on.
 
-    Where there is none it is left out, since Ray starts a fresh process for each environment of its own.
+    What needs no saying is left out, since Ray starts a fresh process for each environment of its own.
     """
-    return {"env_vars": NO_GPU} if cluster.total().gpus and not training.use_gpu else {}
+    if training.use_gpu:
+        return {}
+    variables = {**cluster.cpu_environment(), **(NO_GPU if cluster.total().gpus else {})}
+    return {"env_vars": variables} if variables else {}
 
 
 def _board() -> Any:

@@ -19,6 +19,8 @@ from types import ModuleType
 
 import pytest
 
+from videogen.malloc import KEEP_FREED_MEMORY
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # Read by Ray, by its workers and by the libraries when they start, hence set before anything else is imported.
@@ -28,6 +30,7 @@ os.environ.update(
     RAY_USAGE_STATS_ENABLED="0",
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",  # what the next release does; silences a warning in each worker
     RAY_worker_niceness="0",  # by default workers step behind everything else, and a busy machine starves them
+    **KEEP_FREED_MEMORY,  # as in a local cluster
     HF_HUB_OFFLINE="1",  # a test that reaches for the network is a wrong test
     AWS_ACCESS_KEY_ID="testing",
     AWS_SECRET_ACCESS_KEY="testing",
