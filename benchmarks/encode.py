@@ -39,6 +39,7 @@ import pyarrow.parquet as pq
 from videogen.cli import parser, run_job
 from videogen.config import CascadeConfig, load_preset
 from videogen.errors import UserError
+from videogen.malloc import KEEP_FREED_MEMORY
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -270,8 +271,9 @@ def _side(job: Mapping[str, Any]) -> Any:
 
 def _sides(jobs: Sequence[Mapping[str, Any]]) -> list[Any]:
     """Run jobs, each in a process of its own, side by side."""
-    one_thread = {"OMP_NUM_THREADS": "1"} if jobs[0]["do"] == "kernels" else {}
-    return _ask([[sys.executable, __file__, "--side", json.dumps(job)] for job in jobs], one_thread)
+    # As the pipeline's workers have it: a bound that is lower than it need be would flatter.
+    as_workers = {"OMP_NUM_THREADS": "1", **KEEP_FREED_MEMORY} if jobs[0]["do"] == "kernels" else {}
+    return _ask([[sys.executable, __file__, "--side", json.dumps(job)] for job in jobs], as_workers)
 
 
 def _ask(commands: Sequence[Sequence[str]], env: Mapping[str, str]) -> list[Any]:

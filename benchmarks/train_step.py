@@ -24,6 +24,7 @@ from typing import Any
 from videogen.cli import parser, run_job
 from videogen.config import CascadeConfig, apply_overrides, config_from_dict, load_preset
 from videogen.errors import UserError
+from videogen.malloc import KEEP_FREED_MEMORY
 
 _RAY_NICENESS = 15
 """Ray's workers step back behind other processes; the bare loop must do so too."""
@@ -102,10 +103,10 @@ def _platform(folder: Path, config: CascadeConfig, stage: str, pair: int) -> tup
 
 
 def _bare(folder: Path, config: CascadeConfig, stage: str) -> tuple[float, dict[int, float]]:
-    """Return the same of the bare loop, in a fresh process with one thread."""
+    """Return the same of the bare loop, in a fresh process with one thread and with the platform's way with memory."""
     job = folder / "bare.json"
     job.write_text(json.dumps({"config": config.model_dump(mode="json"), "stage": stage, "folder": str(folder)}))
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, **KEEP_FREED_MEMORY, "OMP_NUM_THREADS": "1"}
     command = ["nice", "-n", str(_RAY_NICENESS), sys.executable, __file__, "--bare", str(job)]
     output = subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
     result = json.loads(output.splitlines()[-1])
