@@ -85,18 +85,28 @@ def test_without_the_token_a_job_is_refused(submit, tmp_path):
     assert "authentication token" in refused.stderr
 
 
+def test_a_job_trains_where_ray_was_started(submit, tmp_path, world_corpus):
+    model = tmp_path / "model"
+    relative = os.path.relpath(model, ROOT)
+    what = ["--data", str(world_corpus), "--output", relative, "--stages", "autoencoder"]
+    sizes = [f"autoencoder.training.{name}" for name in ("steps=2", "batch_size=1", "warmup_steps=0")]
+    done = submit("--", "python", "jobs/train_cascade.py", *what, "--set", *sizes)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list((model / "autoencoder").glob("*.safetensors"))
+    assert (model / "stages" / "autoencoder.json").exists()
+
+
 def test_without_data_the_whole_run_is_made_from_corpora_to_model(submit, tmp_path, tiny):
     """The README's first command, with one step a stage, two key frames a clip and small pictures; all clips are made.
 
-    It trains nothing that is of use, but goes the whole way: corpora, autoencoder, latents of both, every stage. The
-    output is relative, as the README's is: to the folder where Ray was started.
+    It trains nothing that is of use, but goes the whole way: corpora, autoencoder, latents of both, every stage.
     """
     stages = ("autoencoder", "reference", "base", "upsample.0", "interpolate", "decode")
     settings = ("steps=1", "batch_size=1", "warmup_steps=0", "log_every=1")
     small = ["num_frames=2", "base.latent_size=4", "upsample.0.latent_size=8"]
     small += [f"{stage}.training.{setting}" for stage in stages for setting in settings]
     model = tmp_path / "model"
-    command = ["python", "jobs/train_cascade.py", "--output", os.path.relpath(model, ROOT), "--set", *small]
+    command = ["python", "jobs/train_cascade.py", "--output", str(model), "--set", *small]
     done = submit("--", *command, timeout_s=900)
     assert done.returncode == 0, done.stdout + done.stderr
 
