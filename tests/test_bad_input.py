@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests._script_process import run_in_fork
 from tests.conftest import load_job, without_frames
 from videogen.cli import parser
 from videogen.errors import UserError
@@ -25,32 +25,18 @@ ROOT = Path(__file__).resolve().parent.parent
 LIMIT_CPU_S = 8
 
 
-def refused(*command: object, env: dict[str, str] | None = None) -> str:
+def refused(script: str, *arguments: object, env: dict[str, str] | None = None) -> str:
     """Run a command that must be refused, check the form of its answer, and return the sentence."""
-    before = _cpu_s()
-    result = subprocess.run(
-        [sys.executable, *map(str, command)],
-        cwd=ROOT,
-        env={**os.environ, **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    spent = _cpu_s() - before
+    words = [str(word) for word in arguments]
+    result, cpu_s = run_in_fork(script, words, {**os.environ, **(env or {})}, timeout_s=180)
     assert result.returncode == 2, result.stdout + result.stderr
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("error: ")
     assert lines[0].endswith((".", "?"))
     assert "Traceback" not in result.stdout
-    assert spent < LIMIT_CPU_S
+    assert cpu_s < LIMIT_CPU_S
     return lines[0]
-
-
-def _cpu_s() -> float:
-    """Return the processor time of all children that have ended, in seconds."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
 
 
 @pytest.fixture(scope="module")
@@ -283,7 +269,7 @@ def strict_s3() -> Iterator[str]:
             server.terminate()
 
 
-# --- latents of another encoder, and corrupt videos --------------------------------------------------------------
+# --- latents of another encoder (what a corrupt video costs stands in test_encode.py) -----------------------------
 
 
 def test_latents_of_two_encoders_are_not_mixed(latents_table, tmp_path):
@@ -332,24 +318,6 @@ def test_no_job_writes_into_rays_temporary_copy_of_the_checkout(job, tmp_path, m
     with pytest.raises(UserError, match="temporary copy"):
         load_job(job).main([*others, "--output", "runs/here"])
     assert not list(copy.iterdir())
-
-
-def test_a_corrupt_video_lands_in_the_errors_table_and_nothing_else_stops(
-    world_corpus, tiny_model, ray_cluster, tmp_path
-):
-    shutil.copytree(world_corpus, tmp_path / "corpus")
-    whole = (world_corpus / "clip_0.mp4").read_bytes()
-    (tmp_path / "corpus" / "cut_off.mp4").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "corpus" / "text.mp4").write_text("this is no video")
-
-    arguments = ["--input", tmp_path / "corpus", "--captions", tmp_path / "corpus" / "captions.parquet"]
-    arguments += ["--output", tmp_path / "latents", "--preset", "tiny", "--autoencoder", f"{tiny_model}/autoencoder"]
-    load_job("encode_latents").main([str(word) for word in arguments])
-
-    errors = pd.read_parquet(tmp_path / "latents" / "errors.parquet")
-    assert sorted(Path(uri).name for uri in errors["uri"]) == ["cut_off.mp4", "text.mp4"]
-    assert errors["error"].str.len().min() > 0
-    assert len(list((tmp_path / "latents" / "shards").glob("*.parquet"))) > 0
 
 
 def _filled(word: str, here: dict[str, Path], model: str) -> str:

@@ -27,7 +27,7 @@ from pipelines.units import UnitSize, write_plan
 from tests.conftest import load_job
 from videogen import storage
 from videogen.config import apply_overrides
-from videogen.data import LatentsTable, VideoError, read_frames, resize_frames
+from videogen.data import LatentsTable, VideoError, encoder_fingerprint, read_frames, resize_frames
 from videogen.data.clips_table import ClipsTable, IngestSpec
 from videogen.data.curation.policy import Policy
 from videogen.data.isolated import IsolatedDecoder
@@ -98,8 +98,8 @@ def test_a_corrupt_video_costs_only_its_own_clips(corpus, latents_table, tiny, t
     good = (corpus / "clip_3.mp4").read_bytes()
     # The header stays whole, so that planning believes it; the frames are gone.
     (corpus / "clip_3.mp4").write_bytes(good[: len(good) // 3] + bytes(len(good) - len(good) // 3))
-    result = encode(str(corpus), str(tmp_path / "table"), tiny, tiny_model)
-    assert (result.planned, result.ok, result.failed) == (6, 4, 2)
+    table = str(tmp_path / "table")
+    load_job("encode_latents").main(["--input", str(corpus), "--output", table, "--autoencoder", tiny_model])
     errors = pd.read_parquet(tmp_path / "table" / "errors.parquet")
     assert list(errors.columns) == ["item_id", "uri", "stage", "error", "attempts", "log_tail"]
     assert {Path(uri).name: stage for uri, stage in zip(errors["uri"], errors["stage"], strict=True)} == {
@@ -107,12 +107,13 @@ def test_a_corrupt_video_costs_only_its_own_clips(corpus, latents_table, tiny, t
         "clip_3.mp4": "decode",
     }
     assert errors["error"].str.len().min() > 10
-    table, whole = LatentsTable.open(result.uri), LatentsTable.open(latents_table)
+    made, whole = LatentsTable.open(table), LatentsTable.open(latents_table)
+    assert len(made) == 4
     for index, same in enumerate((0, 2, 4, 5)):
-        assert np.array_equal(table.row(index, LATENTS)["latents_16"], whole.row(same, LATENTS)["latents_16"])
+        assert np.array_equal(made.row(index, LATENTS)["latents_16"], whole.row(same, LATENTS)["latents_16"])
     # What failed is part of the record: the next run neither tries it again nor forgets it.
-    again = encode(str(corpus), result.uri, tiny, tiny_model)
-    assert (again.failed, again.encoded_now) == (2, 0)
+    again = encode(str(corpus), table, tiny, tiny_model)
+    assert (again.planned, again.ok, again.failed, again.encoded_now) == (6, 4, 2, 0)
 
 
 def test_encoding_again_does_nothing(latents_table, world_corpus, tiny, tiny_model, monkeypatch):
@@ -151,26 +152,36 @@ def test_only_new_and_replaced_videos_are_encoded(corpus, latents_table, tiny, t
         assert not np.array_equal(rows[0][name], rows[3][name])
 
 
-def test_a_video_replaced_behind_a_clips_table_is_not_encoded(corpus, tiny, tiny_model, ray_cluster, tmp_path):
-    encode(str(corpus), str(tmp_path / "first"), tiny, tiny_model)
+def test_a_video_replaced_behind_a_table_is_neither_encoded_nor_read(corpus, tiny, tiny_model, ray_cluster, tmp_path):
+    clips = str(tmp_path / "clips")
+    ingest(str(corpus), clips, IngestOptions(IngestSpec(tiny.num_output_frames, tiny.output_fps)))
     (corpus / "clip_4.mp4").write_bytes((corpus / "clip_5.mp4").read_bytes())
-    result = encode(str(tmp_path / "first" / "clips"), str(tmp_path / "second"), tiny, tiny_model)
+    result = encode(clips, str(tmp_path / "table"), tiny, tiny_model)
     assert (result.ok, result.failed) == (5, 1)
-    errors = pd.read_parquet(tmp_path / "second" / "errors.parquet")
+    errors = pd.read_parquet(tmp_path / "table" / "errors.parquet")
     assert "replaced since it was ingested" in errors["error"][0]
 
+    table = LatentsTable.open(result.uri)
+    assert table.row(3, ("frames",))["frames"].shape == (15, 64, 64, 3)
+    (corpus / "clip_2.mp4").write_bytes((corpus / "clip_3.mp4").read_bytes())
+    with pytest.raises(VideoError, match="was replaced since it was ingested"):
+        table.row(2, ("frames",))
 
-def test_losses_of_ingest_are_told_beside_those_of_encoding(corpus, tiny, tiny_model, ray_cluster, tmp_path):
-    table = str(tmp_path / "table")
-    encode(str(corpus), table, tiny, tiny_model)
+
+def test_losses_of_ingest_are_told_beside_those_of_encoding(
+    world_corpus, latents_table, tiny, tiny_model, ray_cluster, tmp_path
+):
+    table = str(shutil.copytree(latents_table, tmp_path / "table"))
     assert len(pd.read_parquet(f"{table}/errors.parquet")) == 0
-    (corpus / "clip_9.mp4").write_bytes(b"this is no video")
-    captions = pd.read_parquet(corpus / "captions.parquet")
-    more = pd.DataFrame({"video": ["clip_9.mp4"], "caption": ["a shape"]})
-    pd.concat([captions, more]).to_parquet(corpus / "captions.parquet")
-    result = encode(str(corpus), table, tiny, tiny_model)
+    # One more row of a manifest, so that the videos themselves stay where they are.
+    rows = pd.read_parquet(world_corpus / "captions.parquet")
+    rows["video"] = [str(world_corpus / name) for name in rows["video"]]
+    (tmp_path / "text.mp4").write_bytes(b"this is no video")
+    rows.loc[len(rows)] = [str(tmp_path / "text.mp4"), "a shape"]
+    rows.to_parquet(tmp_path / "manifest.parquet")
+    result = encode(str(tmp_path / "manifest.parquet"), table, tiny, tiny_model)
     assert (result.ok, result.failed, result.encoded_now) == (6, 1, 0)
-    assert [Path(uri).name for uri in pd.read_parquet(f"{table}/errors.parquet")["uri"]] == ["clip_9.mp4"]
+    assert [Path(uri).name for uri in pd.read_parquet(f"{table}/errors.parquet")["uri"]] == ["text.mp4"]
 
 
 def test_where_chooses_among_what_the_policy_keeps(corpus, tiny, tiny_model, ray_cluster, tmp_path):
@@ -198,14 +209,6 @@ def test_curated_clips_are_not_replaced(corpus, tiny, tiny_model, ray_cluster, t
     )
     with pytest.raises(UserError, match="rules of its own"):
         encode(str(corpus), str(tmp_path / "table"), tiny, tiny_model)
-
-
-def test_pixels_of_a_replaced_video_are_refused(corpus, tiny, tiny_model, ray_cluster, tmp_path):
-    table = LatentsTable.open(encode(str(corpus), str(tmp_path / "table"), tiny, tiny_model).uri)
-    assert table.row(4, ("frames",))["frames"].shape == (15, 64, 64, 3)
-    (corpus / "clip_5.mp4").write_bytes((corpus / "clip_4.mp4").read_bytes())
-    with pytest.raises(VideoError, match="was replaced since it was ingested"):
-        table.row(5, ("frames",))
 
 
 def test_a_version_that_a_manifest_gives_is_taken_on_trust(corpus, tiny, tiny_model, ray_cluster, tmp_path):
@@ -276,12 +279,14 @@ def test_the_manifest_says_what_made_the_table(latents_table, tiny_model, tiny):
     assert len(pd.read_parquet(Path(latents_table, "errors.parquet"))) == 0
 
 
-def test_camera_clips_from_bucket_to_bucket(camera_corpus, tiny, tiny_model, ray_cluster, s3):
+def test_the_job_trains_an_autoencoder_first_from_bucket_to_bucket(camera_corpus, tiny, ray_cluster, s3):
     storage.upload(camera_corpus, f"{s3}/videos")
-    storage.upload(f"{tiny_model}/autoencoder", f"{s3}/model/autoencoder")
-    result = encode(f"{s3}/videos", f"{s3}/latents", tiny, f"{s3}/model")
-    assert (result.ok, result.failed) == (4, 0)
+    few = [f"autoencoder.training.{setting}" for setting in ("steps=2", "batch_size=1", "warmup_steps=0")]
+    command = ["--input", f"{s3}/videos", "--output", f"{s3}/latents", "--set", *few]
+    load_job("encode_latents").main(command)
     table = LatentsTable.open(f"{s3}/latents")
+    assert len(table) == 4
+    assert table.encoder_fingerprint == encoder_fingerprint(f"{s3}/latents/autoencoder")
     assert not table.has_captions
     row = table.row(3, ("latents_16", "frames", "source", "fps", "width"))
     assert row["source"].startswith(f"{s3}/videos/")

@@ -1,7 +1,10 @@
-"""The README's cluster section for real: `ray start --head`, then `ray job submit`, with token authentication on."""
+"""The README's cluster section for real: `ray start --head`, then `ray job submit`, with token authentication on.
+
+By it, one run from nothing to a report on generated videos with every URI on S3.
+"""
 
 import contextlib
-import json
+import io
 import os
 import re
 import shutil
@@ -16,8 +19,12 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from tests.conftest import load_job
+from videogen import storage
+from videogen.data.video import probe
 from videogen.stages import load_cascade_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,8 +41,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def head(home: Path) -> Iterator[str]:
+def head(home: Path, s3_endpoint: str) -> Iterator[str]:
     """Run `ray start --head` in the checkout, on ports and in a folder of its own; return the dashboard's address.
+
+    Its workers inherit the S3 server's variables.
 
     `--block` keeps it in the foreground, so that ending this one process ends this one cluster: `ray stop` would
     also stop every other cluster of the user.
@@ -96,33 +105,68 @@ def test_a_job_trains_where_ray_was_started(submit, tmp_path, world_corpus):
     assert (model / "stages" / "autoencoder.json").exists()
 
 
-def test_without_data_the_whole_run_is_made_from_corpora_to_model(submit, tmp_path, tiny):
-    """The README's first command, with one step a stage, two key frames a clip and small pictures; all clips are made.
+STAGES = ("autoencoder", "reference", "base", "upsample.0", "interpolate", "decode")
+FIVE_STEPS = [
+    f"{stage}.training.{setting}"
+    for stage in STAGES
+    for setting in ("steps=5", "batch_size=1", "warmup_steps=1", "log_every=5")
+]
 
-    It trains nothing that is of use, but goes the whole way: corpora, autoencoder, latents of both, every stage.
+
+def test_without_data_the_whole_run_is_made_from_corpora_to_videos_and_report_on_s3(submit, s3, tiny):
+    """The README's first command and the jobs after it, every URI on S3: five steps a stage, few and small frames.
+
+    Nothing is learned, but everything is read, written and handed on, and all clips of the corpora are made.
     """
-    stages = ("autoencoder", "reference", "base", "upsample.0", "interpolate", "decode")
-    settings = ("steps=1", "batch_size=1", "warmup_steps=0", "log_every=1")
     small = ["num_frames=2", "base.latent_size=4", "upsample.0.latent_size=8"]
-    small += [f"{stage}.training.{setting}" for stage in stages for setting in settings]
-    model = tmp_path / "model"
-    command = ["python", "jobs/train_cascade.py", "--output", str(model), "--set", *small]
-    done = submit("--", *command, timeout_s=900)
+    options = ["--output", f"{s3}/model", "--set", *small, *FIVE_STEPS]
+    done = submit("--", "python", "jobs/train_cascade.py", *options, timeout_s=900)
     assert done.returncode == 0, done.stdout + done.stderr
 
     plan, _, rest = done.stdout.partition("model_index.json")
     for step in ("corpora", "text", "autoencoder", "encode_captioned", "encode_unlabeled", *tiny.stage_names()[1:]):
         assert re.search(rf"^{step} +to do ", plan, re.MULTILINE), f"{step} was not announced"
     assert "steps done now, 0 done before" in rest
-    assert len(list((tmp_path / "data" / "captioned").glob("*.mp4"))) == 648
-    assert list((tmp_path / "data" / "unlabeled").glob("*.mp4"))
+    assert len(storage.list_files(f"{s3}/data/captioned", [".mp4"])) == 648
+    assert storage.list_files(f"{s3}/data/unlabeled", [".mp4"])
     for table in ("captioned", "unlabeled"):
-        assert list((tmp_path / "latents" / table).rglob("*.parquet"))
+        assert storage.list_files(f"{s3}/latents/{table}/shards", [".parquet"])
+    index = storage.read_json(f"{s3}/model/model_index.json")
     for component in tiny.trainable_stages():
-        assert list((model / component).rglob("*.safetensors")), component
-        record = json.loads((model / "stages" / f"{component}.json").read_text())
-        assert record["details"]["steps"] == 1
-    assert load_cascade_config(str(model)).num_output_frames == 3
+        assert component in index
+        assert storage.list_files(f"{s3}/model/{component}", [".safetensors"]), component
+        assert storage.read_json(f"{s3}/model/stages/{component}.json")["details"]["steps"] == 5
+    assert load_cascade_config(f"{s3}/model").num_output_frames == 3
+
+    # The latents that lie there now are the data of another command, to which nothing is left to do.
+    again = ["--data", f"{s3}/latents", "--output", f"{s3}/model", "--dry-run", "--set", *small, *FIVE_STEPS]
+    planned = submit("--", "python", "jobs/train_cascade.py", *again)
+    assert re.search(r"^decode +done ", planned.stdout, re.MULTILINE), planned.stdout + planned.stderr
+
+    prompts = pd.DataFrame({"id": ["one", "two"], "prompt": ["a red circle moving left", "a blue square moving up"]})
+    storage.write_bytes(f"{s3}/prompts.parquet", prompts.to_parquet())
+    generate = ["--model", f"{s3}/model", "--prompts", f"{s3}/prompts.parquet", "--output", f"{s3}/generated"]
+    done = submit("--", "python", "jobs/generate.py", *generate, "--save-intermediates", timeout_s=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    manifest = pd.read_parquet(io.BytesIO(storage.read_bytes(f"{s3}/generated/manifest.parquet"))).set_index("id")
+    assert list(manifest["status"]) == ["ok", "ok"], manifest["error"].tolist()
+    for name in ("one", "two"):
+        video = probe(f"{s3}/generated/videos/{name}.mp4")
+        assert (video.num_frames, video.width, video.height) == (3, 32, 32)
+        assert manifest.loc[name, "num_frames"] == 3
+
+    evaluate = ["--model", f"{s3}/model", "--data", f"{s3}/data", "--generated", f"{s3}/generated"]
+    load_job("evaluate").main([*evaluate, "--output", f"{s3}/evaluation.json", "--max-clips", "2"])
+    evaluation = storage.read_json(f"{s3}/evaluation.json")
+    assert evaluation["num_prompts"] == 2
+    for name in ("decoder_psnr_db", "image_decoder_psnr_db", "interpolation_psnr_db", "blend_psnr_db"):
+        assert evaluation[name] > 0, name
+
+    report = ["--model", f"{s3}/model", "--generated", f"{s3}/generated", "--evaluation", f"{s3}/evaluation.json"]
+    load_job("report").main([*report, "--output", f"{s3}/report"])
+    page = storage.read_text(f"{s3}/report/index.html")
+    for shown in ("a red circle moving left", *(f'data-media="two/{name}"' for name in ("base", "upsample", "decode"))):
+        assert shown in page, shown
 
 
 def test_the_shipped_copy_takes_no_model(submit, tmp_path):
