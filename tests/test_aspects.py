@@ -99,6 +99,7 @@ def test_what_is_square_keeps_the_identity_that_it_had_before_there_were_others(
         "crop": "centre square",
         "resize": "bicubic, antialiased",
         "range": "uint8 RGB",
+        "pixels": "square",
     }
     assert records.config_hash(tiny, "base") == "1c8cd1990e6b"
     several = apply_overrides(tiny, [THREE])

@@ -111,6 +111,9 @@ def test_frames_shrink_to_the_scale_of_scores_and_never_grow():
     assert shrink(frame, SHORT_SIDE).shape == (144, 256, 3)
     assert shrink(frame.transpose(1, 0, 2), SHORT_SIDE).shape == (256, 144, 3)
     assert shrink(frame[:100, :90], SHORT_SIDE).shape == (100, 90, 3)
+    assert shrink(frame[:100, :90], SHORT_SIDE, sample_aspect_ratio=2).shape == (50, 90, 3)
+    assert shrink(frame[:100, :90], SHORT_SIDE, sample_aspect_ratio=0.5).shape == (100, 45, 3)
+    assert shrink(frame, SHORT_SIDE, sample_aspect_ratio=0.5).shape == (162, 144, 3)
 
 
 # --- motion ------------------------------------------------------------------------------------------------------

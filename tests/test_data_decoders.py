@@ -31,6 +31,7 @@ TRUSTED = [
     "fragmented",
     "with_sound",
     "over_reported",
+    "anamorphic",
 ]
 """Kinds that decord reads, each frame equal to PyAV's."""
 

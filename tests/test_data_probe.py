@@ -96,6 +96,15 @@ def test_rotation_is_clockwise(name, rotation, video):
 
 
 @pytest.mark.parametrize(
+    ("name", "ratio", "display_width"), [("h264", 1, 96), ("anamorphic", 2, 192), ("anamorphic_turned", 0.5, 48)]
+)
+def test_pixels_that_are_not_square_are_seen(name, ratio, display_width, video):
+    info = probe(video(name))
+    assert (info.width, info.height) == (96, 64)
+    assert (info.sample_aspect_ratio, info.display_width) == (ratio, display_width)
+
+
+@pytest.mark.parametrize(
     ("name", "container", "codec", "pixel_format", "color_range"),
     [
         ("h264", "mp4", "h264", "yuv420p", ""),

@@ -5,6 +5,7 @@ import io
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests._videos import KINDS, make
 from videogen.data.video import VideoError, probe, read_clip, read_frames, resize_frames, write_mp4
@@ -36,7 +37,8 @@ def test_frames_are_those_of_another_decoder(clip, indices):
 def test_camera_frames_are_those_of_another_decoder(camera_clip):
     indices = [0, 2, 57, 58, 119]
     native = pyav_frames(camera_clip)[indices]
-    expected = resize_frames(native, 64).astype(int)
+    # QCIF: its pixels are a little wider than high.
+    expected = resize_frames(native, 64, sample_aspect_ratio=128 / 117).astype(int)
     frames = read_frames(str(camera_clip), indices, 64).astype(int)
     assert frames.shape == (5, 64, 64, 3)
     assert np.abs(frames - expected).mean() < 1.5
@@ -112,6 +114,25 @@ def test_turned_videos_are_turned_back(tmp_path):
     make("h264", upright)
     turned = read_frames(str(tmp_path / "video.mp4"), range(24), 64).astype(int)
     assert np.abs(turned - read_frames(str(upright), range(24), 64)).mean() < 3
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "columns"),
+    [
+        # 96 x 64 pixels shown as 192 x 64: the middle third is square, and twice as wide as it is stored.
+        ("anamorphic", (64, 64), slice(32, 64)),
+        ("anamorphic", (64, 192), slice(0, 96)),
+        # Shown as 48 x 64: nothing is cut from the sides of what is 24 wide and 32 high.
+        ("anamorphic_turned", (32, 24), slice(0, 96)),
+    ],
+)
+def test_pixels_that_are_not_square_become_square(name, size, columns, tmp_path):
+    make(name, tmp_path / "stretched.mp4")
+    make("h264", tmp_path / "square.mp4")
+    stored = read_frames(str(tmp_path / "square.mp4"), [0, 23], (64, 96))[:, :, columns]
+    expected = [Image.fromarray(frame).resize(size[::-1], Image.Resampling.BICUBIC) for frame in stored]
+    shown = read_frames(str(tmp_path / "stretched.mp4"), [0, 23], size)
+    assert np.abs(shown.astype(int) - np.stack([np.asarray(image) for image in expected])).mean() < 3
 
 
 def test_no_frames_asked_for_are_no_frames(clip):

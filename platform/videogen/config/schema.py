@@ -136,6 +136,12 @@ class UNetConfig(Section):
     norm_num_groups: int = 32
     gradient_checkpointing: bool = False
     pooled_text: bool = Field(default=False, description="add the text to the time embedding too")
+    full_size_attention: bool = Field(
+        default=True,
+        # Models that have it keep the identity that they had before there were others.
+        exclude_if=lambda has_it: has_it,
+        description="video only: temporal attention at full size too, before the first level",
+    )
 
     @model_validator(mode="after")
     def _levels_agree(self) -> Self:

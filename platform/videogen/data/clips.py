@@ -205,7 +205,7 @@ def plan_clips(videos: Sequence[Video], spec: ClipSpec, captions: Mapping[str, s
 def _clip(video: Video, info: VideoInfo, window: tuple[int, ...], caption: str | None) -> Clip:
     step = window[1] - window[0] if len(window) > 1 else 1
     clip_id = content_hash(video.uri, video.version, window)
-    return Clip(clip_id, video.uri, window, info.fps / step, info.width, info.height, caption)
+    return Clip(clip_id, video.uri, window, info.fps / step, info.display_width, info.height, caption)
 
 
 def _probe_all(videos: Sequence[Video]) -> list[VideoInfo | VideoError]:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from videogen import storage
+from videogen.data.probe import VideoInfo
 from videogen.data.sources import content_hash
 from videogen.errors import UserError
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 KIND = "clips"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 ANALYSIS_VERSION = 1
 """To be raised when shots, scores or hashes change for the same video: it names units, so all are looked at again."""
 MANIFEST_NAME = "manifest.json"
@@ -107,6 +108,7 @@ def clips_schema(scores: Sequence[str]) -> "pa.Schema":
             pa.field("video_duration_s", pa.float64(), nullable=False),
             pa.field("variable_fps", pa.bool_(), nullable=False),
             pa.field("rotation", number, nullable=False),
+            pa.field("sample_aspect_ratio", pa.float32(), nullable=False),
             pa.field("container", text, nullable=False),
             pa.field("codec", text, nullable=False),
             pa.field("pixel_format", text, nullable=False),
@@ -144,7 +146,7 @@ def clip_rows(item: Mapping[str, Any], analysis: Mapping[str, Any], body: bytes,
         body: its thumbnails.
         scores: names of the columns to fill.
     """
-    info = analysis["info"]
+    info = VideoInfo(**analysis["info"])
     video = {
         "item_id": item["item_id"],
         "video_id": item["video_id"],
@@ -153,13 +155,16 @@ def clip_rows(item: Mapping[str, Any], analysis: Mapping[str, Any], body: bytes,
         "version": item["version"],
         "caption": item["given_caption"],
         "caption_source": "given" if item["given_caption"] is not None else None,
-        "width": info["width"],
-        "height": info["height"],
-        "video_fps": info["fps"],
-        "video_frames": info["num_frames"],
-        "video_duration_s": info["duration_s"],
-        **{name: info[name] for name in ("variable_fps", "rotation", "container", "codec", "pixel_format")},
-        **{name: info[name] for name in ("color_range", "has_audio")},
+        "width": info.display_width,
+        "height": info.height,
+        "video_fps": info.fps,
+        "video_frames": info.num_frames,
+        "video_duration_s": info.duration_s,
+        **{
+            name: getattr(info, name)
+            for name in ("variable_fps", "rotation", "sample_aspect_ratio", "container", "codec")
+        },
+        **{name: getattr(info, name) for name in ("pixel_format", "color_range", "has_audio")},
         "decoder": analysis["decoder"],
     }
     return [_clip_row(video, clip, body, scores) for clip in analysis["clips"]]

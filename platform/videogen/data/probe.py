@@ -23,6 +23,9 @@ MAX_PIXELS = 8192 * 8192
 _UNEVEN = 0.1
 """Part of a frame's time by which frames of a constant rate may be early or late; no choice of frames depends on it."""
 
+_MAX_STRETCH = 4
+"""Pixels that claim to be shown wider or taller than this are taken for square: no camera made them."""
+
 _COLOR_RANGES = {1: "limited", 2: "full"}
 
 
@@ -35,12 +38,14 @@ class VideoInfo:
     fps: float
     """Frames a second, on average."""
     width: int
-    """As displayed, after rotation; likewise the height."""
+    """Pixels of a decoded frame after rotation; likewise the height."""
     height: int
     duration_s: float = 0.0
     variable_fps: bool = False
     rotation: int = 0
     """Degrees by which players turn the stored picture clockwise: 0, 90, 180 or 270."""
+    sample_aspect_ratio: float = 1.0
+    """Width of one pixel over its height as displayed, after rotation: 1 nearly everywhere, 128 / 117 in QCIF."""
     container: str = ""
     codec: str = ""
     pixel_format: str = ""
@@ -53,6 +58,11 @@ class VideoInfo:
     """The one that players show is meant; with several, decoders of different ages disagree which one that is."""
     exact_seek: bool = True
     """Whether decoding may begin at any key frame: not where pictures refer across key frames or carry no times."""
+
+    @property
+    def display_width(self) -> int:
+        """Width in pixels as high as they are wide, of which the height has `height`."""
+        return max(1, round(self.width * self.sample_aspect_ratio))
 
 
 @dataclass
@@ -220,6 +230,7 @@ def _describe(
         duration_s=duration_s,
         variable_fps=bool(timestamps),
         rotation=rotation,
+        sample_aspect_ratio=_stretch(stream, rotation),
         container=_container_name(container),
         codec=context.codec.canonical_name,
         pixel_format=pixel_format,
@@ -229,6 +240,14 @@ def _describe(
         num_video_streams=len(container.streams.video),
         exact_seek=index.exact_seek and index.num_keys > 0,
     )
+
+
+def _stretch(stream: "av.video.stream.VideoStream", rotation: int) -> float:
+    """Return the width over the height at which a pixel is shown."""
+    said = float(stream.sample_aspect_ratio or 1)
+    if not 1 / _MAX_STRETCH <= said <= _MAX_STRETCH:
+        return 1.0
+    return 1 / said if rotation % 180 else said
 
 
 def _container_name(container: "av.container.InputContainer") -> str:

@@ -35,7 +35,13 @@ __all__ = [
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif", ".ts", ".mpg", ".mpeg", ".flv")
 """Names that count as videos when a folder is searched."""
 
-DECODE_SPEC = {"decoder": "decord 0.6", "crop": "centre square", "resize": "bicubic, antialiased", "range": "uint8 RGB"}
+DECODE_SPEC = {
+    "decoder": "decord 0.6",
+    "crop": "centre square",
+    "resize": "bicubic, antialiased",
+    "range": "uint8 RGB",
+    "pixels": "square",
+}
 """What makes two decodes of the same file equal; part of every table of latents."""
 
 Size = int | Sequence[int]
@@ -82,22 +88,34 @@ def read_clip(
     """
     frames = np.empty((len(indices), *_sides(size), 3), np.uint8)
     filled = 0
-    with local_file(source, max_file_bytes) as path, open_video(path, probe(path), decoder) as video:
-        for batch in video.read(indices):
-            frames[filled : filled + len(batch)] = resize_frames(batch, size)
-            filled += len(batch)
-        return DecodedClip(frames, video.decoder)
+    with local_file(source, max_file_bytes) as path:
+        info = probe(path)
+        with open_video(path, info, decoder) as video:
+            for batch in video.read(indices):
+                frames[filled : filled + len(batch)] = resize_frames(batch, size, info.sample_aspect_ratio)
+                filled += len(batch)
+            return DecodedClip(frames, video.decoder)
 
 
-def resize_frames(frames: np.ndarray, size: Size) -> np.ndarray:
-    """Cut uint8 frames (F, h, w, 3) centrally to the shape of `size`, and resize them, antialiased, to (F, H, W, 3)."""
+def resize_frames(frames: np.ndarray, size: Size, sample_aspect_ratio: float = 1.0) -> np.ndarray:
+    """Cut frames centrally to the shape of `size`, and resize them, antialiased.
+
+    Args:
+        frames: uint8 (F, h, w, 3).
+        size: height and width of the result.
+        sample_aspect_ratio: width over height at which a pixel of `frames` is shown; those of the result are square.
+
+    Returns:
+        uint8 (F, H, W, 3).
+    """
     height, width = frames.shape[1:3]
     wanted_height, wanted_width = _sides(size)
-    if (height, width) == (wanted_height, wanted_width):
+    if (height, width, sample_aspect_ratio) == (wanted_height, wanted_width, 1):
         return frames
+    # The shape that is to be cut out, counted in pixels of `frames`.
+    shape = wanted_width / wanted_height / sample_aspect_ratio
     # As much of the picture as the wanted shape can hold.
-    cut_height = min(height, width * wanted_height / wanted_width)
-    cut_width = min(width, height * wanted_width / wanted_height)
+    cut_height, cut_width = min(height, width / shape), min(width, height * shape)
     left, top = (width - cut_width) / 2, (height - cut_height) / 2
     box = (left, top, left + cut_width, top + cut_height)
     target = (wanted_width, wanted_height)

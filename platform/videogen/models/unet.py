@@ -35,6 +35,8 @@ class VideoUNet(UNet3DConditionModel):
         pooled_text: also add the sum of the text embeddings there. Cross-attention alone needs many more steps
             before a model that starts from nothing listens to its prompt; one that starts from an image model
             listens already, and there it begins without effect.
+        full_size_attention: attend over time before the first level too, as diffusers does. At a few channels a
+            third of a training step goes there, and what moves far is seen at the lower levels too.
         Others: as in `UNet3DConditionModel`.
     """
 
@@ -67,6 +69,7 @@ class VideoUNet(UNet3DConditionModel):
         attention_head_dim: int = 64,
         conditions: tuple[str, ...] = (),
         pooled_text: bool = False,
+        full_size_attention: bool = True,
     ) -> None:
         condition_channels = _CONDITION_CHANNELS * len(conditions) + (cross_attention_dim if pooled_text else 0)
         # The plain constructor: the decorated one would add its own arguments to the configuration of this class.
@@ -84,6 +87,8 @@ class VideoUNet(UNet3DConditionModel):
             attention_head_dim=attention_head_dim,
             time_cond_proj_dim=condition_channels or None,
         )
+        if not full_size_attention:
+            self.transformer_in = _NoTransformer()
         compute_temporal_convolutions_flat(self)
         for name, module in self.named_modules():
             if isinstance(module, nn.Dropout):
@@ -182,6 +187,13 @@ class VideoUNet(UNet3DConditionModel):
         return torch.cat(columns, dim=1).to(sample.dtype) if columns else None
 
 
+class _NoTransformer(nn.Module):
+    """Stands where diffusers' forward calls `transformer_in`."""
+
+    def forward(self, hidden_states: torch.Tensor, **_: Any) -> tuple[torch.Tensor]:
+        return (hidden_states,)
+
+
 def build_video_unet(
     config: UNetConfig,
     in_channels: int,
@@ -198,6 +210,7 @@ def build_video_unet(
         cross_attention_dim=cross_attention_dim,
         conditions=conditions,
         pooled_text=config.pooled_text,
+        full_size_attention=config.full_size_attention,
         **unet_arguments(config, "3D"),
     )
     if config.gradient_checkpointing:

@@ -136,7 +136,7 @@ class _Pass:
         needed = sorted({index for window in windows for index in window.indices})
         frames = (frame for frames in self._video.read(needed) for frame in frames)
         for index, frame in zip(needed, frames, strict=True):
-            self._keep(index, frame, shrink(frame, SHORT_SIDE))
+            self._keep(index, frame, self._shrink(frame, SHORT_SIDE))
             while windows and windows[0].indices[-1] <= index:
                 yield windows.popleft()
             self._forget(before=windows[0].indices[0] if windows else index + 1)
@@ -148,7 +148,7 @@ class _Pass:
         start = index = 0
         shot = ShotWindows(spec, clock, 0, start)
         for index, frame in self._video.stream():
-            small = shrink(frame, SHORT_SIDE)
+            small = self._shrink(frame, SHORT_SIDE)
             if self._request.needs_frames:
                 self._keep(index, frame, small)
             cut = detector.feed(small)
@@ -162,8 +162,11 @@ class _Pass:
         yield from shot.close(index + 1)
         self.shots.append((start, index + 1))
 
+    def _shrink(self, frame: np.ndarray, short_side: int) -> np.ndarray:
+        return shrink(frame, short_side, self._info.sample_aspect_ratio)
+
     def _keep(self, index: int, frame: np.ndarray, small: np.ndarray) -> None:
-        sample = shrink(frame, self._request.sample_short_side) if self._request.num_samples else None
+        sample = self._shrink(frame, self._request.sample_short_side) if self._request.num_samples else None
         # A copy where nothing was resized: the decoder's own memory may be a whole batch of frames.
         kept = _Frame(small.copy() if small is frame else small, sample)
         self._frames[index] = kept

@@ -44,13 +44,16 @@ class ClipFrames:
         return np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int))
 
 
-def shrink(frame: np.ndarray, short_side: int) -> np.ndarray:
-    """Resize a uint8 frame (H, W, 3) by area averaging until its shorter side is `short_side`; never enlarge it."""
+def shrink(frame: np.ndarray, short_side: int, sample_aspect_ratio: float = 1.0) -> np.ndarray:
+    """Resize a uint8 frame (H, W, 3) by area averaging until its shorter side is `short_side`; never enlarge it.
+
+    Pixels that are shown wider or taller than `sample_aspect_ratio` 1 become square.
+    """
     import cv2
 
-    height, width = frame.shape[:2]
-    scale = short_side / min(height, width)
-    if scale >= 1:
+    height, width = frame.shape[0] / max(1.0, sample_aspect_ratio), frame.shape[1] * min(1.0, sample_aspect_ratio)
+    scale = min(1.0, short_side / min(height, width))
+    if scale == sample_aspect_ratio == 1:
         return np.ascontiguousarray(frame)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     return cv2.resize(np.ascontiguousarray(frame), size, interpolation=cv2.INTER_AREA)
