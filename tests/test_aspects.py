@@ -101,7 +101,9 @@ def test_what_is_square_keeps_the_identity_that_it_had_before_there_were_others(
         "range": "uint8 RGB",
         "pixels": "square",
     }
-    assert records.config_hash(tiny, "base") == "1c8cd1990e6b"
+    # Before there was a choice, every model attended over time at full size too.
+    as_before = apply_overrides(tiny, ["base.model.full_size_attention=true"])
+    assert records.config_hash(as_before, "base") == "1c8cd1990e6b"
     several = apply_overrides(tiny, [THREE])
     assert records.config_hash(several, "base") != records.config_hash(tiny, "base")
     assert ClipSpec.from_dict(ClipSpec.of(several).as_dict()) == ClipSpec.of(several)
