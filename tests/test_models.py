@@ -54,10 +54,15 @@ def inflated(in_channels: int = 9, conditions: tuple[str, ...] = (), **changes: 
     return model
 
 
-@pytest.mark.parametrize("pooled_text", [False, True])
+@pytest.mark.parametrize(("pooled_text", "full_size_attention"), [(False, True), (True, True), (True, False)])
 @pytest.mark.parametrize("remote", [False, True], ids=["folder", "s3"])
 def test_init_from_gives_the_image_models_output_on_every_frame(
-    remote: bool, pooled_text: bool, tiny_model: str, tmp_path: Path, request: pytest.FixtureRequest
+    remote: bool,
+    pooled_text: bool,
+    full_size_attention: bool,
+    tiny_model: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     image_model = sd21_unet(cross_attention_dim=64)
     image_model.save_pretrained(tmp_path / "unet")
@@ -67,6 +72,7 @@ def test_init_from_gives_the_image_models_output_on_every_frame(
         storage.upload(tmp_path, source)
     widths = [f"base.model.{name}={json.dumps(value)}" for name, value in SD21_WIDTHS.items()]
     settings = ["base.reference_deviation=null", f"base.model.pooled_text={json.dumps(pooled_text)}"]
+    settings += [f"base.model.full_size_attention={json.dumps(full_size_attention)}"]
     objective = build_objective("base", load_preset("tiny", [*widths, *settings]), tiny_model, init_from=source)
     noisy, text, timesteps = torch.randn(2, 4, 5, 8, 8), torch.randn(2, 7, 64), torch.tensor([3, 900])
     conditions = {"fps": torch.tensor([8.0, 24.0]), "motion": torch.tensor([1.0, -1.0])}
@@ -154,8 +160,10 @@ def test_fresh_video_decoder_equals_the_image_decoder(layers_per_block: int) -> 
     torch.testing.assert_close(*encoded)
 
 
-def test_video_models_survive_saving(tmp_path: Path) -> None:
-    model = inflated(conditions=("fps",)).eval()
+@pytest.mark.parametrize("full_size_attention", [False, True])
+def test_video_models_survive_saving(full_size_attention: bool, tmp_path: Path) -> None:
+    model = inflated(conditions=("fps",), full_size_attention=full_size_attention).eval()
+    assert any("transformer_in" in name for name in model.state_dict()) == full_size_attention
     model.save_pretrained(tmp_path)
     loaded = VideoUNet.from_pretrained(tmp_path).eval()
     sample, text = torch.randn(1, 9, 2, 8, 8), torch.randn(1, 7, 24)
