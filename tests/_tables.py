@@ -79,7 +79,7 @@ def clips_table(folder: Path, videos: list[str], caption: str = "a ball", contai
     all_rows = [row for one in rows.values() for row in one]
     write_table(
         str(folder),
-        {"kind": "clips", "schema_version": 1, "scores": list(SCORES), "schema": schema},
+        {"kind": "clips", "schema_version": 2, "scores": list(SCORES), "schema": schema},
         items,
         rows,
         {failed: ("probe", "it has 9 frames, fewer than the 15 of a clip")},

@@ -202,8 +202,8 @@ def test_a_rule_may_end_in_a_comment(camera_clip, ray_cluster, tmp_path):
         ("[" * 100_000, "is not JSON"),
         ("[]", "none of a table"),
         ('{"name": "of something else"}', "none of a table"),
-        ('{"kind": "clips", "schema_version": 99}', "schema version 99, but this release writes 1"),
-        ('{"kind": "clips", "schema_version": 1}', "damaged .of 'identity': Field required"),
+        ('{"kind": "clips", "schema_version": 99}', "schema version 99, but this release writes 2"),
+        ('{"kind": "clips", "schema_version": 2}', "damaged .of 'identity': Field required"),
     ],
     ids=["empty", "deep", "list", "foreign", "newer", "cut"],
 )
