@@ -102,7 +102,7 @@ def test_what_is_square_keeps_the_identity_that_it_had_before_there_were_others(
         "pixels": "square",
     }
     # Before there was a choice, every model attended over time at full size too.
-    as_before = apply_overrides(tiny, ["base.model.full_size_attention=true"])
+    as_before = apply_overrides(tiny, ["base.model.full_size_attention=true", "base.training.steps=800"])
     assert records.config_hash(as_before, "base") == "1c8cd1990e6b"
     several = apply_overrides(tiny, [THREE])
     assert records.config_hash(several, "base") != records.config_hash(tiny, "base")
