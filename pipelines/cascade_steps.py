@@ -10,12 +10,12 @@ from pipelines.corpora import make_demonstration_corpus
 from pipelines.corpus import Corpus
 from pipelines.dag import Node, Resources
 from pipelines.encode import encode
-from pipelines.encode_job import EncodeOptions, is_of_other, prepare
+from pipelines.encode_job import EncodeOptions, is_of_other, is_of_other_release, prepare
 from pipelines.ledgered import RunOptions
 from pipelines.progress import Progress
 from pipelines.train import TrainProgress, identity, train_stage
 from videogen import storage
-from videogen.data import encoder_fingerprint
+from videogen.data import ClipSpec, encoder_fingerprint
 from videogen.data.latents import MANIFEST_NAME
 
 _ANEW = EncodeOptions(run=RunOptions(replace=True))
@@ -114,18 +114,19 @@ class CascadeSteps:
         autoencoder = storage.join(self._output, "autoencoder")
         table = storage.join(self._there.latents, name)
         config = self._config
-        settings: list[Any] = [list(config.latent_sizes), config.num_output_frames, config.output_fps]
-        # Added only where there is something to say, so that tables of squares keep their identity.
-        settings += [config.frame_sizes] if not config.is_square else []
+        settings = [list(config.latent_sizes), ClipSpec.of(config).as_dict()]
 
         def who() -> records.Identity:
             data = [Corpus(corpus).identity(), encoder_fingerprint(autoencoder), table]
             return records.Identity(records.hash_of(settings), records.hash_of(data))
 
         def work() -> None:
-            # Latents of an autoencoder or a preset that has changed since are of no use, and encode() refuses them.
+            # Latents of an autoencoder, a preset or a release that has changed since are of no use, and encode()
+            # refuses them.
             is_ours = records.read(self._output, step) is not None
-            if is_ours and is_of_other(prepare(corpus, table, config, autoencoder, options=_ANEW)):
+            if is_ours and (
+                is_of_other_release(table) or is_of_other(prepare(corpus, table, config, autoencoder, options=_ANEW))
+            ):
                 storage.remove(table)
             encode(corpus, table, config, autoencoder, progress=self._progress)
 

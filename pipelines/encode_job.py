@@ -12,6 +12,7 @@ from pipelines.outputs import require_apart, require_kind, require_same
 from videogen import storage
 from videogen.config import CascadeConfig
 from videogen.data.clips import ClipSpec
+from videogen.data.clips_table import SCHEMA_VERSION as CLIPS_SCHEMA_VERSION
 from videogen.data.clips_table import ClipsTable, IngestSpec, index_schema, read_manifest
 from videogen.data.decoders import require_decoder
 from videogen.data.latents import KIND, SCHEMA_VERSION
@@ -164,6 +165,13 @@ def is_of_other(job: EncodeJob) -> bool:
     """Tell whether the output holds latents that were made otherwise than by this job."""
     manifest = read_manifest(job.output)
     return manifest is not None and manifest.get("identity") != job.identity
+
+
+def is_of_other_release(output: str) -> bool:
+    """Tell whether the output, or the clips in it, is a table that this release cannot go on with."""
+    ours = {output: SCHEMA_VERSION, storage.join(output, CLIPS_FOLDER): CLIPS_SCHEMA_VERSION}
+    manifests = [(read_manifest(uri), version) for uri, version in ours.items()]
+    return any(manifest is not None and manifest.get("schema_version") != version for manifest, version in manifests)
 
 
 def _require_own(job: EncodeJob, replace: bool) -> None:

@@ -37,9 +37,11 @@ def run_in_fork(
             process.kill()
             process.join()
             raise subprocess.TimeoutExpired([script, *arguments], timeout_s)
-        stdout, stderr, seconds = (Path(path).read_text() for path in written)
+        stdout, stderr, seconds = (Path(path).read_text() if Path(path).exists() else "" for path in written)
     assert process.exitcode is not None
-    return subprocess.CompletedProcess([script, *arguments], process.exitcode, stdout, stderr), float(seconds)
+    # Without seconds it was killed: what it had printed says more.
+    spent_s = float(seconds or "nan")
+    return subprocess.CompletedProcess([script, *arguments], process.exitcode, stdout, stderr), spent_s
 
 
 def _run(script: str, arguments: list[str], env: dict[str, str], stdout: str, stderr: str, seconds: str) -> None:

@@ -108,7 +108,7 @@ def latents_table(folder: Path, sources: list[str]) -> list[dict]:
         rows[key] = [filled(schema, **values, frame_indices=list(range(15)))]
         told.append({"clip_id": key, "caption": values["caption"], **arrays})
     scalars = [field.name for field in schema if not any(part in field.name for part in ("latents", "embeds"))]
-    manifest = {"kind": "latents", "schema_version": 2, "schema": schema, "clip": {"size": 64}}
+    manifest = {"kind": "latents", "schema_version": 3, "schema": schema, "clip": {"size": 64}}
     write_table(str(folder), manifest, items, rows, {}, scalars)
     return told
 

@@ -89,7 +89,7 @@ def test_bad_ratios_are_refused_in_a_sentence(ratios, words):
     assert "\n" not in str(refused.value)
 
 
-def test_what_is_square_keeps_the_identity_that_it_had_before_there_were_others(tiny):
+def test_what_is_square_says_nothing_of_other_shapes(tiny):
     assert "aspect_ratios" not in tiny.model_dump(mode="json")
     assert ClipSpec.of(tiny).as_dict() == {
         "num_frames": 15,

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -20,8 +21,8 @@ from videogen.cli import parser
 from videogen.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-# Of processor time, which a busy machine does not stretch; a second or two is usual. Nothing that loads a model,
-# decodes a video or starts Ray fits into it.
+# Of processor time, which a busy machine does not stretch; a second or two is usual for a process, less for a fork.
+# Nothing that loads a model, decodes a video or starts Ray fits into it.
 LIMIT_CPU_S = 8
 
 
@@ -176,6 +177,27 @@ def test_is_refused_in_one_sentence(command, words, here, request):
     for word in words:
         assert word in sentence
     assert not here["o"].exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "encode_latents --input {missing} --output {o}",
+        "train_cascade --data {missing} --output {o}",
+        "generate --model {missing} --prompts {good_prompts.parquet} --output {o}",
+        "evaluate --model {missing} --data {world} --output {o}",
+    ],
+    ids=lambda command: command.split()[0],
+)
+def test_a_process_of_its_own_refuses_as_soon(command, here, run_script):
+    """The forks above have imported what this one imports."""
+    job, *arguments = command.split()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = run_script(f"jobs/{job}.py", *(_filled(word, here, "") for word in arguments))
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert result.returncode == 2
+    assert re.fullmatch(r"error: [^\n]*missing[^\n]*\n", result.stderr)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < LIMIT_CPU_S
 
 
 def test_two_dashes_are_no_value(capsys):

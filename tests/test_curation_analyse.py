@@ -1,13 +1,16 @@
 """One pass over a video: shots, windows, scores and pictures, in the memory of one window."""
 
 import dataclasses
+import io
 import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from tests._videos import make
 from videogen.data import _errors
 from videogen.data.curation import analyse
 from videogen.data.curation.analyse import AnalyseRequest, analyse_request
@@ -121,6 +124,14 @@ def test_nothing_is_decoded_where_nothing_is_looked_at(tmp_path):
     assert (header["decoder"], header["shots"], body) == ("", [], b"")
     with pytest.raises(_errors.VideoError):
         analysed(path, WindowSpec(15, 16.0), scores=("sharpness",))
+
+
+def test_pixels_that_are_not_square_are_seen_square(tmp_path):
+    make("anamorphic", tmp_path / "wide.mp4")  # 96 x 64 pixels, shown as 192 x 64
+    header, body = analysed(tmp_path / "wide.mp4", WindowSpec(8, 8.0), num_samples=1)
+    offset, length = header["clips"][0]["samples"][0]
+    with Image.open(io.BytesIO(body[offset : offset + length])) as sample:
+        assert sample.size == (96, 32)
 
 
 def test_a_video_too_short_has_no_clip_and_that_is_no_error(tmp_path):

@@ -138,7 +138,7 @@ def test_without_data_the_whole_run_is_made_from_corpora_to_videos_and_report_on
         assert storage.read_json(f"{s3}/model/stages/{component}.json")["details"]["steps"] == 5
     assert load_cascade_config(f"{s3}/model").num_output_frames == 3
 
-    # The latents that lie there now can be another model's data, with the autoencoder that made them.
+    # The latents that lie there now are data too, and the model's autoencoder is the one that made them.
     other = ["--data", f"{s3}/latents", "--output", f"{s3}/model", "--dry-run", "--set", *small, *FIVE_STEPS]
     planned = submit("--", "python", "jobs/train_cascade.py", *other)
     assert re.search(rf"image VAE from {s3}/model", planned.stdout), planned.stdout + planned.stderr

@@ -11,7 +11,7 @@ import psutil
 import pytest
 import torch
 
-from pipelines import dag
+from pipelines import cascade_steps, dag, records
 from pipelines.cascade import Cascade, CascadeOptions
 from pipelines.cascade_plan import state_bytes
 from pipelines.cluster import Resources
@@ -21,6 +21,7 @@ from pipelines.train import TrainProgress, train_stage
 from tests.conftest import load_job
 from videogen import storage
 from videogen.config import apply_overrides, load_preset
+from videogen.data import encoder_fingerprint
 from videogen.errors import UserError
 
 FEW_STEPS = [
@@ -147,6 +148,42 @@ def test_without_frames_between_key_frames_nothing_is_learned_but_the_model_is_w
     assert torch.equal(network.interpolate(latents, 1), latents)
     with pytest.raises(UserError, match="no stage 'interpolate' to train"):
         Cascade(config, CascadeOptions(str(tmp_path / "model"), stages=("interpolate",)), Progress())
+
+
+def test_latents_bring_their_autoencoder_and_text_encoder_into_a_new_model(latents_table, tiny_model, s3):
+    storage.upload(latents_table, f"{s3}/table")
+    for name in ("autoencoder", "text_encoder", "tokenizer"):
+        storage.upload(f"{tiny_model}/{name}", f"{s3}/table/{name}")
+    options = CascadeOptions(f"{s3}/new/model", f"{s3}/table", stages=("base",))
+    cascade = Cascade(load_preset("tiny"), options, Progress())
+    steps = {node.name: node for node in cascade.nodes}
+    for name in ("text", "autoencoder"):
+        assert f"{s3}/table" in steps[name].what
+        steps[name].work()
+        assert steps[name].is_done()
+    for name in ("autoencoder", "text_encoder"):
+        assert encoder_fingerprint(f"{s3}/new/model/{name}") == encoder_fingerprint(f"{tiny_model}/{name}")
+
+
+@pytest.mark.parametrize("place", ["", "clips"])
+def test_own_latents_of_an_earlier_release_are_made_anew_and_others_are_refused(
+    place, world_corpus, tiny_model, tmp_path, monkeypatch
+):
+    table, made = tmp_path / "latents" / "clips", []
+    kind = {"": "latents", "clips": "clips"}[place]
+    (table / place).mkdir(parents=True)
+    (table / place / "manifest.json").write_text(json.dumps({"kind": kind, "schema_version": 1}))
+    shutil.copytree(tiny_model, tmp_path / "model")
+    monkeypatch.setattr(cascade_steps, "encode", lambda *_, **__: made.append(table.exists()))
+    options = CascadeOptions(str(tmp_path / "model"), str(world_corpus), stages=("base",))
+    if not place:
+        with pytest.raises(UserError, match="latents"):
+            Cascade(load_preset("tiny"), options, Progress())
+    records.write(str(tmp_path / "model"), "encode", records.Identity("of", "before"))
+    cascade = Cascade(load_preset("tiny"), options, Progress())
+    (step,) = (node for node in cascade.nodes if node.name == "encode")
+    step.work()
+    assert made == [False]
 
 
 def test_workers_without_a_gpu_do_not_see_the_nodes(run_script, tmp_path):

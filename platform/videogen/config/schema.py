@@ -187,6 +187,14 @@ class ReferenceConfig(NoiseConfig):
     sampling: SamplingConfig = SamplingConfig()
     training: TrainingConfig | None = None
 
+    @model_validator(mode="after")
+    def _has_no_time(self) -> Self:
+        if self.model and not self.model.full_size_attention:
+            raise ValueError(
+                "full_size_attention false has no effect on a model of images: leave it out of reference.model"
+            )
+        return self
+
 
 class BaseConfig(NoiseConfig):
     """The base latent video diffusion model guided by the reference image (sec. 3.2)."""

@@ -56,7 +56,7 @@ class ClipSpec:
         """Return all that decides a clip's pixels, as JSON."""
         values = {**asdict(self), **DECODE_SPEC}
         if self.frame_sizes == ((self.size, self.size),):
-            # As it always was, so that what was made before there were others keeps its identity.
+            # What is square keeps the identity that it had before there were others.
             del values["frame_sizes"]
         else:
             values["crop"] = "centre, in the shape of the nearest of frame_sizes"

@@ -28,7 +28,8 @@ from videogen.data.tables.query import both
 from videogen.errors import UserError
 
 KIND = "latents"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+"""3: of frames whose pixels are square; the columns are those of 2."""
 MANIFEST_NAME = "manifest.json"
 ERRORS_NAME = "errors.parquet"
 

@@ -16,7 +16,7 @@ from videogen.data.table_report.histograms import Histogram, Spread
 
 DROPPED_BY = "dropped_by"
 _WORDS = ("container", "codec", "pixel_format", "color_range", "decoder", "caption_source")
-_FACTS = ("rotation", "variable_fps", "has_audio")
+_FACTS = ("rotation", "sample_aspect_ratio", "variable_fps", "has_audio")
 _NO_QUANTITY = ("shard", "row", "perceptual_hash", "shot", "start_s", "end_s", *_FACTS)
 _MAX_WORDS = 1000
 """Different values of a column that are counted one by one; no codec has so many names."""
