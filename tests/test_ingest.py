@@ -64,10 +64,9 @@ def test_clips_of_real_video_are_found_scored_and_compared(camera_table):
     for name in SCORES:
         assert found[name].notna().all()
     # QCIF is 176 pixels wide, and shown as 193.
-    shown = {tuple(row) for row in found[["path", "width", "sample_aspect_ratio"]].round(3).to_numpy()}
-    assert {row for row in shown if "carphone" in row[0]} == {
-        (f"carphone_{name}.mp4", 193, pytest.approx(1.094)) for name in ("pristine", "distorted")
-    }
+    qcif = found[found["path"].str.startswith("carphone")]
+    assert set(qcif["width"]) == {193}
+    assert qcif["sample_aspect_ratio"].to_numpy() == pytest.approx(128 / 117)
     assert set(found["codec"]) == {"h264"}
     # The distorted copy of a scene is found out, and nothing else is.
     copies = found[found["duplicate_of"] != ""]
