@@ -56,7 +56,7 @@ class ClipSpec:
         """Return all that decides a clip's pixels, as JSON."""
         values = {**asdict(self), **DECODE_SPEC}
         if self.frame_sizes == ((self.size, self.size),):
-            # What is square keeps the identity that it had before there were others.
+            # As in a configuration: where all is square, nothing says so.
             del values["frame_sizes"]
         else:
             values["crop"] = "centre, in the shape of the nearest of frame_sizes"
