@@ -32,7 +32,7 @@ def read_config(model: str, overrides: Sequence[str] = ()) -> CascadeConfig:
     before, after = (_flat(one.model_dump(mode="json")) for one in (trained, config))
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key) and not _FREE.fullmatch(key):
-            trained_with = f"with {before[key]!r}" if key in before else "with the default"
+            trained_with = repr(before[key]) if key in before else "the default"
             raise UserError(
                 f"{key} is part of what model {model!r} was trained with ({trained_with}): leave it, or train "
                 f"another model; sampling settings, e.g. base.sampling.num_inference_steps, can be set."
