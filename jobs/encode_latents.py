@@ -48,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(said)
     if options.autoencoder == "":
         raise UserError("--autoencoder is empty: give a folder, or leave it out for the preset's own.")
+    if config.num_frames_buckets:
+        said = f"clips of {config.num_frames} key frames are encoded here; for those of num_frames_buckets"
+        print(f"{said} run this again with --set num_frames=N and another --output", file=sys.stderr)
     how = EncodeOptions(options.encoders, options.where, options.with_dropped, options.decoder, run_options(options))
     require_output(options.output)
     corpus = Corpus(options.input, options.captions, "Input")

@@ -35,6 +35,16 @@ class CascadeOptions:
     init_from: str | None = None
 
 
+@dataclass(frozen=True)
+class Encoding:
+    """A table of latents that is to be made."""
+
+    corpus: str
+    table: str
+    config: CascadeConfig
+    """With the number of frames that its clips have."""
+
+
 class CascadeInput:
     """What is there, for one configuration.
 
@@ -78,19 +88,24 @@ class CascadeInput:
         """Latents that stages train on."""
         if self.tables:
             return [table.uri for table in self.tables]
-        return [storage.join(self.latents, name) for name in self.corpora]
+        return [encoding.table for encoding in self.encodings.values()]
+
+    @property
+    def encodings(self) -> dict[str, Encoding]:
+        """The tables of latents to be made, by the name of the step: of each corpus one for each length of clips."""
+        wanted = {}
+        for name, corpus in self.corpora.items():
+            for config in self.config.of_each_length():
+                is_bucket = config.num_frames != self.config.num_frames
+                table = f"{name}_{config.num_output_frames}_frames" if is_bucket else name
+                wanted[table] = Encoding(corpus, storage.join(self.latents, table), config)
+        if len(wanted) == 1:
+            return {"encode": next(iter(wanted.values()))}
+        return {f"encode_{table}": encoding for table, encoding in wanted.items()}
 
     def init_from(self, stage: str) -> str | None:
         """Return what a stage starts from; the decoder always starts from the model's own image decoder."""
         return self._init_from if stage.partition("_")[0] in _FROM_IMAGE_MODEL else None
-
-    def encode_steps(self) -> list[str]:
-        """Return the names of the steps that make latents."""
-        return [self.encode_step(name) for name in self.corpora]
-
-    def encode_step(self, name: str) -> str:
-        """Return the name of the step that makes the latents of a corpus."""
-        return f"encode_{name}" if len(self.corpora) > 1 else "encode"
 
     def _find_corpora(self) -> dict[str, str]:
         """Return the folders of videos by the name of their table of latents."""
@@ -122,19 +137,19 @@ class CascadeInput:
         if self.makes_corpora or self.tables:
             return
         for corpus in self._opened.values():
-            inputs.require_usable_video(corpus, self.config)
+            for config in self.config.of_each_length():
+                inputs.require_usable_video(corpus, config)
 
     def _check_latents(self) -> None:
         """Refuse latents beside a new model that are not its own, before an autoencoder is trained for them."""
         if self.tables or not self.encodes:
             return
         storage.require_writable(self.latents, "Latents")
-        for name in self.corpora:
-            table = storage.join(self.latents, name)
+        for step, encoding in self.encodings.items():
             # What this model's own earlier autoencoder has made is made anew.
-            is_ours = records.read(self.output, self.encode_step(name)) is not None
-            if not is_ours and storage.exists(storage.join(table, MANIFEST_NAME)):
-                inputs.require_own_latents(table, self._known_encoders(), f"the model {self.output!r}")
+            is_ours = records.read(self.output, step) is not None
+            if not is_ours and storage.exists(storage.join(encoding.table, MANIFEST_NAME)):
+                inputs.require_own_latents(encoding.table, self._known_encoders(), f"the model {self.output!r}")
 
     def _known_encoders(self) -> list[str]:
         """Return the fingerprints of the autoencoder that is there and of the one that the preset names."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipelines import components, records
-from pipelines.cascade_input import CascadeInput
+from pipelines.cascade_input import CascadeInput, Encoding
 from pipelines.corpora import make_demonstration_corpus
 from pipelines.corpus import Corpus
 from pipelines.dag import Node, Resources
@@ -34,7 +34,7 @@ class CascadeSteps:
         nodes.append(self._text_node())
         nodes.append(self._autoencoder_node())
         if self._there.encodes:
-            nodes += [self._encode_node(name, uri) for name, uri in self._there.corpora.items()]
+            nodes += [self._encode_node(step, encoding) for step, encoding in self._there.encodings.items()]
             if self._config.reference.pretrained:
                 nodes.append(self._reference_node())
             if "interpolate" not in self._config.trainable_stages():
@@ -109,11 +109,9 @@ class CascadeSteps:
 
         return self._node("autoencoder", f"image VAE from {folder}", work, lambda: who, [target])
 
-    def _encode_node(self, name: str, corpus: str) -> Node:
-        step = self._there.encode_step(name)
+    def _encode_node(self, step: str, encoding: Encoding) -> Node:
         autoencoder = storage.join(self._output, "autoencoder")
-        table = storage.join(self._there.latents, name)
-        config = self._config
+        corpus, table, config = encoding.corpus, encoding.table, encoding.config
         settings = [list(config.latent_sizes), ClipSpec.of(config).as_dict()]
 
         def who() -> records.Identity:
@@ -181,7 +179,7 @@ class CascadeSteps:
         if stage == "autoencoder":
             needs = ["corpora"] if self._there.makes_corpora else []
         else:
-            needs = ["text", "autoencoder", *self._there.encode_steps()]
+            needs = ["text", "autoencoder", *self._there.encodings]
         what = f"{training.steps} steps of {training.batch_size}" + (f" from {init_from}" if init_from else "")
         return Node(stage, what, work, done, tuple(needs), _resources(training))
 

@@ -93,7 +93,12 @@ def prepare(
     output = storage.absolute(output_uri)
     corpus = Corpus(input_uri, captions, "Input")
     if corpus.clips is not None:
-        _check_clips(corpus.clips, config, captions)
+        if captions is not None:
+            raise UserError(
+                f"--captions {captions!r} has no effect on a clips table, whose clips have theirs: give it to "
+                f"jobs/ingest.py."
+            )
+        require_clips_for(corpus.clips, config)
     options = options or EncodeOptions()
     require_fitting(corpus, output, config, options)
     encoders = find_encoders(autoencoder, config, captioned=corpus.has_captions)
@@ -142,13 +147,8 @@ def _require_plain(uri: str) -> None:
         )
 
 
-def _check_clips(clips: ClipsTable, config: CascadeConfig, captions: str | None) -> None:
-    """Refuse clips that are not as the cascade wants them."""
-    if captions is not None:
-        raise UserError(
-            f"--captions {captions!r} has no effect on a clips table, whose clips have theirs: give it to "
-            f"jobs/ingest.py."
-        )
+def require_clips_for(clips: ClipsTable, config: CascadeConfig) -> None:
+    """Raise `UserError` unless clips are as long and as fast as the cascade wants them."""
     if clips.spec.num_frames != config.num_output_frames:
         raise UserError(
             f"The clips in {clips.uri!r} have {clips.spec.num_frames} frames, but preset {config.name!r} needs "

@@ -42,6 +42,12 @@ class CascadeConfig(Section):
         # Left out where all is square, as it always was: what was made before keeps its identity.
         exclude_if=lambda ratios: ratios == (SQUARE,),
     )
+    num_frames_buckets: tuple[int, ...] = Field(
+        default=(),
+        description="key frames of further clips to train on, beside those of num_frames; no batch mixes two lengths",
+        # As with aspect_ratios.
+        exclude_if=lambda buckets: not buckets,
+    )
     diffusion: DiffusionConfig = DiffusionConfig()
     text: TextConfig
     autoencoder: AutoencoderConfig
@@ -70,6 +76,20 @@ class CascadeConfig(Section):
     @classmethod
     def _are_ratios(cls, ratios: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(sorted((ratio.strip() for ratio in ratios), key=parse_ratio))
+
+    @field_validator("num_frames_buckets", mode="before")
+    @classmethod
+    def _are_several(cls, buckets: Any) -> Any:
+        if isinstance(buckets, str):
+            buckets = [part.strip() for part in buckets.split(",")]
+        return [buckets] if isinstance(buckets, int) else buckets
+
+    @field_validator("num_frames_buckets")
+    @classmethod
+    def _are_lengths(cls, buckets: tuple[int, ...]) -> tuple[int, ...]:
+        if any(frames < 2 for frames in buckets):
+            raise ValueError("each must be 2 or more key frames: between fewer there is no motion")
+        return tuple(sorted(set(buckets)))
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Self:
@@ -150,6 +170,17 @@ class CascadeConfig(Section):
     def num_output_frames(self) -> int:
         """Frames of the finished video: every key frame, and `temporal_factor - 1` between neighbours."""
         return self.temporal_factor * (self.num_frames - 1) + 1
+
+    @property
+    def clip_lengths(self) -> tuple[int, ...]:
+        """Frames of the clips that are trained on, ascending."""
+        return tuple(sorted({one.num_output_frames for one in self.of_each_length()}))
+
+    def of_each_length(self) -> tuple[Self, ...]:
+        """Return the cascade as it is for the clips of each length: its own first, then the buckets."""
+        others = (frames for frames in self.num_frames_buckets if frames != self.num_frames)
+        alone = self.model_copy(update={"num_frames_buckets": ()})
+        return (alone, *(alone.model_copy(update={"num_frames": frames}) for frames in others))
 
     @property
     def output_fps(self) -> float:

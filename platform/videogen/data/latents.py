@@ -179,13 +179,13 @@ class LatentsTable:
                 f"{missing[0]}: encode again with this preset."
             )
         for key, wanted in (
-            ("num_frames", config.num_output_frames),
-            ("latent_channels", config.autoencoder.model.latent_channels),
+            ("num_frames", config.clip_lengths),
+            ("latent_channels", (config.autoencoder.model.latent_channels,)),
         ):
-            if manifest[key] != wanted:
+            if manifest[key] not in wanted:
                 raise UserError(
-                    f"Latents {self.uri!r} have {key} {manifest[key]}, but preset {config.name!r} needs {wanted}: "
-                    f"encode again with this preset."
+                    f"Latents {self.uri!r} have {key} {manifest[key]}, but preset {config.name!r} needs "
+                    f"{' or '.join(map(str, wanted))}: encode again with this preset."
                 )
         theirs, ours = (", ".join(map(str, sizes)) for sizes in (self.clip_spec.frame_sizes, config.frame_sizes))
         if theirs != ours:

@@ -30,7 +30,7 @@ class DecodeObjective(Objective):
             part.requires_grad_(False)
         super().__init__(model)
         section = config.decode
-        self.window = min(section.training_frames, config.num_output_frames)
+        self.window = min(section.training_frames, *config.clip_lengths)
         self.latents_field = f"latents_{config.latent_sizes[-1]}"
         self.fields = (self.latents_field, "frames")
         self.perceptual_weight = section.perceptual_weight
