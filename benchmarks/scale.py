@@ -379,32 +379,28 @@ def _run(num_units: int, decode_s: float, encode_s: float) -> float:
     """Return the seconds of the product's graph, with the product's sizes, over units that sleep."""
     import ray.data
 
-    from pipelines.pools import shares
+    from pipelines.pools import shares, two_steps
 
     started = time.perf_counter()
-    share = shares(num_units, _WORKER_BYTES)
-    one: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": 1}
     units = ray.data.from_items([{"unit": number} for number in range(num_units)], override_num_blocks=num_units)
-    decoded = units.map_batches(_sleep_decoding, fn_args=(decode_s,), **share.task, **one)
-    graph = decoded.map_batches(
-        _SleepEncoding, fn_constructor_args=(encode_s,), compute=share.pool, **share.actor, **one
-    )
+    share = shares(num_units, _WORKER_BYTES)
+    graph = two_steps(units, _sleep_decoding, _SleepEncoding, (decode_s, encode_s), share)
     done = sum(1 for _ in graph.iter_rows())
     if done != num_units:
         raise RuntimeError(f"{done} of {num_units} units came through")
     return time.perf_counter() - started
 
 
-def _sleep_decoding(table: "pa.Table", seconds: float) -> "pa.Table":
-    _sleep(table, seconds, "decode")
+def _sleep_decoding(table: "pa.Table", seconds: tuple[float, float]) -> "pa.Table":
+    _sleep(table, seconds[0], "decode")
     return table
 
 
 class _SleepEncoding:
     """The actor of the simulation."""
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, seconds: tuple[float, float]) -> None:
+        self._seconds = seconds[1]
 
     def __call__(self, table: "pa.Table") -> "pa.Table":
         """Map one unit."""

@@ -3,6 +3,8 @@
     clips -> plan, in units -> decode (CPU tasks, each with a child process) -> VAE + text encoder (actor pool)
           -> parts -> shards -> index
 
+Without GPUs the actors decode, too.
+
 A folder of videos is ingested first, into `clips/` of the table: headers only, every window of every video. A clips
 table that jobs/ingest.py has made is taken as it is, the clips that its policy keeps.
 """
@@ -28,7 +30,7 @@ from pipelines.ledgered import (
     pack,
     run_pending,
 )
-from pipelines.pools import shares
+from pipelines.pools import shares, two_steps
 from pipelines.progress import Progress
 from pipelines.units import UnitSize
 from videogen import storage
@@ -168,9 +170,7 @@ def _work(job: EncodeJob, options: EncodeOptions) -> Work:
             instead = "--set base.training.use_gpu=false, and the same for the other stages, encodes on CPUs"
             cluster.say_if_waiting("Encoding", cluster.Resources(cpus=1, gpus=options.encoders or 1), instead)
         share = shares(num_units, _WORKER_BYTES, options.encoders, on_gpus)
-        one: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": 1}
-        decoded = units.map_batches(decode_unit, fn_args=(task,), **share.task, **one)
-        return decoded.map_batches(EncodeUnit, fn_constructor_args=(task,), compute=share.pool, **share.actor, **one)
+        return two_steps(units, decode_unit, EncodeUnit, task, share)
 
     return Work("encode", "clips", UnitSize(_clips_per_unit(job)), graph, ("decode_s", "encode_s"))
 

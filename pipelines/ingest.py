@@ -26,7 +26,7 @@ from pipelines.ledgered import (
     run_pending,
 )
 from pipelines.outputs import require_apart, require_kind, require_same
-from pipelines.pools import affordable, shares
+from pipelines.pools import affordable, shares, two_steps
 from pipelines.progress import Progress
 from pipelines.units import UnitSize
 from videogen import storage
@@ -199,9 +199,7 @@ def _work(task: IngestTask) -> Work:
         if task.spec.is_learned:
             from pipelines._learned_unit import LearnedUnit
 
-            share = shares(num_units, _LEARNED_BYTES)
-            found = units.map_batches(analyse_unit, fn_args=(task,), **share.task, **one)
-            return found.map_batches(LearnedUnit, fn_constructor_args=(task,), compute=share.pool, **share.actor, **one)
+            return two_steps(units, analyse_unit, LearnedUnit, task, shares(num_units, _LEARNED_BYTES))
         # Two tasks of the same share are one task to Ray: nothing crosses the object store.
         each = {"num_cpus": 1, "memory": affordable(_WORKER_BYTES)}
         found = units.map_batches(analyse_unit, fn_args=(task,), **each, **one)

@@ -3,16 +3,16 @@
 Pools of what is there now start full; where the cluster may grow, they may grow with it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipelines import cluster
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import ray.data
 
-_DECODE_CPUS, _ENCODE_CPUS = 0.25, 0.75
-"""Without GPUs: one encoder a core, and decoders in the gaps that it leaves."""
 _UNITS_WORTH_AN_ACTOR = 4
 """An actor that loads a network takes as long to start as to do a few units."""
 _MAX_ACTORS = 256
@@ -22,15 +22,16 @@ _MEMORY_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Shares:
-    """What one worker of each of two operators takes: tasks that decode, and actors with a network."""
+    """What one worker of each of two steps takes: tasks that decode, and actors with a network."""
 
-    task: dict[str, Any]
+    task: dict[str, Any] | None
+    """None: without GPUs, an actor decodes its units itself."""
     actor: dict[str, Any]
     pool: "ray.data.ActorPoolStrategy"
 
 
 def shares(num_units: int, memory_bytes: int, actors: int | None = None, on_gpus: bool | None = None) -> Shares:
-    """Return how decoding tasks and network actors share the connected cluster.
+    """Return how decoding and networks share the connected cluster.
 
     Args:
         num_units: units to come.
@@ -48,23 +49,49 @@ def shares(num_units: int, memory_bytes: int, actors: int | None = None, on_gpus
     size = actors or min(num_free, most_useful)
     # An autoscaler starts with nothing: what is there now is the least, not the most.
     grows = cluster.may_grow() and actors is None
-    memory = affordable(memory_bytes)
     actor: dict[str, Any] = {
-        "num_cpus": 1 if on_gpus else _ENCODE_CPUS,
+        "num_cpus": 1,
         "num_gpus": 1 if on_gpus else None,
-        "memory": memory,
+        "memory": affordable(memory_bytes if on_gpus else 2 * memory_bytes),
     }
     if on_gpus and (where := cluster.pool("encode")):
         actor["label_selector"] = where
     if not on_gpus and (variables := cluster.cpu_environment()):
         actor["runtime_env"] = {"env_vars": variables}
     return Shares(
-        task={"num_cpus": 1 if on_gpus else _DECODE_CPUS, "memory": memory},
+        task={"num_cpus": 1, "memory": affordable(memory_bytes)} if on_gpus else None,
         actor=actor,
         pool=ray.data.ActorPoolStrategy(
             min_size=size, max_size=max(size, min(most_useful, _MAX_ACTORS)) if grows else size
         ),
     )
+
+
+def two_steps(
+    units: "ray.data.Dataset", decode: Callable[..., "pa.Table"], network: type, task: Any, share: Shares
+) -> "ray.data.Dataset":
+    """Return the graph of `decode(unit, task)` and then `network(task)(unit)`, in one operator or in two.
+
+    With GPUs, CPUs decode beside them. On CPUs alone there is nothing to be beside of: more processes at work than
+    cores cost a tenth of the time in caches that they take from each other, so each core does one thing after another.
+    """
+    one: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": 1}
+    if share.task is None:
+        arguments = (decode, network, task)
+        return units.map_batches(_Both, fn_constructor_args=arguments, compute=share.pool, **share.actor, **one)
+    decoded = units.map_batches(decode, fn_args=(task,), **share.task, **one)
+    return decoded.map_batches(network, fn_constructor_args=(task,), compute=share.pool, **share.actor, **one)
+
+
+class _Both:
+    """An actor that does both steps."""
+
+    def __init__(self, decode: Callable[..., "pa.Table"], network: type, task: Any) -> None:
+        self._decode, self._network, self._task = decode, network(task), task
+
+    def __call__(self, table: "pa.Table") -> Any:
+        """Map one unit."""
+        return self._network(self._decode(table, self._task))
 
 
 def affordable(memory_bytes: int) -> int:

@@ -52,8 +52,8 @@ class DyingNodes:
         self._cluster.shutdown()
 
     def join(self) -> None:
-        """Let a new node join."""
-        self._cluster.add_node(num_cpus=CPUS)
+        """Let a new node join; with a GPU, as Ray believes, it decodes in one process and encodes in another."""
+        self._cluster.add_node(num_cpus=CPUS, num_gpus=1)
 
     def kill(self, way: str) -> int:
         """Kill a node that is at work; return how many of its processes were, 0 if no node was and none was killed."""

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipelines import cluster
+from pipelines import cluster, pools
 from pipelines import encode as encoding
 from pipelines._encode_unit import EncodeUnit, decode_clips, decode_unit
 from pipelines._encoders import find_encoders
@@ -41,6 +41,18 @@ LATENTS = ("latents_8", "latents_16", "prompt_embeds")
 def corpus(world_corpus: Path, tmp_path: Path) -> Path:
     """Return a copy of the captioned corpus that a test may damage."""
     return shutil.copytree(world_corpus, tmp_path / "corpus")
+
+
+@pytest.fixture
+def as_beside_gpus(monkeypatch):
+    """Let decoding and encoding be two operators, as where there are GPUs; the actors here do without one."""
+
+    def shares(num_units, memory_bytes, actors=None, on_gpus=None):
+        share = pools.shares(num_units, memory_bytes, actors, on_gpus=True)
+        assert share.task is not None
+        return replace(share, actor={**share.actor, "num_gpus": None})
+
+    monkeypatch.setattr(encoding, "shares", shares)
 
 
 def contents(folder: str | Path) -> dict[str, bytes]:
@@ -93,6 +105,7 @@ def test_latents_do_not_depend_on_how_clips_are_grouped(latents_table, world_cor
             assert np.array_equal(values, together[name])
 
 
+@pytest.mark.usefixtures("as_beside_gpus")
 def test_a_corrupt_video_costs_only_its_own_clips(corpus, latents_table, tiny, tiny_model, ray_cluster, tmp_path):
     (corpus / "clip_1.mp4").write_bytes(b"this is no video")
     good = (corpus / "clip_3.mp4").read_bytes()
