@@ -4,7 +4,8 @@
 
 The bound ratio is T_bound / T_wall. T_bound is (core seconds of decoding + core seconds of encoding) / cores, taken in
 one process with one thread, with the functions and on the files that the pipeline (`pipelines.encode.encode`) has. The
-pipeline's own work is all the rest: child processes, the object store, scheduling, float16, parquet, the ledger. Three
+pipeline's own work is all the rest: child processes, scheduling, float16, parquet, the ledger, caches that decoders and
+networks take from each other (which no loop over both avoids: compare the plain loop). Three
 VAEs: the smallest that there can be, one whose width is chosen so that encoding costs what decoding does, and that of
 the preset. All are AutoencoderKL: the pipeline does not know that it is measured.
 

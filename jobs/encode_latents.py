@@ -36,7 +36,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--captions", metavar="URI", help="table with `video` and `caption`; default: INPUT/captions.*, if any"
     )
     arguments.add_argument("--autoencoder", metavar="URI", help="folder of the image VAE, or of a model that holds it")
-    arguments.add_argument("--encoders", type=int, metavar="N", help="VAE actors; default: one a GPU, else one a core")
+    arguments.add_argument(
+        "--encoders",
+        type=int,
+        metavar="N",
+        help="actors with the VAE, which without GPUs decode too; default: one a GPU, else one a core",
+    )
     arguments.add_argument("--where", metavar="SQL", help="which clips of those that a clips table keeps")
     arguments.add_argument("--with-dropped", action="store_true", help="also clips that the policy has dropped")
     add_run_options(arguments)
@@ -48,9 +53,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(said)
     if options.autoencoder == "":
         raise UserError("--autoencoder is empty: give a folder, or leave it out for the preset's own.")
-    if config.num_frames_buckets:
-        said = f"clips of {config.num_frames} key frames are encoded here; for those of num_frames_buckets"
-        print(f"{said} run this again with --set num_frames=N and another --output", file=sys.stderr)
     how = EncodeOptions(options.encoders, options.where, options.with_dropped, options.decoder, run_options(options))
     require_output(options.output)
     corpus = Corpus(options.input, options.captions, "Input")
@@ -64,6 +66,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             require_own_latents(storage.absolute(options.output), (), whose)
         require_usable_video(corpus, config)
         autoencoder = train_autoencoder(config, data=options.input, output=options.output)
+    if config.num_frames_buckets:
+        said = (
+            f"clips of {config.num_frames} key frames are encoded here; for those of num_frames_buckets run this again"
+        )
+        print(f"{said} with --set num_frames=N, --autoencoder {autoencoder} and another --output", file=sys.stderr)
     result = encode(options.input, options.output, config, autoencoder, options.captions, how)
     print(
         f"{result.uri}: {result.ok} of {result.planned} clips, {result.encoded_now} of them now, "

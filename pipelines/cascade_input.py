@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from pipelines import components, inputs, records
 from pipelines.corpus import Corpus, is_clips_table
+from pipelines.encode_job import require_clips_for
 from pipelines.train import batch_plan
 from videogen import storage
 from videogen.cli import nearest
@@ -98,10 +99,10 @@ class CascadeInput:
             for config in self.config.of_each_length():
                 is_bucket = config.num_frames != self.config.num_frames
                 table = f"{name}_{config.num_output_frames}_frames" if is_bucket else name
-                wanted[table] = Encoding(corpus, storage.join(self.latents, table), config)
-        if len(wanted) == 1:
-            return {"encode": next(iter(wanted.values()))}
-        return {f"encode_{table}": encoding for table, encoding in wanted.items()}
+                # A step keeps its name when lengths are added: its table is the same.
+                step = f"encode_{table}" if is_bucket or len(self.corpora) > 1 else "encode"
+                wanted[step] = Encoding(corpus, storage.join(self.latents, table), config)
+        return wanted
 
     def init_from(self, stage: str) -> str | None:
         """Return what a stage starts from; the decoder always starts from the model's own image decoder."""
@@ -123,6 +124,7 @@ class CascadeInput:
                 if dataset_kind(stage) != "raw":
                     uris = [table.uri for table in self.tables]
                     open_clips(dataset_kind(stage), uris, self.config, where_of(stage, self.config))
+            self._check_lengths_of_latents(any(dataset_kind(stage) == "captioned" for stage in self.stages))
             return
         if self.makes_corpora or not self.encodes:
             return
@@ -133,12 +135,35 @@ class CascadeInput:
                 f"columns `video` and `caption` beside the videos, or train only others with --stages."
             )
 
+    def _check_lengths_of_latents(self, captioned: bool) -> None:
+        there = {table.manifest["num_frames"] for table in self.tables if table.has_captions or not captioned}
+        missing = [frames for frames in self.config.clip_lengths if frames not in there]
+        if missing:
+            raise UserError(
+                f"Data {self.data!r} has no {'captioned ' if captioned else ''}latents of clips of {missing[0]} "
+                f"frames, which num_frames and num_frames_buckets ask for: encode them too (--set num_frames="
+                f"{(missing[0] - 1) // self.config.temporal_factor + 1}), or do not ask for them."
+            )
+
     def _check_videos(self) -> None:
         if self.makes_corpora or self.tables:
             return
         for corpus in self._opened.values():
-            for config in self.config.of_each_length():
+            inputs.require_usable_video(corpus, self.config)
+            if self.encodes:
+                self._check_lengths(corpus)
+
+    def _check_lengths(self, corpus: Corpus) -> None:
+        if corpus.clips is None:
+            for config in self.config.of_each_length()[1:]:
                 inputs.require_usable_video(corpus, config)
+            return
+        require_clips_for(corpus.clips, self.config)
+        if self.config.num_frames_buckets:
+            raise UserError(
+                f"The clips in {corpus.uri!r} have one length, but num_frames_buckets asks for others: make a clips "
+                f"table for each length, encode each with jobs/encode_latents.py, and give the latents with --data."
+            )
 
     def _check_latents(self) -> None:
         """Refuse latents beside a new model that are not its own, before an autoencoder is trained for them."""

@@ -66,7 +66,7 @@ class CascadeSteps:
         return Node(name, what, recorded, done, tuple(needs))
 
     def _corpora_node(self) -> Node:
-        config = self._config
+        config = max(self._config.of_each_length(), key=lambda one: one.num_frames)
         settings = [config.num_output_frames, config.output_fps, config.resolution]
 
         def work() -> None:
@@ -129,7 +129,14 @@ class CascadeSteps:
             encode(corpus, table, config, autoencoder, progress=self._progress)
 
         needs = ["text", "autoencoder", *(["corpora"] if self._there.makes_corpora else [])]
-        node = self._node(step, f"{corpus} to latents", work, who, [storage.join(table, MANIFEST_NAME)], needs)
+        node = self._node(
+            step,
+            f"{corpus} to latents of {config.num_output_frames} frames",
+            work,
+            who,
+            [storage.join(table, MANIFEST_NAME)],
+            needs,
+        )
         return replace(node, resources=Resources(alone=True))
 
     def _reference_node(self) -> Node:

@@ -92,13 +92,11 @@ def prepare(
     """
     output = storage.absolute(output_uri)
     corpus = Corpus(input_uri, captions, "Input")
-    if corpus.clips is not None:
-        if captions is not None:
-            raise UserError(
-                f"--captions {captions!r} has no effect on a clips table, whose clips have theirs: give it to "
-                f"jobs/ingest.py."
-            )
-        require_clips_for(corpus.clips, config)
+    if corpus.clips is not None and captions is not None:
+        raise UserError(
+            f"--captions {captions!r} has no effect on a clips table, whose clips have theirs: give it to "
+            f"jobs/ingest.py."
+        )
     options = options or EncodeOptions()
     require_fitting(corpus, output, config, options)
     encoders = find_encoders(autoencoder, config, captioned=corpus.has_captions)
@@ -120,8 +118,8 @@ def require_fitting(corpus: Corpus, output: str, config: CascadeConfig, options:
 
     Raises:
         UserError: the output is the input, or holds another table, or curated or other clips where those of a folder
-            would lie; the clips table is damaged; --where is no condition on the columns that the clips have, or will
-            have; or the decoder cannot be loaded.
+            would lie; the clips table is damaged, or of clips of another length or rate; --where is no condition on the
+            columns that the clips have, or will have; or the decoder cannot be loaded.
     """
     require_apart(corpus.uri, output)
     require_decoder(options.decoder)
@@ -131,6 +129,7 @@ def require_fitting(corpus: Corpus, output: str, config: CascadeConfig, options:
         _require_plain(clips)
         require_own_clips(clips, spec, spec.identity(), options.run.replace)
     else:
+        require_clips_for(corpus.clips, config)
         corpus.clips.require_index()
     if options.where is not None:
         schema = index_schema(()) if corpus.clips is None else corpus.clips.schema

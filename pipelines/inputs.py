@@ -5,7 +5,6 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 
 from pipelines.corpus import Corpus
-from pipelines.encode_job import require_clips_for
 from videogen.config import CascadeConfig, FrameSize
 from videogen.data import VideoError
 from videogen.data.clips import Clip, ClipSpec, Failure, Video, plan_clips
@@ -22,10 +21,9 @@ def require_usable_video(corpus: Corpus, config: CascadeConfig) -> None:
     """Look for one video of a corpus that gives a clip and can be decoded; normally it is the first.
 
     Raises:
-        UserError: there is none, or these are clips of another length or rate than the cascade's.
+        UserError: there is none.
     """
-    if corpus.clips is not None:  # somebody has looked at the videos already
-        require_clips_for(corpus.clips, config)
+    if corpus.clips is not None:  # somebody has looked already
         return
     spec, deadline = ClipSpec.of(config), time.monotonic() + _LONGEST_S
     videos, captions = corpus.first(_MOST_VIDEOS + 1)

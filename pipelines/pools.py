@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import ray.data
 
-_UNITS_WORTH_AN_ACTOR = 4
-"""An actor that loads a network takes as long to start as to do a few units."""
+_UNITS_WORTH_AN_ACTOR, _UNITS_WORTH_A_DECODER = 4, 2
+"""An actor that loads a network takes as long to start as to do a few units; one that decodes too has more to do."""
 _MAX_ACTORS = 256
 _MEMORY_SHARE = 0.5
 """Of a machine's memory that all operators together may declare."""
@@ -44,8 +44,8 @@ def shares(num_units: int, memory_bytes: int, actors: int | None = None, on_gpus
 
     num_gpus = int(cluster.total().gpus)
     on_gpus = num_gpus > 0 if on_gpus is None else on_gpus
-    num_free = num_gpus or max(1, int(ray.available_resources().get("CPU", 1)))
-    most_useful = max(1, num_units // _UNITS_WORTH_AN_ACTOR)
+    num_free = max(1, num_gpus if on_gpus else int(ray.available_resources().get("CPU", 1)))
+    most_useful = max(1, num_units // (_UNITS_WORTH_AN_ACTOR if on_gpus else _UNITS_WORTH_A_DECODER))
     size = actors or min(num_free, most_useful)
     # An autoscaler starts with nothing: what is there now is the least, not the most.
     grows = cluster.may_grow() and actors is None
@@ -78,12 +78,14 @@ def two_steps(
     one: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": 1}
     if share.task is None:
         arguments = (decode, network, task)
-        return units.map_batches(_Both, fn_constructor_args=arguments, compute=share.pool, **share.actor, **one)
+        return units.map_batches(
+            _DecodeThenNetwork, fn_constructor_args=arguments, compute=share.pool, **share.actor, **one
+        )
     decoded = units.map_batches(decode, fn_args=(task,), **share.task, **one)
     return decoded.map_batches(network, fn_constructor_args=(task,), compute=share.pool, **share.actor, **one)
 
 
-class _Both:
+class _DecodeThenNetwork:
     """An actor that does both steps."""
 
     def __init__(self, decode: Callable[..., "pa.Table"], network: type, task: Any) -> None:

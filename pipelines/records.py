@@ -24,7 +24,7 @@ _AT_SAMPLING = {
     "tile_overlap",
     "gradient_checkpointing",
 }
-_SHARED = ("seed", "num_frames", "fps", "temporal_factor", "aspect_ratios", "num_frames_buckets", "diffusion", "text")
+_SHARED = ("seed", "num_frames", "fps", "temporal_factor", "aspect_ratios", "diffusion", "text")
 
 
 @dataclass(frozen=True)

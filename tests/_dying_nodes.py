@@ -35,8 +35,9 @@ class NodeFire:
 class DyingNodes:
     """The cluster; the head has no cores, so all work is on nodes that may die."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, gpus: int) -> None:
         self._rng = random.Random(seed)
+        self._gpus = gpus
         self._cluster: Any = None
 
     def __enter__(self) -> Self:
@@ -53,7 +54,7 @@ class DyingNodes:
 
     def join(self) -> None:
         """Let a new node join; with a GPU, as Ray believes, it decodes in one process and encodes in another."""
-        self._cluster.add_node(num_cpus=CPUS, num_gpus=1)
+        self._cluster.add_node(num_cpus=CPUS, num_gpus=self._gpus)
 
     def kill(self, way: str) -> int:
         """Kill a node that is at work; return how many of its processes were, 0 if no node was and none was killed."""
@@ -89,7 +90,9 @@ def _at_work(raylet: psutil.Process) -> list[psutil.Process]:
     return found
 
 
-def run_under_node_kills(command: list[str], table: Path, kills: int, seed: int, most_s: float = 1.5) -> NodeFire:
+def run_under_node_kills(
+    command: list[str], table: Path, kills: int, seed: int, gpus: int, most_s: float = 1.5
+) -> NodeFire:
     """Run a command on the cluster until it ends well; half of the kills fall into ingest, half into encode.
 
     After each kill a new node joins; the next follows when something more has been committed.
@@ -99,10 +102,11 @@ def run_under_node_kills(command: list[str], table: Path, kills: int, seed: int,
         table: what it makes.
         kills: how many nodes die.
         seed: of which dies when.
+        gpus: of each node, as Ray believes.
         most_s: seconds of work, at most, before the next kill.
     """
     rng, fire = random.Random(seed), NodeFire()
-    with DyingNodes(seed) as nodes, tempfile.TemporaryDirectory(prefix="ufn-", dir="/tmp") as temporary:
+    with DyingNodes(seed, gpus) as nodes, tempfile.TemporaryDirectory(prefix="ufn-", dir="/tmp") as temporary:
         env = {**os.environ, "RAY_ADDRESS": nodes.address, "TMPDIR": temporary}
         for _ in range(3):
             fire.runs += 1

@@ -105,6 +105,17 @@ def test_latents_do_not_depend_on_how_clips_are_grouped(latents_table, world_cor
             assert np.array_equal(values, together[name])
 
 
+def test_without_gpus_nothing_crosses_from_decoders_to_encoders(ray_cluster):
+    alone = pools.shares(num_units=100, memory_bytes=1 << 20)
+    assert alone.task is None
+    assert alone.actor["num_cpus"] == 1
+    beside = pools.shares(num_units=100, memory_bytes=1 << 20, on_gpus=True)
+    assert beside.task is not None
+    assert beside.actor["num_gpus"] == 1
+    # Where there is no GPU yet, an autoscaler begins with one.
+    assert beside.pool.min_size == 1
+
+
 @pytest.mark.usefixtures("as_beside_gpus")
 def test_a_corrupt_video_costs_only_its_own_clips(corpus, latents_table, tiny, tiny_model, ray_cluster, tmp_path):
     (corpus / "clip_1.mp4").write_bytes(b"this is no video")

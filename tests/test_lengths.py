@@ -53,19 +53,27 @@ def test_lengths_follow_from_key_frames(tiny, config):
     assert config.clip_lengths == (7, 15)
     assert [one.num_frames for one in config.of_each_length()] == [8, 4]
     assert tiny.clip_lengths == (15,)
-    assert apply_overrides(tiny, ["num_frames_buckets=[12, 4, 8, 12]"]).clip_lengths == (7, 15, 23)
-    # What was made before there was a choice keeps its identity; and a choice of its own has another.
+    assert apply_overrides(tiny, ["num_frames_buckets=[12, 4, 12]"]).clip_lengths == (7, 15, 23)
+    # A stage is its settings and its data, which say of themselves how long they are.
     assert "num_frames_buckets" not in tiny.model_dump(mode="json")
-    assert records.config_hash(config, "base") != records.config_hash(tiny, "base")
+    assert records.config_hash(apply_overrides(tiny, [BUCKETS]), "base") == records.config_hash(tiny, "base")
     assert (
         apply_overrides(config, ["num_frames_buckets=[]"]).model_dump()
         == apply_overrides(tiny, ["decode.adversarial_start=0"]).model_dump()
     )
 
 
-@pytest.mark.parametrize("value", ["1", "[4, 0]", "many", "4.5"])
-def test_what_is_no_length_is_refused_in_a_sentence(value):
-    with pytest.raises(UserError, match="num_frames_buckets") as refused:
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("1", "2 or more"),
+        ("[4, 0]", "2 or more"),
+        ("8", "which num_frames is already: leave it out"),
+        *((value, "whole numbers of key frames, e.g. 8 or 4,8") for value in ("many", "4.5", "4,", "true", "[[4]]")),
+    ],
+)
+def test_what_is_no_length_is_refused_in_a_sentence(value, words):
+    with pytest.raises(UserError, match=f"num_frames_buckets.*{words}") as refused:
         load_preset("tiny", [f"num_frames_buckets={value}"])
     assert "\n" not in str(refused.value)
 
@@ -98,10 +106,18 @@ def test_a_length_that_is_not_asked_for_is_refused(latents, tiny):
         open_clips("captioned", [str(latents)], tiny)
 
 
-def test_a_run_on_videos_encodes_every_length(corpus, config, tmp_path):
-    there = CascadeInput(config, CascadeOptions(str(tmp_path / "model"), str(corpus)))
+def test_a_length_that_no_table_has_is_missed(latents, tiny, tmp_path):
+    options = CascadeOptions(str(tmp_path / "model"), str(latents), stages=("base",))
+    with pytest.raises(UserError, match=r"no captioned latents of clips of 23 frames.*--set num_frames=12"):
+        CascadeInput(apply_overrides(tiny, ["num_frames_buckets=4,12"]), options)
+
+
+def test_a_run_on_videos_encodes_every_length(corpus, config, tiny, tmp_path):
+    options = CascadeOptions(str(tmp_path / "model"), str(corpus))
+    there = CascadeInput(config, options)
     assert {step: encoding.config.num_output_frames for step, encoding in there.encodings.items()} == {
-        "encode_clips": 15,
+        # As without other lengths: what it has made is gone on with.
+        **dict.fromkeys(CascadeInput(tiny, options).encodings, 15),
         "encode_clips_7_frames": 7,
     }
     assert there.table_uris == [encoding.table for encoding in there.encodings.values()]

@@ -47,10 +47,11 @@ def test_a_run_whose_processes_are_killed_ends_with_the_same_table(corpus, clean
     assert fire.left == []
 
 
-def test_a_run_whose_nodes_die_ends_with_the_same_tables(corpus, clean, tiny_model, tmp_path):
+@pytest.mark.parametrize("gpus", [0, 1], ids=["one operator", "decoders beside encoders"])
+def test_a_run_whose_nodes_die_ends_with_the_same_tables(gpus, corpus, clean, tiny_model, tmp_path):
     table = tmp_path / "table"
     command = under_fire.encode_command(corpus.good, table, tiny_model, (2, 2), limit_s=60.0)
-    fire = run_under_node_kills(command, table, kills=4, seed=1)
+    fire = run_under_node_kills(command, table, kills=4, seed=1, gpus=gpus)
     print(fire)
     assert fire.killed == ["raylet in ingest", "node in ingest", "raylet in encode", "node in encode"]
     assert under_fire.clip_rows(table).equals(under_fire.clip_rows(clean))

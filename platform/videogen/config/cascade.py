@@ -81,8 +81,11 @@ class CascadeConfig(Section):
     @classmethod
     def _are_several(cls, buckets: Any) -> Any:
         if isinstance(buckets, str):
-            buckets = [part.strip() for part in buckets.split(",")]
-        return [buckets] if isinstance(buckets, int) else buckets
+            buckets = [int(part) if part.strip().isdecimal() else part for part in buckets.split(",")]
+        buckets = [buckets] if isinstance(buckets, int) else buckets
+        if not isinstance(buckets, list | tuple) or not all(type(frames) is int for frames in buckets):
+            raise ValueError("it must be one or several whole numbers of key frames, e.g. 8 or 4,8")
+        return buckets
 
     @field_validator("num_frames_buckets")
     @classmethod
@@ -93,6 +96,8 @@ class CascadeConfig(Section):
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Self:
+        if self.num_frames in self.num_frames_buckets:
+            raise ValueError(f"num_frames_buckets names {self.num_frames}, which num_frames is already: leave it out")
         for small, large in itertools.pairwise(self.latent_sizes):
             if large <= small or large % small:
                 raise ValueError(
@@ -174,13 +179,12 @@ class CascadeConfig(Section):
     @property
     def clip_lengths(self) -> tuple[int, ...]:
         """Frames of the clips that are trained on, ascending."""
-        return tuple(sorted({one.num_output_frames for one in self.of_each_length()}))
+        return tuple(sorted(one.num_output_frames for one in self.of_each_length()))
 
     def of_each_length(self) -> tuple[Self, ...]:
         """Return the cascade as it is for the clips of each length: its own first, then the buckets."""
-        others = (frames for frames in self.num_frames_buckets if frames != self.num_frames)
         alone = self.model_copy(update={"num_frames_buckets": ()})
-        return (alone, *(alone.model_copy(update={"num_frames": frames}) for frames in others))
+        return (alone, *(alone.model_copy(update={"num_frames": frames}) for frames in self.num_frames_buckets))
 
     @property
     def output_fps(self) -> float:

@@ -99,7 +99,8 @@ def _clip_of_video(clip: Clip, size: FrameSize) -> HeldOutClip:
 
 def _clips_of_table(folder: str, model: str, config: CascadeConfig) -> list[HeldOutClip]:
     table = LatentsTable.open(folder)
-    table.require_matches(config)
+    # Those that training may take beside them are not of the length of its videos.
+    table.require_matches(config.of_each_length()[0])
     own = encoder_fingerprint(storage.join(model, "autoencoder"))
     if table.encoder_fingerprint != own:
         raise UserError(

@@ -30,7 +30,7 @@ class DecodeObjective(Objective):
             part.requires_grad_(False)
         super().__init__(model)
         section = config.decode
-        self.window = min(section.training_frames, *config.clip_lengths)
+        self.window = section.training_frames
         self.latents_field = f"latents_{config.latent_sizes[-1]}"
         self.fields = (self.latents_field, "frames")
         self.perceptual_weight = section.perceptual_weight
@@ -51,9 +51,10 @@ class DecodeObjective(Objective):
 
     def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
         """Return the loss on one window of consecutive frames of each clip."""
-        last_start = batch["frames"].shape[1] - self.window
-        start = int(torch.randint(last_start + 1, (), generator=generator))
-        window = slice(start, start + self.window)
+        frames_there = batch["frames"].shape[1]
+        frames_taken = min(self.window, frames_there)
+        start = int(torch.randint(frames_there - frames_taken + 1, (), generator=generator))
+        window = slice(start, start + frames_taken)
         frames = batch["frames"][:, window]
         decoded = self.model(batch["latents"][:, window] * self.model.config.scaling_factor)
         l1 = (decoded - frames).abs().mean()
