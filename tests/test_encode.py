@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -122,6 +123,8 @@ def test_a_corrupt_video_costs_only_its_own_clips(corpus, latents_table, tiny, t
     good = (corpus / "clip_3.mp4").read_bytes()
     # The header stays whole, so that planning believes it; the frames are gone.
     (corpus / "clip_3.mp4").write_bytes(good[: len(good) // 3] + bytes(len(good) - len(good) // 3))
+    cut = (corpus / "clip_5.mp4").read_bytes()
+    (corpus / "clip_5.mp4").write_bytes(cut[: len(cut) // 2])
     table = str(tmp_path / "table")
     load_job("encode_latents").main(["--input", str(corpus), "--output", table, "--autoencoder", tiny_model])
     errors = pd.read_parquet(tmp_path / "table" / "errors.parquet")
@@ -129,15 +132,16 @@ def test_a_corrupt_video_costs_only_its_own_clips(corpus, latents_table, tiny, t
     assert {Path(uri).name: stage for uri, stage in zip(errors["uri"], errors["stage"], strict=True)} == {
         "clip_1.mp4": "probe",
         "clip_3.mp4": "decode",
+        "clip_5.mp4": "plan",
     }
     assert errors["error"].str.len().min() > 10
     made, whole = LatentsTable.open(table), LatentsTable.open(latents_table)
-    assert len(made) == 4
-    for index, same in enumerate((0, 2, 4, 5)):
+    assert len(made) == 3
+    for index, same in enumerate((0, 2, 4)):
         assert np.array_equal(made.row(index, LATENTS)["latents_16"], whole.row(same, LATENTS)["latents_16"])
     # What failed is part of the record: the next run neither tries it again nor forgets it.
     again = encode(str(corpus), table, tiny, tiny_model)
-    assert (again.planned, again.ok, again.failed, again.encoded_now) == (6, 4, 2, 0)
+    assert (again.planned, again.ok, again.failed, again.encoded_now) == (6, 3, 3, 0)
 
 
 def test_encoding_again_does_nothing(latents_table, world_corpus, tiny, tiny_model, monkeypatch):
@@ -303,17 +307,22 @@ def test_the_manifest_says_what_made_the_table(latents_table, tiny_model, tiny):
     assert len(pd.read_parquet(Path(latents_table, "errors.parquet"))) == 0
 
 
-def test_the_job_trains_an_autoencoder_first_from_bucket_to_bucket(camera_corpus, tiny, ray_cluster, s3):
+def test_the_job_trains_an_autoencoder_first_from_bucket_to_bucket(camera_corpus, tiny, ray_cluster, s3, tmp_path):
     storage.upload(camera_corpus, f"{s3}/videos")
     few = [f"autoencoder.training.{setting}" for setting in ("steps=2", "batch_size=1", "warmup_steps=0")]
-    command = ["--input", f"{s3}/videos", "--output", f"{s3}/latents", "--set", *few]
+    captions = {path.name: f"what {path.stem} shows" for path in camera_corpus.glob("*.mp4")}
+    told = pa.table({"video": list(captions), "caption": list(captions.values())})
+    pq.write_table(told, tmp_path / "captions.parquet")
+    storage.upload(tmp_path / "captions.parquet", f"{s3}/told/captions.parquet")
+    command = ["--input", f"{s3}/videos", "--captions", f"{s3}/told/captions.parquet", "--output", f"{s3}/latents"]
+    command += ["--set", *few]
     load_job("encode_latents").main(command)
     table = LatentsTable.open(f"{s3}/latents")
     assert len(table) == 4
     assert table.encoder_fingerprint == encoder_fingerprint(f"{s3}/latents/autoencoder")
-    assert not table.has_captions
-    row = table.row(3, ("latents_16", "frames", "source", "fps", "width"))
+    row = table.row(3, ("latents_16", "prompt_embeds", "frames", "source", "caption", "fps", "width"))
     assert row["source"].startswith(f"{s3}/videos/")
+    assert row["caption"] == captions[row["source"].rpartition("/")[2]]
     # 176 pixels wide, and shown as 193.
     assert (row["frames"].shape, row["width"]) == ((15, 64, 64, 3), 193)
     assert row["fps"] == pytest.approx(30000 / 1001 / 2, rel=1e-6)

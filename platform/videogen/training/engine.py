@@ -78,6 +78,9 @@ class Engine:
             dist_init_required=False,
         )
         self.device = torch.device(self.deepspeed.device)
+        if not training.zero_stage and plan.world_size == 1:
+            # DeepSpeed would copy all gradients into a buffer and back again to average them over one worker.
+            self.deepspeed.enable_backward_allreduce = False
         if objective.adversary is not None:
             objective.adversary.to(self.device)
 
