@@ -132,7 +132,7 @@ def test_a_corrupt_video_costs_only_its_own_clips(corpus, latents_table, tiny, t
     assert {Path(uri).name: stage for uri, stage in zip(errors["uri"], errors["stage"], strict=True)} == {
         "clip_1.mp4": "probe",
         "clip_3.mp4": "decode",
-        "clip_5.mp4": "plan",
+        "clip_5.mp4": "probe",
     }
     assert errors["error"].str.len().min() > 10
     made, whole = LatentsTable.open(table), LatentsTable.open(latents_table)
