@@ -151,9 +151,9 @@ class CascadeInput:
         for corpus in self._opened.values():
             inputs.require_usable_video(corpus, self.config)
             if self.encodes:
-                self._check_lengths(corpus)
+                self._check_lengths_of_videos(corpus)
 
-    def _check_lengths(self, corpus: Corpus) -> None:
+    def _check_lengths_of_videos(self, corpus: Corpus) -> None:
         if corpus.clips is None:
             for config in self.config.of_each_length()[1:]:
                 inputs.require_usable_video(corpus, config)
