@@ -23,7 +23,7 @@ from pipelines.units import Unit
 from videogen.config import FrameSize
 from videogen.data import ClipSpec, VideoError, resize_frames
 from videogen.data.isolated import DecodedClip, DecoderDiedError, IsolatedDecoder
-from videogen.data.latents import ROWS_PER_GROUP, latents_row, latents_schema
+from videogen.data.latents_schema import ROWS_PER_GROUP, latents_row, latents_schema
 from videogen.data.listing import find_versions
 from videogen.data.sources import why_not_same
 from videogen.data.tables.parts import write_part

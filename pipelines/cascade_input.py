@@ -12,7 +12,7 @@ from videogen.cli import nearest
 from videogen.config import CascadeConfig
 from videogen.data import LatentsTable, discover_tables, encoder_fingerprint, require_same_encoder
 from videogen.data.clips import CAPTIONS_NAME
-from videogen.data.latents import MANIFEST_NAME
+from videogen.data.tables.files import MANIFEST_NAME
 from videogen.errors import UserError
 from videogen.training.datasets import dataset_kind, open_clips, where_of
 from videogen.training.objectives import require_can_start_from_image_model

@@ -16,7 +16,7 @@ from pipelines.progress import Progress
 from pipelines.train import TrainProgress, identity, train_stage
 from videogen import storage
 from videogen.data import ClipSpec, encoder_fingerprint
-from videogen.data.latents import MANIFEST_NAME
+from videogen.data.tables.files import MANIFEST_NAME
 
 _ANEW = EncodeOptions(run=RunOptions(replace=True))
 

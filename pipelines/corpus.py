@@ -5,8 +5,9 @@ from typing import Any
 from pipelines import records
 from videogen import storage
 from videogen.data.clips import Video
-from videogen.data.clips_table import KIND, ClipsTable, read_manifest
+from videogen.data.clips_table import KIND, ClipsTable
 from videogen.data.sources import find_captions, open_source
+from videogen.data.tables.published import read_manifest
 
 
 class Corpus:

@@ -36,9 +36,10 @@ from pipelines.units import UnitSize
 from videogen import storage
 from videogen.config import CascadeConfig
 from videogen.data.clips_table import ClipsTable
-from videogen.data.latents import ERRORS_NAME, KIND, MANIFEST_NAME, SCHEMA_VERSION
+from videogen.data.latents_schema import KIND, SCHEMA_VERSION
 from videogen.data.sources import content_hash
 from videogen.data.table_report import write_report
+from videogen.data.tables.files import ERRORS_NAME, MANIFEST_NAME
 from videogen.data.tables.lease import Lease
 from videogen.data.tables.ledger import Ledger
 from videogen.data.tables.query import both

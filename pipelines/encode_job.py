@@ -13,10 +13,11 @@ from videogen import storage
 from videogen.config import CascadeConfig
 from videogen.data.clips import ClipSpec
 from videogen.data.clips_table import SCHEMA_VERSION as CLIPS_SCHEMA_VERSION
-from videogen.data.clips_table import ClipsTable, IngestSpec, index_schema, read_manifest
+from videogen.data.clips_table import ClipsTable, IngestSpec, index_schema
 from videogen.data.decoders import require_decoder
-from videogen.data.latents import KIND, SCHEMA_VERSION
+from videogen.data.latents_schema import KIND, SCHEMA_VERSION
 from videogen.data.sources import content_hash
+from videogen.data.tables.published import read_manifest
 from videogen.data.tables.query import check_expression
 from videogen.errors import UserError
 

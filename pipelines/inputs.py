@@ -8,8 +8,8 @@ from pipelines.corpus import Corpus
 from videogen.config import CascadeConfig, FrameSize
 from videogen.data import VideoError
 from videogen.data.clips import Clip, ClipSpec, Failure, Video, plan_clips
-from videogen.data.clips_table import read_manifest
 from videogen.data.isolated import shared_decoder
+from videogen.data.tables.published import read_manifest
 from videogen.errors import UserError
 
 _MOST_VIDEOS = 64

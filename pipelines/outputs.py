@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from videogen import storage
-from videogen.data.clips_table import MANIFEST_NAME, read_manifest
+from videogen.data.tables.files import MANIFEST_NAME
 from videogen.data.tables.index import require_index
 from videogen.data.tables.manifest import require_whole
+from videogen.data.tables.published import read_manifest
 from videogen.errors import UserError
 
 

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from videogen import storage
 from videogen.data.clips import ClipSpec
 from videogen.data.dataset import ByteCache, ClipDataset, Row, Shapes
-from videogen.data.latents import KIND, ROWS_PER_GROUP, SCHEMA_VERSION, LatentsTable, latents_row, latents_schema
+from videogen.data.latents import LatentsTable
+from videogen.data.latents_schema import KIND, ROWS_PER_GROUP, SCHEMA_VERSION, latents_row, latents_schema
 from videogen.data.shard_reading import read_shard
 from videogen.data.tables import OK, Lease, Ledger, Outcome, pack_shard, write_part
 from videogen.training.buckets import Batches

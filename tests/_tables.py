@@ -8,7 +8,7 @@ import pyarrow as pa
 from PIL import Image
 
 from videogen.data.clips_table import clips_schema
-from videogen.data.latents import latents_schema
+from videogen.data.latents_schema import latents_schema
 from videogen.data.listing import find_versions
 from videogen.data.tables import Ledger, Outcome, pack_shard, write_part
 

@@ -48,6 +48,11 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ["TMPDIR"] = tempfile.mkdtemp(prefix=f"tests-{worker}-")
     tempfile.tempdir = None
     atexit.register(shutil.rmtree, os.environ["TMPDIR"], ignore_errors=True)
+    # As many processes as cores: threads that wait for each other by spinning take what another test needs. A small
+    # network learned in 37 s so, and alone in 1.3.
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups

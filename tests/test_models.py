@@ -54,15 +54,6 @@ def inflated(in_channels: int = 9, conditions: tuple[str, ...] = (), **changes: 
     return model
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """A small network's threads wait for each other by spinning: half a minute where other tests have the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.parametrize(("pooled_text", "full_size_attention"), [(False, True), (True, True), (True, False)])
 @pytest.mark.parametrize("remote", [False, True], ids=["folder", "s3"])
 def test_init_from_gives_the_image_models_output_on_every_frame(

@@ -160,7 +160,7 @@ def test_a_driver_that_stood_still_replaces_no_manifest_of_the_other(table):
     storage.write_json(uri, {"whose": "earlier"})
     with pytest.raises(UserError, match="taken over"):
         published.replace(table, {"whose": "mine"}, require_lease)
-    assert published.read(table) == {"whose": "theirs"}
+    assert published.read_manifest(table) == {"whose": "theirs"}
 
 
 def test_a_driver_that_stood_still_removes_no_plan_of_the_other(tmp_path):

@@ -20,7 +20,6 @@ KIND = "clips"
 SCHEMA_VERSION = 2
 ANALYSIS_VERSION = 1
 """To be raised when shots, scores or hashes change for the same video: it names units, so all are looked at again."""
-MANIFEST_NAME = "manifest.json"
 
 VIDEO_COLUMNS = ("video_id", "source", "path", "version")
 BLOB_COLUMNS = ("thumbnail", "embedding")
@@ -206,6 +205,10 @@ class ClipsTable:
         Raises:
             UserError: no finished clips table there, or one of another schema version.
         """
+        from videogen.data.tables.files import MANIFEST_NAME
+        from videogen.data.tables.manifest import require_whole
+        from videogen.data.tables.published import read_manifest
+
         uri = storage.absolute(uri)
         storage.require_readable(uri, "Clips")
         manifest = read_manifest(uri)
@@ -216,8 +219,6 @@ class ClipsTable:
                 f"Clips {uri!r} have schema version {manifest.get('schema_version')!r}, this release reads "
                 f"{SCHEMA_VERSION}: ingest again into a new folder."
             )
-        from videogen.data.tables.manifest import require_whole
-
         require_whole(manifest, storage.join(uri, MANIFEST_NAME))
         return cls(uri, manifest)
 
@@ -258,16 +259,3 @@ class ClipsTable:
         from videogen.data.tables.index import read_index
 
         yield from read_index(self.uri, self.manifest, columns, where)
-
-
-def read_manifest(uri: str) -> dict[str, Any] | None:
-    """Return the manifest of the table at `uri`, or None if none is finished there.
-
-    Raises:
-        UserError: it is not JSON.
-    """
-    location = storage.join(uri, MANIFEST_NAME)
-    if not storage.exists(location):
-        return None
-    manifest = storage.read_json(location)
-    return manifest if isinstance(manifest, dict) else {}

@@ -9,12 +9,12 @@ import numpy as np
 from videogen import storage
 from videogen.data.dataset import ByteCache, Row
 from videogen.data.shard_reading import read_shard
+from videogen.data.tables.files import MANIFEST_NAME
 from videogen.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MANIFEST_NAME = "manifest.json"
 
 _SHAPE, _DTYPE = "_shape", "_dtype"
 """Beside the bytes of an array NAME: its shape, and its type by numpy's name."""
@@ -197,9 +197,9 @@ def _array(name: str, record: Mapping[str, Any]) -> np.ndarray:
 
 
 def _require_version(manifest: Mapping[str, Any], what: str) -> None:
-    from videogen.data import clips_table, latents
+    from videogen.data import clips_table, latents_schema
 
-    versions = {clips_table.KIND: clips_table.SCHEMA_VERSION, latents.KIND: latents.SCHEMA_VERSION}
+    versions = {clips_table.KIND: clips_table.SCHEMA_VERSION, latents_schema.KIND: latents_schema.SCHEMA_VERSION}
     kind, version = manifest["kind"], manifest.get("schema_version")
     if versions.get(kind, version) != version:
         raise UserError(

@@ -10,10 +10,11 @@ import numpy as np
 from videogen.config import CascadeConfig
 from videogen.data.clips import Clip, ClipSpec, list_videos, plan_clips
 from videogen.data.clips_table import KIND as CLIPS_KIND
-from videogen.data.clips_table import ClipsTable, read_manifest
+from videogen.data.clips_table import ClipsTable
 from videogen.data.dataset import ByteCache, Row, Shapes
 from videogen.data.isolated import shared_decoder
 from videogen.data.sources import content_hash
+from videogen.data.tables.published import read_manifest
 from videogen.data.video import VideoError
 from videogen.errors import UserError
 

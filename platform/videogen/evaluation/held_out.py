@@ -15,7 +15,8 @@ from videogen import storage
 from videogen.config import CascadeConfig, FrameSize
 from videogen.data.clips import CAPTIONS_NAME, Clip, ClipSpec, list_videos, plan_clips, read_captions
 from videogen.data.isolated import shared_decoder
-from videogen.data.latents import MANIFEST_NAME, LatentsTable, encoder_fingerprint
+from videogen.data.latents import LatentsTable, encoder_fingerprint
+from videogen.data.tables.files import MANIFEST_NAME
 from videogen.data.video import SUFFIXES
 from videogen.errors import UserError
 

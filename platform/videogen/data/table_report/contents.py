@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from videogen import storage
 from videogen.data.clips_table import KIND as CLIPS
-from videogen.data.clips_table import read_manifest
 from videogen.data.finished import FinishedTable
 from videogen.data.reasons import Reason, read_reasons
 from videogen.data.run_log import RunTrace, read_run, run_names
@@ -17,6 +16,7 @@ from videogen.data.table_report.histograms import Histogram
 from videogen.data.table_report.round_trips import RoundTrip, round_trips
 from videogen.data.table_report.sheets import Picture, Place, read_originals, read_pictures
 from videogen.data.table_report.survey import Survey, in_table_order, survey
+from videogen.data.tables.published import read_manifest
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL

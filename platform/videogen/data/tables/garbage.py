@@ -77,7 +77,7 @@ def vacuum(table_uri: str, retain_s: float = RETAIN_S, dry_run: bool = False) ->
         UserError: there is no finished table, or a run is writing it, or takes it over while files are removed.
     """
     uri = storage.absolute(table_uri)
-    if not published.read(uri):
+    if not published.read_manifest(uri):
         raise UserError(f"{table_uri!r} holds no finished table: give the --output of a job that has ended well.")
     with Lease(uri) as lease:
         found = _find(uri, lease.since - retain_s)
@@ -94,7 +94,7 @@ def find_partials(table_uri: str, before: float) -> list[str]:
 
 
 def _find(table_uri: str, before: float) -> list[Garbage]:
-    manifest = published.read(table_uri)
+    manifest = published.read_manifest(table_uri) or {}
     listed = list(_listed(table_uri))
     needed = published.named_files(manifest)
     for file in listed:

@@ -102,7 +102,7 @@ class Ledger:
 
     def published(self) -> dict[str, Any]:
         """Return the manifest that readers see now; {} if none was published yet."""
-        return published.read(self.uri)
+        return published.read_manifest(self.uri) or {}
 
     # --- what is done --------------------------------------------------------------------------------------------
 

@@ -13,13 +13,17 @@ from videogen.data.tables import swap
 from videogen.data.tables.files import HISTORY, MANIFEST_NAME
 
 
-def read(table_uri: str) -> dict[str, Any]:
-    """Return the manifest that readers see now; {} if none was published yet."""
-    try:
-        manifest: dict[str, Any] = storage.read_json(storage.join(table_uri, MANIFEST_NAME))
-    except FileNotFoundError:
-        return {}
-    return manifest
+def read_manifest(table_uri: str) -> dict[str, Any] | None:
+    """Return the manifest that readers of a table see now, or None if none was published yet.
+
+    Raises:
+        UserError: it is not JSON.
+    """
+    location = storage.join(table_uri, MANIFEST_NAME)
+    if not storage.exists(location):
+        return None
+    manifest = storage.read_json(location)
+    return manifest if isinstance(manifest, dict) else {}
 
 
 def replace(table_uri: str, manifest: Mapping[str, Any], require_lease: Callable[[], None]) -> None:
