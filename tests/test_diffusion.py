@@ -1,7 +1,9 @@
 """Schedule, guidance and the reference prior, against their formulas."""
 
 import math
+from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler
@@ -43,6 +45,31 @@ def test_spread_timesteps_are_logit_normal() -> None:
     assert logits.std().item() == pytest.approx(0.8, abs=0.02)
     assert timesteps.min() >= 0
     assert timesteps.max() <= 999
+
+
+def test_motion_weight_adds_the_error_of_the_change_from_frame_to_frame() -> None:
+    schedule, timesteps = NoiseSchedule(CONFIG), torch.tensor([100, 999])
+    data, noise = torch.randn(2, 4, 3, 8, 8), torch.randn(2, 4, 3, 8, 8)
+    truth = schedule.velocity(data, noise, timesteps)
+    error = torch.randn(2, 4, 3, 8, 8)
+
+    def loss(error: torch.Tensor, weighting: Literal["velocity", "sample"], weight: float) -> torch.Tensor:
+        return schedule.loss(truth + error, data, noise, timesteps, weighting, weight)
+
+    change = np.diff(error.numpy(), axis=2)
+    expected = (error.numpy() ** 2).mean((1, 2, 3, 4)) + 0.5 * (change**2).mean((1, 2, 3, 4))
+    np.testing.assert_allclose(loss(error, "velocity", 0.5), expected, rtol=1e-4)
+    spread = schedule.scales(torch.ones(2), timesteps)[1].numpy()
+    np.testing.assert_allclose(loss(error, "sample", 0.5), expected * spread**2, rtol=1e-4)
+    still = error[:, :, :1].expand_as(error)
+    torch.testing.assert_close(loss(still, "velocity", 0.5), loss(still, "velocity", 0.0))
+
+
+def test_a_clip_of_one_frame_has_no_motion_to_weigh() -> None:
+    schedule, timesteps = NoiseSchedule(CONFIG), torch.tensor([500])
+    data, noise, predicted = (torch.randn(1, 4, 1, 8, 8) for _ in range(3))
+    plain = schedule.loss(predicted, data, noise, timesteps, "velocity")
+    torch.testing.assert_close(schedule.loss(predicted, data, noise, timesteps, "velocity", 1.0), plain)
 
 
 def test_a_perfect_denoiser_is_sampled_exactly() -> None:

@@ -208,6 +208,7 @@ class BaseConfig(NoiseConfig):
     reference_deviation: float | None = Field(
         default=None, gt=0, lt=1, description="latents' deviation from the reference; predicts only what differs"
     )
+    motion_weight: float = Field(default=0.0, ge=0, description="of the error of frame-to-frame change in the loss")
     sampling: SamplingConfig = SamplingConfig()
     training: TrainingConfig
 

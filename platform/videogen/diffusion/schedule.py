@@ -70,13 +70,28 @@ class NoiseSchedule:
         noise: torch.Tensor,
         timesteps: torch.Tensor,
         weighting: Literal["velocity", "sample"],
+        motion_weight: float = 0.0,
     ) -> torch.Tensor:
-        """Return (B,) squared errors of a predicted velocity, or of the clean sample that it stands for."""
-        error = (predicted - self.velocity(data, noise, timesteps)).square().mean(dim=tuple(range(1, data.ndim)))
+        """Return (B,) squared errors of a predicted velocity, or of the clean sample that it stands for.
+
+        Args:
+            predicted: the velocity, (B, ...).
+            data: the clean sample.
+            noise: what was added to it.
+            timesteps: (B,), how much of it.
+            weighting: whose error it is.
+            motion_weight: of the squared error of the change from frame to frame, which is added; only for data
+                (B, C, F, H, W). What stands still does not count there, and a shape that is a little early in one
+                frame and a little late in the next counts twice.
+        """
+        error = predicted - self.velocity(data, noise, timesteps)
+        squared = error.square().mean(dim=tuple(range(1, data.ndim)))
+        if motion_weight and data.shape[2] > 1:
+            squared = squared + motion_weight * error.diff(dim=2).square().mean(dim=(1, 2, 3, 4))
         if weighting == "sample":
             # The error of the clean sample is the error of the velocity times the noise's factor.
-            error = error * self.scales(error, timesteps)[1].square()
-        return error
+            squared = squared * self.scales(squared, timesteps)[1].square()
+        return squared
 
     def scales(self, data: torch.Tensor, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the factors of signal and of noise at `timesteps` (B,), shaped to multiply `data` (B, ...)."""

@@ -96,7 +96,9 @@ class VideoDiffusionObjective(Objective):
             conditions=conditions,
             low_res=low_res,
         )
-        losses = self.schedule.loss(predicted, data, noise, timesteps, self.section.loss_weighting)
+        losses = self.schedule.loss(
+            predicted, data, noise, timesteps, self.section.loss_weighting, self.section.motion_weight
+        )
         return losses.mean(), {"timestep_loss": (timesteps / self.schedule.num_train_timesteps, losses.detach())}
 
     def _key_frames(self, rows: list[dict[str, Any]], field: str) -> Tensor:
