@@ -193,21 +193,6 @@ def pool(name: str) -> dict[str, str]:
     return {"pool": name} if labelled else {}
 
 
-def workers_for(config: "CascadeConfig", stage: str) -> int:
-    """Return how many workers train a stage: what its settings say, but no more than a machine without GPUs has cores.
-
-    A batch is shared out over the workers that there are, so fewer of them learn the same.
-    """
-    import ray
-
-    training = config.stage_config(stage).training
-    if training.use_gpu or may_grow():
-        return training.num_workers
-    most = min(training.num_workers, int(ray.cluster_resources()["CPU"]))
-    share = training.batch_size // training.gradient_accumulation_steps
-    return next(count for count in range(most, 0, -1) if share % count == 0)
-
-
 def cpus_for(config: "CascadeConfig", stage: str) -> float:
     """Return the CPUs of one training worker of a stage; on a local cluster never more than the machine has.
 
@@ -226,14 +211,14 @@ def cpus_for(config: "CascadeConfig", stage: str) -> float:
         say_if_waiting(f"Stage {stage!r}", needed, instead)
         return training.cpus_per_worker
     require_room(config, stage)
-    return min(training.cpus_per_worker, ray.cluster_resources()["CPU"] // workers_for(config, stage))
+    return min(training.cpus_per_worker, ray.cluster_resources()["CPU"] // training.num_workers)
 
 
 def require_room(config: "CascadeConfig", stage: str) -> None:
     """Refuse a stage for which a local cluster is too small; one that may grow has room for all.
 
     Raises:
-        UserError: the machine lacks GPUs.
+        UserError: the machine lacks GPUs or cores.
     """
     import ray
 
@@ -246,6 +231,11 @@ def require_room(config: "CascadeConfig", stage: str) -> None:
             f"Stage {stage!r} wants {training.num_workers} workers with a GPU each, but this machine has "
             f"{total.get('GPU', 0):.0f} GPUs: run on a cluster that has them, or --set {stage}.training.num_workers=1 "
             f"{stage}.training.use_gpu=false."
+        )
+    if training.num_workers > total["CPU"]:
+        raise UserError(
+            f"Stage {stage!r} wants {training.num_workers} workers, but this machine has {total['CPU']:.0f} cores: "
+            f"--set {stage}.training.num_workers={total['CPU']:.0f}, or run on a larger cluster."
         )
 
 

@@ -86,10 +86,10 @@ def train_stage(
     batch_plan(config, stage)
     who = identity(config, stage, uris, init_from)
     cluster.connect()
-    workers, cpus = cluster.workers_for(config, stage), cluster.cpus_for(config, stage)
+    cpus = cluster.cpus_for(config, stage)
     run_name = f"{stage}-{records.hash_of([who.config_hash, who.data_fingerprint, init_from])}"
     values = config.model_dump(mode="json")
-    job = TrainJob(values, stage, uris, output, init_from, run_name, who.data_fingerprint, workers, cpus, _board())
+    job = TrainJob(values, stage, uris, output, init_from, run_name, who.data_fingerprint, cpus, _board())
     with _followed(job, on_progress):
         details = _fit(config, job)
     return records.write(output, stage, who, details)
@@ -123,7 +123,7 @@ def _trainer(config: CascadeConfig, job: TrainJob) -> Any:
         train_loop_config={"job": job},
         torch_config=TorchConfig(backend="nccl" if training.use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=job.num_workers,
+            num_workers=training.num_workers,
             use_gpu=training.use_gpu,
             resources_per_worker=resources,
             # A worker with one GPU would also fit a spot node, which may be taken away in the middle of it.

@@ -38,9 +38,7 @@ class TrainJob:
     init_from: str | None
     run_name: str
     data_fingerprint: str
-    num_workers: int
     num_cpus: float
-    """Of each worker."""
     board: Any
     """Handle of a `Board` actor."""
 

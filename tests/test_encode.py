@@ -309,7 +309,7 @@ def test_the_manifest_says_what_made_the_table(latents_table, tiny_model, tiny):
 
 def test_the_job_trains_an_autoencoder_first_from_bucket_to_bucket(camera_corpus, tiny, ray_cluster, s3, tmp_path):
     storage.upload(camera_corpus, f"{s3}/videos")
-    few = [f"autoencoder.training.{setting}" for setting in ("steps=2", "batch_size=2", "warmup_steps=0")]
+    few = [f"autoencoder.training.{setting}" for setting in ("steps=2", "batch_size=1", "warmup_steps=0")]
     captions = {path.name: f"what {path.stem} shows" for path in camera_corpus.glob("*.mp4")}
     told = pa.table({"video": list(captions), "caption": list(captions.values())})
     pq.write_table(told, tmp_path / "captions.parquet")

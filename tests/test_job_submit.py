@@ -98,7 +98,7 @@ def test_a_job_trains_where_ray_was_started(submit, tmp_path, world_corpus):
     model = tmp_path / "model"
     relative = os.path.relpath(model, ROOT)
     what = ["--data", str(world_corpus), "--output", relative, "--stages", "autoencoder"]
-    sizes = [f"autoencoder.training.{name}" for name in ("steps=2", "batch_size=2", "warmup_steps=0")]
+    sizes = [f"autoencoder.training.{name}" for name in ("steps=2", "batch_size=1", "warmup_steps=0")]
     done = submit("--", "python", "jobs/train_cascade.py", *what, "--set", *sizes)
     assert done.returncode == 0, done.stdout + done.stderr
     assert list((model / "autoencoder").glob("*.safetensors"))
@@ -109,7 +109,7 @@ STAGES = ("autoencoder", "reference", "base", "upsample.0", "interpolate", "deco
 FIVE_STEPS = [
     f"{stage}.training.{setting}"
     for stage in STAGES
-    for setting in ("steps=5", "batch_size=2", "warmup_steps=1", "log_every=5")
+    for setting in ("steps=5", "batch_size=1", "warmup_steps=1", "log_every=5")
 ]
 
 

@@ -208,7 +208,13 @@ class BaseConfig(NoiseConfig):
     reference_deviation: float | None = Field(
         default=None, gt=0, lt=1, description="latents' deviation from the reference; predicts only what differs"
     )
-    motion_weight: float = Field(default=0.0, ge=0, description="of the error of frame-to-frame change in the loss")
+    motion_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="of the error of frame-to-frame change in the loss",
+        # Models that were trained before there was this setting keep the identity that they had.
+        exclude_if=lambda weight: not weight,
+    )
     sampling: SamplingConfig = SamplingConfig()
     training: TrainingConfig
 

@@ -19,10 +19,11 @@ def read_manifest(table_uri: str) -> dict[str, Any] | None:
     Raises:
         UserError: it is not JSON.
     """
-    location = storage.join(table_uri, MANIFEST_NAME)
-    if not storage.exists(location):
+    try:
+        manifest = storage.read_json(storage.join(table_uri, MANIFEST_NAME))
+    except (FileNotFoundError, NotADirectoryError):
+        # Not `storage.exists` before: to that, a disk that does not answer is one without a table.
         return None
-    manifest = storage.read_json(location)
     return manifest if isinstance(manifest, dict) else {}
 
 
