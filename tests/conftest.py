@@ -1,6 +1,6 @@
 """What the tests share: one Ray cluster, one S3 server, and small corpora and models, each made once when first wanted.
 
-Nothing heavy is imported here: a test that needs no torch and no Ray starts at once.
+Nothing heavy is imported here: a test that needs no torch and no Ray starts at once, if it runs alone.
 """
 
 import atexit
@@ -48,8 +48,8 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ["TMPDIR"] = tempfile.mkdtemp(prefix=f"tests-{worker}-")
     tempfile.tempdir = None
     atexit.register(shutil.rmtree, os.environ["TMPDIR"], ignore_errors=True)
-    # As many processes as cores: threads that wait for each other by spinning take what another test needs. A small
-    # network learned in 37 s so, and alone in 1.3.
+    # The other process wants a core too, and threads that wait for each other by spinning take it: a small network
+    # learned in 37 s so, and alone in 1.3. (Not by OMP_NUM_THREADS, which Ray's workers and jobs would inherit.)
     import torch
 
     torch.set_num_threads(1)

@@ -30,7 +30,7 @@ from videogen.training.loader import BatchPlan, Loader
 from videogen.training.objectives import build_objective
 
 THREE = "aspect_ratios=[16:9, 1:1, 9:16]"
-SIZES = (FrameSize(96, 64), FrameSize(64, 64), FrameSize(64, 96))
+SIZES = (FrameSize(80, 48), FrameSize(64, 64), FrameSize(48, 80))
 
 # --- sizes -------------------------------------------------------------------------------------------------------
 
@@ -38,7 +38,7 @@ SIZES = (FrameSize(96, 64), FrameSize(64, 64), FrameSize(64, 96))
 @pytest.mark.parametrize(
     ("preset", "sizes"),
     [
-        ("tiny", ["64 x 96", "64 x 64", "96 x 64"]),
+        ("tiny", ["48 x 80", "64 x 64", "80 x 48"]),
         ("small", ["192 x 320", "256 x 256", "320 x 192"]),
         ("paper", ["512 x 768", "512 x 512", "768 x 512"]),
     ],
@@ -79,7 +79,7 @@ def test_a_clip_goes_to_the_size_that_cuts_least_of_it_away(width, height):
         ("-16:9", "'-16:9' is no aspect ratio"),
         ("1.5", "one or several of width:height.*given 1.5"),
         ("[]", "one or several of width:height"),
-        ("100:1", "100:1 would become 80 x 4 latents.* multiples of 4.*nearer to 1:1"),
+        ("100:1", "100:1 would become 80 x 2 latents.* multiples of 2.*nearer to 1:1"),
         ("1:1,6:5", "1:1 and 6:5 are both frames of 64 x 64 pixels"),
     ],
 )
@@ -101,8 +101,10 @@ def test_what_is_square_says_nothing_of_other_shapes(tiny):
         "range": "uint8 RGB",
         "pixels": "square",
     }
-    # Before there was a choice, every model attended over time at full size too.
-    as_before = apply_overrides(tiny, ["base.model.full_size_attention=true", "base.training.steps=800"])
+    # As the preset was before some of these settings were there: what they are by default has no say.
+    before = ["model.block_out_channels=[16,32,32]", "model.attention_levels=[false,false,true]", "timestep_shift=10"]
+    before += ["model.full_size_attention=true", "motion_weight=0", "training.steps=800"]
+    as_before = apply_overrides(tiny, [f"base.{setting}" for setting in before])
     assert records.config_hash(as_before, "base") == "1c8cd1990e6b"
     several = apply_overrides(tiny, [THREE])
     assert records.config_hash(several, "base") != records.config_hash(tiny, "base")
@@ -177,7 +179,7 @@ def test_each_clip_is_encoded_in_the_shape_nearest_to_its_own(table, tiny_model)
     assert set(shapes.frames) == {15}
     assert set(shapes.fps) == {16.0}
     wide = table.select("width > height")
-    assert wide.shapes().width.tolist() == [96] * 3
+    assert wide.shapes().width.tolist() == [80] * 3
 
 
 def test_what_shows_a_table_shows_its_shapes(table, tiny_model):
@@ -187,7 +189,7 @@ def test_what_shows_a_table_shows_its_shapes(table, tiny_model):
     assert len(trips) == 8
     assert contact_sheet(FinishedTable.open(table.uri)).startswith(b"\x89PNG")
     page = Path(table.uri, "report", "index.html").read_text()
-    assert "from pictures of 64 x 96, 64 x 64, 96 x 64 pixels" in page
+    assert "from pictures of 48 x 80, 64 x 64, 80 x 48 pixels" in page
 
 
 def test_raw_frames_have_the_crop_that_is_encoded(corpus, config, table, tmp_path):
@@ -199,12 +201,12 @@ def test_raw_frames_have_the_crop_that_is_encoded(corpus, config, table, tmp_pat
     shutil.copytree(corpus, tmp_path / "damaged")
     good = (corpus / "a_wide.mp4").read_bytes()
     (tmp_path / "damaged" / "a_wide.mp4").write_bytes(good[: len(good) // 3] + bytes(len(good) - len(good) // 3))
-    assert FrameDataset.open(str(tmp_path / "damaged"), config).row(0)["frames"].shape == (15, 64, 96, 3)
+    assert FrameDataset.open(str(tmp_path / "damaged"), config).row(0)["frames"].shape == (15, 48, 80, 3)
 
 
 def test_a_table_of_other_shapes_than_the_presets_is_refused(table, config, tiny):
     table.require_matches(config)
-    with pytest.raises(UserError, match=r"of 64 x 96, 64 x 64, 96 x 64 pixels, .* is for 64 x 64: set .*aspect_ratios"):
+    with pytest.raises(UserError, match=r"of 48 x 80, 64 x 64, 80 x 48 pixels, .* is for 64 x 64: set .*aspect_ratios"):
         table.require_matches(tiny)
 
 
@@ -217,9 +219,9 @@ def test_every_stage_trains_on_frames_that_are_not_square(stage, table, corpus, 
     objective = build_objective(stage, config, tiny_model)
     loader = Loader(JoinedClips([clips]), objective.fields, objective.collate, BatchPlan(2), seed=0)
     assert {(bucket.height, bucket.width): rows for bucket, rows in loader.buckets.items()} == {
-        (96, 64): 3,
+        (80, 48): 3,
         (64, 64): 2,
-        (64, 96): 3,
+        (48, 80): 3,
     }
     micros = (micro for (micro,) in loader.steps(0, 8))
     micro = next(micro for micro in micros if micro.bucket.height != micro.bucket.width)
@@ -237,6 +239,6 @@ def test_a_model_makes_frames_of_the_size_that_is_asked_for(tiny_model):
     assert output.frames.shape == (1, 15, 64, 96, 3)
     assert output.samples[0]["reference_image"].shape == (64, 96, 3)
     assert output.samples[0]["latents"].shape == (15, 4, 16, 24)
-    for size in ({"width": 80}, {"height": 0}, {"height": -32}):
-        with pytest.raises(UserError, match="multiples of 32"):
+    for size in ({"width": 72}, {"height": 0}, {"height": -16}):
+        with pytest.raises(UserError, match="multiples of 16"):
             pipeline("a red circle", seed=1, **size)
