@@ -22,7 +22,7 @@ help: ## list the commands
 
 install: $(STAMP) ## create .venv and install everything, as constraints.txt says (done by the others when needed)
 
-demo: $(STAMP) ## real video to latents to six trained models to videos and a report, in runs/demo (15 minutes on 2 cores)
+demo: $(STAMP) ## real video to latents to six trained models to videos and a report, in runs/demo (10 to 25 minutes on 2 cores)
 	$(BIN)/python jobs/demo.py $(ARGS)
 
 test: $(STAMP) ## the whole test suite (12 minutes on 2 cores)
