@@ -13,7 +13,7 @@ import pytest
 from tests._ledger import IDENTITY, expected, files, planned, read, run, work
 from tests.conftest import load_job
 from videogen import storage
-from videogen.data.tables import Lease, Ledger, vacuum
+from videogen.data.tables import Lease, Ledger, garbage, vacuum
 from videogen.errors import UserError
 
 # --- garbage -----------------------------------------------------------------------------------------------------
@@ -75,6 +75,28 @@ def test_what_an_earlier_manifest_names_is_kept_for_as_long_as_is_asked_for(tmp_
     assert read(uri, second) == expected(range(5))
     # What is gone is made again when it is planned again.
     assert read(uri, run(uri, range(20))) == expected(range(20))
+
+
+@pytest.mark.parametrize("left", [None, b"[]"])
+def test_a_manifest_that_goes_while_garbage_is_looked_for_condemns_nothing(tmp_path, monkeypatch, left):
+    uri = str(tmp_path)
+    run(uri, range(20))
+    manifest = tmp_path / "manifest.json"
+
+    class Lease(garbage.Lease):
+        def __enter__(self):
+            if left is None:
+                manifest.unlink()
+            else:
+                manifest.write_bytes(left)
+            return super().__enter__()
+
+    monkeypatch.setattr(garbage, "Lease", Lease)
+    before = set(files(uri, "shards"))
+    with pytest.raises(UserError, match="no finished table any more: nothing was removed"):
+        vacuum(uri, retain_s=0)
+    assert before
+    assert set(files(uri, "shards")) == before
 
 
 def test_garbage_is_not_collected_beside_a_run_nor_where_no_table_is(tmp_path):

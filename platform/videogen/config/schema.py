@@ -211,7 +211,7 @@ class BaseConfig(NoiseConfig):
     motion_weight: float = Field(
         default=0.0,
         ge=0,
-        description="of the error of frame-to-frame change in the loss",
+        description="weight, in the loss, of the error of the change from frame to frame",
         # Models that were trained before there was this setting keep the identity that they had.
         exclude_if=lambda weight: not weight,
     )

@@ -81,8 +81,8 @@ class NoiseSchedule:
             timesteps: (B,), how much of it.
             weighting: whose error it is.
             motion_weight: of the squared error of the change from frame to frame, which is added; only for data
-                (B, C, F, H, W). What stands still does not count there, and a shape that is a little early in one
-                frame and a little late in the next counts twice.
+                (B, C, F, H, W). An error that all frames share adds nothing; a shape that is a little early in one
+                frame and a little late in the next adds most.
         """
         error = predicted - self.velocity(data, noise, timesteps)
         squared = error.square().mean(dim=tuple(range(1, data.ndim)))

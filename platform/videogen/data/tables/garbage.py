@@ -94,7 +94,9 @@ def find_partials(table_uri: str, before: float) -> list[str]:
 
 
 def _find(table_uri: str, before: float) -> list[Garbage]:
-    manifest = published.read_manifest(table_uri) or {}
+    manifest = published.read_manifest(table_uri)
+    if not manifest:  # gone since `vacuum` looked: without it, all files would seem to be garbage
+        raise UserError(f"{table_uri!r} holds no finished table any more: nothing was removed.")
     listed = list(_listed(table_uri))
     needed = published.named_files(manifest)
     for file in listed:
