@@ -26,7 +26,7 @@ demo: $(STAMP) ## real video to latents to six trained models to videos and a re
 	$(BIN)/python jobs/demo.py $(ARGS)
 
 test: $(STAMP) ## the whole test suite (12 to 23 minutes on 2 cores)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 serve: $(STAMP) ## serve runs/demo/model, or MODEL=..., on the loopback interface
 	$(BIN)/python -m serve --model $(MODEL) $(ARGS)

@@ -41,6 +41,7 @@ for _name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "RAY_ADDRESS"):
     os.environ.pop(_name, None)
 
 NUM_CLIPS = 6
+LONGEST_MODULE = "test_job_submit"
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     # Each process looks for what was left behind in temporary folders; that of the other process is not its business.
@@ -57,10 +58,15 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep all that shares the cluster in one of pytest-xdist's processes; modules are never divided."""
+    """Keep all that shares the cluster in one of pytest-xdist's processes; modules are never divided.
+
+    The two longest groups come first: one that began last would run while the other process has nothing left to do.
+    """
     asking = {item.path for item in items if "ray_cluster" in getattr(item, "fixturenames", ())}
     for item in items:
         item.add_marker(pytest.mark.xdist_group("cluster" if item.path in asking else item.path.stem))
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        items.sort(key=lambda item: 0 if item.path.stem == LONGEST_MODULE else 1 if item.path in asking else 2)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
