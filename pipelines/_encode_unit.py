@@ -28,6 +28,7 @@ from videogen.data.listing import find_versions
 from videogen.data.sources import why_not_same
 from videogen.data.tables.parts import write_part
 from videogen.data.tables.records import FAILED, OK, Outcome
+from videogen.startup import loading_for_good
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -199,6 +200,7 @@ def _failed(item: Item, stage: str, error: str, attempts: int = 1, log_tail: str
 class EncodeUnit:
     """Encode the frames of a unit with the VAE and its captions with the text encoder, and commit its rows."""
 
+    @loading_for_good()
     def __init__(self, task: EncodeTask) -> None:
         import torch
 

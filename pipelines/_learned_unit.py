@@ -7,11 +7,13 @@ import pyarrow as pa
 
 from pipelines._ingest_unit import IngestTask, commit
 from videogen.data.curation.learned.embedding import mean_direction
+from videogen.startup import loading_for_good
 
 
 class LearnedUnit:
     """Fill the columns of a unit that need networks, then commit it."""
 
+    @loading_for_good()
     def __init__(self, task: IngestTask) -> None:
         import torch
 

@@ -18,6 +18,7 @@ from pipelines.sampling import model_folder
 from videogen import storage
 from videogen.config import CascadeConfig
 from videogen.stages import new_sample
+from videogen.startup import loading_for_good
 
 if TYPE_CHECKING:
     from videogen.stages import Sample
@@ -90,6 +91,7 @@ class StageSpec:
 class StageWorker:
     """An actor that holds one stage."""
 
+    @loading_for_good()
     def __init__(self, spec: StageSpec) -> None:
         from videogen.stages import load_stage
 

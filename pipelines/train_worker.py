@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from videogen import storage
 from videogen.config import CascadeConfig, config_from_dict
+from videogen.startup import loading_for_good
 
 if TYPE_CHECKING:
     from videogen.training.engine import Engine
@@ -79,7 +80,13 @@ def run_worker(settings: dict[str, Any]) -> dict[str, Any]:
 
     import ray
 
-    from videogen.training.loop import TrainingError
+    with loading_for_good():
+        from videogen.training.engine import import_deepspeed
+        from videogen.training.loop import TrainingError
+        from videogen.training.objectives import objective_class
+
+        import_deepspeed()
+        objective_class(job.stage)
 
     if ray.get(job.board.cause.remote(job.run_name)):
         return {}  # a restart of what has failed for a reason that will not go away

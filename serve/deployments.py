@@ -17,6 +17,7 @@ from serve.batcher import Batcher
 from serve.config import ServeConfig, StageServeConfig
 from videogen import storage
 from videogen.config import CascadeConfig
+from videogen.startup import loading_for_good
 
 if TYPE_CHECKING:
     from videogen.stages import Sample
@@ -47,6 +48,7 @@ class StageKeys:
 class StageReplica:
     """One copy of one stage, on one device."""
 
+    @loading_for_good()
     def __init__(self, name: str, model: str, config: StageServeConfig) -> None:
         # Only here, in the stage's own process: the other replicas stay small without torch.
         from videogen.stages import NOT_THE_MODEL, load_stage

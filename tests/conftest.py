@@ -20,6 +20,7 @@ from types import ModuleType
 import pytest
 
 from videogen.malloc import KEEP_FREED_MEMORY
+from videogen.startup import loading_for_good
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -51,7 +52,9 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     atexit.register(shutil.rmtree, os.environ["TMPDIR"], ignore_errors=True)
     # The other process wants a core too, and threads that wait for each other by spinning take it: a small network
     # learned in 37 s so, and alone in 1.3. (Not by OMP_NUM_THREADS, which Ray's workers and jobs would inherit.)
-    import torch
+    with loading_for_good():  # what most modules want anyway
+        import torch
+        from diffusers import AutoencoderKL, UNet2DConditionModel  # noqa: F401
 
     torch.set_num_threads(1)
 

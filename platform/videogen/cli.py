@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import gc
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -66,4 +67,6 @@ def run_job(main: Callable[[Sequence[str] | None], None]) -> int:
     except KeyboardInterrupt:
         print("interrupted; run the same command again to continue", file=sys.stderr)
         return EXIT_INTERRUPTED
+    finally:
+        gc.freeze()  # or Python looks through all of torch for garbage once more before it ends, for a second
     return 0

@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     from videogen.config import CascadeConfig
     from videogen.training.objective import DatasetKind, Objective
 
-__all__ = ["OBJECTIVES", "Pairing", "build_objective", "dataset_kind", "require_can_start_from_image_model"]
+__all__ = [
+    "OBJECTIVES",
+    "Pairing",
+    "build_objective",
+    "dataset_kind",
+    "objective_class",
+    "require_can_start_from_image_model",
+]
 
 
 class Pairing(NamedTuple):
@@ -40,6 +47,13 @@ OBJECTIVES: dict[str, Pairing] = {
 def dataset_kind(stage: str) -> "DatasetKind":
     """Return what a stage trains on, without building its objective."""
     return _pairing(stage).dataset_kind
+
+
+def objective_class(stage: str) -> "Callable[..., Objective]":
+    """Return what builds the objective of a stage, with all that it imports."""
+    module, _, class_name = _pairing(stage).objective.partition(":")
+    build: Callable[..., Objective] = getattr(import_module(module), class_name)
+    return build
 
 
 def require_can_start_from_image_model(stage: str, config: "CascadeConfig") -> None:
@@ -73,8 +87,7 @@ def build_objective(
 
     from videogen.training.objectives.initial_weights import load_initial_weights
 
-    module, _, class_name = _pairing(stage).objective.partition(":")
-    build: Callable[..., Objective] = getattr(import_module(module), class_name)
+    build = objective_class(stage)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         objective = build(config, stage, model_folder)
