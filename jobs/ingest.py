@@ -8,7 +8,7 @@ scores of all clips are stored; the rules of --keep only mark what is kept, so t
 nothing again. Run again, it looks at new and replaced videos only; killed, it continues. A video that cannot be read
 ends in OUTPUT/errors.parquet with the reason, one that gives no clip in OUTPUT/filtered.parquet.
 
-    python jobs/inspect_table.py s3://bucket/clips
+    python jobs/inspect.py s3://bucket/clips
     python jobs/encode_latents.py --input s3://bucket/clips --output s3://bucket/latents --preset tiny
 """
 

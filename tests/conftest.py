@@ -81,6 +81,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def load_job(name: str) -> ModuleType:
     """Import `jobs/<name>.py`; jobs are scripts, not a package."""
     path = ROOT / "jobs" / f"{name}.py"
+    path = path / "__main__.py" if path.is_dir() else path
     spec = importlib.util.spec_from_file_location(f"jobs.{name}", path)
     assert spec is not None
     assert spec.loader is not None

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 STDLIB_PLATFORM = str(Path(sysconfig.get_paths()["stdlib"]) / "platform.py")
 PACKAGES = {"videogen": ROOT / "platform" / "videogen", "pipelines": ROOT / "pipelines", "serve": ROOT / "serve"}
 JOBS = sorted((ROOT / "jobs").glob("*.py"))
+JOB_SOURCES = [job / "__main__.py" if job.is_dir() else job for job in JOBS]
 SOURCES = sorted(path for folder in PACKAGES.values() for path in folder.rglob("*.py"))
 
 HEAVY = ("torch", "diffusers", "transformers", "deepspeed", "ray", "decord", "av", "pandas", "fastapi")
@@ -56,9 +57,10 @@ def test_platform_is_pythons_own_in_a_ray_worker(ray_cluster):
 
 
 def test_no_job_or_top_level_module_is_named_like_a_package():
-    # A script's folder comes first on sys.path, so a jobs/serve.py would hide the package.
+    # A script's folder comes first on sys.path, so a jobs/serve.py would hide the package. A folder would not.
     taken = set(PACKAGES) | set(sys.stdlib_module_names)
-    assert not taken & {path.stem for path in [*JOBS, *ROOT.glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]}
+    modules = [*JOBS, *ROOT.glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    assert not taken & {path.stem for path in modules if path.is_file()}
 
 
 # --- imports run one way -----------------------------------------------------------------------------------------
@@ -80,7 +82,7 @@ def test_the_import_rules_name_every_room_of_the_library():
 
 
 def test_jobs_are_imported_by_nobody():
-    for path in [*SOURCES, *JOBS]:
+    for path in [*SOURCES, *JOB_SOURCES]:
         assert not {"jobs", "benchmarks", "tests"} & {module.split(".")[0] for module in _imports(path)}, path
 
 
@@ -114,7 +116,7 @@ def test_job_has_help_that_brings_nothing_heavy(job):
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda path: path.name)
 def test_job_is_thin_and_says_how_it_is_run(job):
-    source = job.read_text()
+    source = JOB_SOURCES[JOBS.index(job)].read_text()
     assert f"python jobs/{job.name}" in (ast.get_docstring(ast.parse(source)) or ""), "the docstring shows the command"
     assert len(source.splitlines()) < 200, "what a job does belongs into pipelines/ or videogen"
 
@@ -127,7 +129,7 @@ def test_every_third_party_import_is_a_declared_dependency():
     groups = project["optional-dependencies"]
     declared = {_name(entry) for entry in [*project["dependencies"], *groups["demo"]]}
     providers = metadata.packages_distributions()
-    for path in [*SOURCES, *JOBS, *(ROOT / "benchmarks").glob("*.py")]:
+    for path in [*SOURCES, *JOB_SOURCES, *(ROOT / "benchmarks").glob("*.py")]:
         for module in _imports(path):
             top = module.split(".")[0]
             if top in sys.stdlib_module_names or top in PACKAGES:

@@ -1,9 +1,10 @@
 """Look into a table of clips or latents: schema, counts, numbers, failures, one row in full, and a contact sheet.
 
-    python jobs/inspect_table.py runs/demo/latents
-    python jobs/inspect_table.py s3://bucket/clips --where "motion > 0.5" --row 3 --sheet sheet.png
+    python jobs/inspect.py runs/demo/latents
+    python jobs/inspect.py s3://bucket/clips --where "motion > 0.5" --row 3 --sheet sheet.png
 
-Reads a finished table, and of its shards only the rows that are shown.
+Reads a finished table, and of its shards only the rows that are shown. (A folder, which Python runs as a script: a file
+of this name beside the other jobs would be what they all import as the standard library's `inspect`.)
 """
 
 import sys
