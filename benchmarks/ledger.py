@@ -2,8 +2,10 @@
 
     python benchmarks/ledger.py --items 10000 100000 1000000
 
-Every phase of a run is a process of its own, so that its peak of memory is its own. The workers' part, writing and
-packing units of 32 items with one small row each, is not the ledger's and only shown beside it.
+Every phase of a run is a process of its own, so that its peak of memory is its own. The ledger's database keeps what it
+can of what it has read, up to a limit (512 MB, or --memory-mb): below the limit memory grows with what there is to
+keep, and a small limit shows how much is needed. The workers' part, writing and packing units of 32 items with one
+small row each, is not the ledger's and only shown beside it.
 """
 
 import argparse
@@ -21,6 +23,7 @@ import pyarrow as pa
 
 from videogen.cli import parser, run_job
 from videogen.data.tables import Ledger, Outcome, PartRecord, pack_shard, write_part
+from videogen.data.tables.scratch import MEMORY_MB
 
 ITEMS_PER_UNIT = 32
 SHARD_BYTES = 64 << 20
@@ -35,28 +38,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("|---" * (len(PHASES) + 1) + "|")
     for num_items in options.items:
         with tempfile.TemporaryDirectory(prefix="videogen-benchmark-", dir=options.folder) as folder:
-            cells = [_measure(name, str(Path(folder, "table")), num_items) for name in PHASES]
+            cells = [_measure(name, str(Path(folder, "table")), num_items, options.memory_mb) for name in PHASES]
         print(f"| {num_items:,} | " + " | ".join(cells) + " |", flush=True)
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser(__doc__)
     arguments.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    arguments.add_argument("--memory-mb", type=int, default=MEMORY_MB, help="limit of the ledger's database")
     arguments.add_argument("--folder", help="where the tables are made; default: the folder for temporary files")
     return arguments.parse_args(argv)
 
 
-def _measure(name: str, uri: str, num_items: int) -> str:
+def _measure(name: str, uri: str, num_items: int, memory_mb: int) -> str:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        seconds, cpu_s, peak_mb = pool.submit(_phase, name, uri, num_items).result()
+        seconds, cpu_s, peak_mb = pool.submit(_phase, name, uri, num_items, memory_mb).result()
     print(f"{num_items} items, {name}: {seconds:.1f} s, {cpu_s:.1f} s of CPU, {peak_mb:.0f} MB", file=sys.stderr)
     return f"{seconds:.1f} ({cpu_s:.1f}, {peak_mb:.0f})"
 
 
-def _phase(name: str, uri: str, num_items: int) -> tuple[float, float, float]:
+def _phase(name: str, uri: str, num_items: int, memory_mb: int) -> tuple[float, float, float]:
     """Run one phase in this process; return its seconds, those of all cores, and the peak of memory in MB."""
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
-    PHASES[name](uri, num_items)
+    PHASES[name](Ledger(uri, IDENTITY, memory_mb=memory_mb), num_items)
     seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return seconds, cpu_s, after.ru_maxrss / 1024
@@ -65,49 +69,49 @@ def _phase(name: str, uri: str, num_items: int) -> tuple[float, float, float]:
 # --- what a pipeline does ----------------------------------------------------------------------------------------
 
 
-def _plan(uri: str, num_items: int) -> None:
+def _plan(ledger: Ledger, num_items: int) -> None:
     """Find out, for a new table, that everything is to be done."""
-    with Ledger(uri, IDENTITY) as ledger:
+    with ledger:
         assert sum(batch.num_rows for batch in ledger.pending(_planned(num_items))) == num_items
 
 
-def _work(uri: str, num_items: int) -> None:
+def _work(ledger: Ledger, num_items: int) -> None:
     """Commit every unit, as workers would."""
     for start in range(0, num_items, ITEMS_PER_UNIT):
-        _commit(uri, range(start, min(num_items, start + ITEMS_PER_UNIT)))
+        _commit(ledger.uri, range(start, min(num_items, start + ITEMS_PER_UNIT)))
 
 
-def _footers(uri: str, num_items: int) -> None:
+def _footers(ledger: Ledger, num_items: int) -> None:
     """Take up a run whose driver was killed before it noted anything."""
-    with Ledger(uri, IDENTITY) as ledger:
+    with ledger:
         num_missing = sum(batch.num_rows for batch in ledger.missing(_planned(num_items)))
         assert num_missing == 0, ledger.counts()
 
 
-def _segments(uri: str, num_items: int) -> None:
+def _segments(ledger: Ledger, num_items: int) -> None:
     """Take up a run whose driver had noted everything."""
-    _footers(uri, num_items)
+    _footers(ledger, num_items)
 
 
-def _pack(uri: str, num_items: int) -> None:
+def _pack(ledger: Ledger, num_items: int) -> None:
     """Pack everything, as workers would."""
-    with Ledger(uri, IDENTITY) as ledger:
+    with ledger:
         ledger.plan(_planned(num_items))
         for pack in ledger.plan_packs(SHARD_BYTES):
-            pack_shard(uri, pack)
+            pack_shard(ledger.uri, pack)
 
 
-def _publish(uri: str, num_items: int) -> None:
+def _publish(ledger: Ledger, num_items: int) -> None:
     """Make the index, publish, and remove the parts."""
-    with Ledger(uri, IDENTITY) as ledger:
+    with ledger:
         ledger.plan(_planned(num_items))
         assert not ledger.plan_packs(SHARD_BYTES)
         ledger.publish({"kind": "benchmark"}, ledger.locate(columns=["score"]))
 
 
-def _again(uri: str, num_items: int) -> None:
+def _again(ledger: Ledger, num_items: int) -> None:
     """Find out that nothing is to be done."""
-    _footers(uri, num_items)
+    _footers(ledger, num_items)
 
 
 PHASES = {
