@@ -33,10 +33,14 @@ class MetricsLog:
         self._counts: dict[str, int] = {}
         self._bins = torch.zeros(2, NUM_BINS, dtype=torch.float64)
         self._has_bins = False
-        self._since = (time.perf_counter(), state.samples_seen, 0.0)
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
             _drop_lines_after(self._folder / METRICS_NAME, state.step)
+            # Before the first step: a fifth of a second of imports is no part of any step.
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self._folder / "tensorboard"), purge_step=state.step + 1)
+        self._since = (time.perf_counter(), state.samples_seen, 0.0)
 
     def add(self, values: dict[str, Any]) -> None:
         """Count values: numbers or 0-d tensors; `timestep_loss` is (timesteps in 0..1, losses), each (B,)."""
@@ -64,7 +68,7 @@ class MetricsLog:
         if self._folder is not None:
             with (self._folder / METRICS_NAME).open("a") as file:
                 file.write(json.dumps({**line, "loss_by_timestep": bins} if bins else line) + "\n")
-            self._write_tensorboard(self._folder, line, bins)
+            self._write_tensorboard(line, bins)
         self._since = (time.perf_counter(), state.samples_seen, wait_s)
         return line
 
@@ -102,12 +106,10 @@ class MetricsLog:
         self._bins.zero_()
         return [total / count if count else None for total, count in zip(sums, counts, strict=True)]
 
-    def _write_tensorboard(self, folder: Path, line: dict[str, float], bins: list[float | None]) -> None:
+    def _write_tensorboard(self, line: dict[str, float], bins: list[float | None]) -> None:
+        if self._writer is None:  # closed
+            return
         step = int(line["step"])
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
         for name, value in line.items():
             if name != "step":
                 self._writer.add_scalar(name, value, step)
