@@ -36,10 +36,7 @@ class MetricsLog:
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
             _drop_lines_after(self._folder / METRICS_NAME, state.step)
-            # Before the first step: a fifth of a second of imports is no part of any step.
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(self._folder / "tensorboard"), purge_step=state.step + 1)
+            self._writer = _tensorboard(self._folder, state.step + 1)
         self._since = (time.perf_counter(), state.samples_seen, 0.0)
 
     def add(self, values: dict[str, Any]) -> None:
@@ -116,6 +113,13 @@ class MetricsLog:
         for index, mean in enumerate(bins):
             if mean is not None:
                 self._writer.add_scalar(f"loss_by_timestep/{index / NUM_BINS:.1f}", mean, step)
+
+
+def _tensorboard(folder: Path, first_step: int) -> "SummaryWriter":
+    """Open TensorBoard's file: before the first step, because a fifth of a second of imports is no part of any step."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
 
 
 def _drop_lines_after(path: Path, step: int) -> None:
