@@ -24,8 +24,10 @@ import pyarrow as pa
 from videogen.cli import parser, run_job
 from videogen.data.tables import Ledger, Outcome, PartRecord, pack_shard, write_part
 from videogen.data.tables.scratch import MEMORY_MB
+from videogen.errors import UserError
 
 ITEMS_PER_UNIT = 32
+_LEAST_MEMORY_MB = 16
 SHARD_BYTES = 64 << 20
 IDENTITY = "benchmark"
 SCHEMA = pa.schema([("item_id", pa.string()), ("score", pa.float32()), ("latents", pa.large_binary())])
@@ -45,9 +47,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser(__doc__)
     arguments.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    arguments.add_argument("--memory-mb", type=int, default=MEMORY_MB, help="limit of the ledger's database")
+    arguments.add_argument("--memory-mb", type=int, default=MEMORY_MB, help="of the ledger's database, 16 or more")
     arguments.add_argument("--folder", help="where the tables are made; default: the folder for temporary files")
-    return arguments.parse_args(argv)
+    options = arguments.parse_args(argv)
+    if options.memory_mb < _LEAST_MEMORY_MB:
+        raise UserError(f"--memory-mb is {options.memory_mb}, but a database needs {_LEAST_MEMORY_MB} or more.")
+    return options
 
 
 def _measure(name: str, uri: str, num_items: int, memory_mb: int) -> str:
@@ -156,4 +161,4 @@ def _commit(uri: str, numbers: range) -> PartRecord:
 
 
 if __name__ == "__main__":
-    run_job(main)
+    sys.exit(run_job(main))

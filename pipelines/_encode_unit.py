@@ -200,9 +200,11 @@ def _failed(item: Item, stage: str, error: str, attempts: int = 1, log_tail: str
 class EncodeUnit:
     """Encode the frames of a unit with the VAE and its captions with the text encoder, and commit its rows."""
 
-    @loading_for_good()
     def __init__(self, task: EncodeTask) -> None:
-        import torch
+        with loading_for_good():
+            import torch
+            from diffusers import AutoencoderKL  # noqa: F401 - what `task.encoders` load
+            from transformers import CLIPTextModel  # noqa: F401
 
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         if self._device == "cpu":

@@ -13,11 +13,12 @@ from videogen.startup import loading_for_good
 class LearnedUnit:
     """Fill the columns of a unit that need networks, then commit it."""
 
-    @loading_for_good()
     def __init__(self, task: IngestTask) -> None:
-        import torch
+        with loading_for_good():
+            import torch
+            import transformers.models.clip.modeling_clip  # noqa: F401 - what the first of them is
 
-        from videogen.data.curation.learned import AestheticScore, Captioner, ClipEmbedding
+            from videogen.data.curation.learned import AestheticScore, Captioner, ClipEmbedding
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cpu":

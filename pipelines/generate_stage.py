@@ -91,12 +91,11 @@ class StageSpec:
 class StageWorker:
     """An actor that holds one stage."""
 
-    @loading_for_good()
     def __init__(self, spec: StageSpec) -> None:
         from videogen.stages import load_stage
 
         self.spec = spec
-        with model_folder(spec.model, spec.config) as folder:
+        with model_folder(spec.model, spec.config) as folder, loading_for_good():
             self.stage = load_stage(spec.name, folder, device=spec.device)
 
     def __call__(self, table: pa.Table) -> pa.Table:

@@ -81,12 +81,7 @@ def run_worker(settings: dict[str, Any]) -> dict[str, Any]:
     import ray
 
     with loading_for_good():
-        from videogen.training.engine import import_deepspeed
         from videogen.training.loop import TrainingError
-        from videogen.training.objectives import objective_class
-
-        import_deepspeed()
-        objective_class(job.stage)
 
     if ray.get(job.board.cause.remote(job.run_name)):
         return {}  # a restart of what has failed for a reason that will not go away
@@ -106,16 +101,20 @@ def keep_off_gpus(config: CascadeConfig, stage: str) -> None:
 
 
 def _train(job: TrainJob) -> dict[str, Any]:
-    import torch
-    import torch.distributed as dist
-
-    from videogen.training.datasets import dataset_kind, open_clips, require_unchanged, where_of
-    from videogen.training.loader import BatchPlan, Loader
-    from videogen.training.loop import train
-    from videogen.training.metrics import MetricsLog
-    from videogen.training.objectives import build_objective
-
     started = time.perf_counter()
+    with loading_for_good():
+        import torch
+        import torch.distributed as dist
+
+        from videogen.training.datasets import dataset_kind, open_clips, require_unchanged, where_of
+        from videogen.training.engine import import_deepspeed
+        from videogen.training.loader import BatchPlan, Loader
+        from videogen.training.loop import train
+        from videogen.training.metrics import MetricsLog
+        from videogen.training.objectives import build_objective, objective_class
+
+        import_deepspeed()
+        objective_class(job.stage)
     num_threads = max(1, int(job.num_cpus))
     torch.set_num_threads(num_threads)
     config = config_from_dict(job.config)

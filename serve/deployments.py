@@ -48,12 +48,11 @@ class StageKeys:
 class StageReplica:
     """One copy of one stage, on one device."""
 
-    @loading_for_good()
     def __init__(self, name: str, model: str, config: StageServeConfig) -> None:
         # Only here, in the stage's own process: the other replicas stay small without torch.
         from videogen.stages import NOT_THE_MODEL, load_stage
 
-        with storage.local_copy(model, exclude=NOT_THE_MODEL) as folder:
+        with storage.local_copy(model, exclude=NOT_THE_MODEL) as folder, loading_for_good():
             self._stage = load_stage(name, str(folder), device="cuda" if config.num_gpus else "cpu")
         self._batcher: Batcher[Sample, Sample] = Batcher(
             self._stage, max_batch_size=config.max_batch_size, wait_s=config.batch_wait_s, key=batch_key

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -42,7 +43,7 @@ for _name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "RAY_ADDRESS"):
     os.environ.pop(_name, None)
 
 NUM_CLIPS = 6
-LONGEST_MODULE = "test_job_submit"
+LONGEST_MODULE = "test_job_submit.py"
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     # Each process looks for what was left behind in temporary folders; that of the other process is not its business.
@@ -63,13 +64,16 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep all that shares the cluster in one of pytest-xdist's processes; modules are never divided.
 
-    The two longest groups come first: one that began last would run while the other process has nothing left to do.
+    The two longest groups come first, then those of most tests: one that began last would run while the other process
+    has nothing left to do.
     """
     asking = {item.path for item in items if "ray_cluster" in getattr(item, "fixturenames", ())}
     for item in items:
         item.add_marker(pytest.mark.xdist_group("cluster" if item.path in asking else item.path.stem))
     if os.environ.get("PYTEST_XDIST_WORKER"):
-        items.sort(key=lambda item: 0 if item.path.stem == LONGEST_MODULE else 1 if item.path in asking else 2)
+        sizes = Counter(item.path for item in items)
+        first = {ROOT / "tests" / LONGEST_MODULE: 0, **dict.fromkeys(asking, 1)}
+        items.sort(key=lambda item: (first.get(item.path, 2), 0 if item.path in first else -sizes[item.path]))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -78,10 +82,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         raise pytest.UsageError("This pytest-xdist does not read xdist_group: see pytest in constraints.txt.")
 
 
+def job_source(name: str) -> Path:
+    """Return the file of `jobs/<name>.py`, which may be a folder that Python runs."""
+    path = ROOT / "jobs" / f"{name}.py"
+    return path / "__main__.py" if path.is_dir() else path
+
+
 def load_job(name: str) -> ModuleType:
     """Import `jobs/<name>.py`; jobs are scripts, not a package."""
-    path = ROOT / "jobs" / f"{name}.py"
-    path = path / "__main__.py" if path.is_dir() else path
+    path = job_source(name)
     spec = importlib.util.spec_from_file_location(f"jobs.{name}", path)
     assert spec is not None
     assert spec.loader is not None

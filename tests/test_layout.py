@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONGEST_MODULE, job_source
+
 ROOT = Path(__file__).resolve().parent.parent
 STDLIB_PLATFORM = str(Path(sysconfig.get_paths()["stdlib"]) / "platform.py")
 PACKAGES = {"videogen": ROOT / "platform" / "videogen", "pipelines": ROOT / "pipelines", "serve": ROOT / "serve"}
 JOBS = sorted((ROOT / "jobs").glob("*.py"))
-JOB_SOURCES = [job / "__main__.py" if job.is_dir() else job for job in JOBS]
+JOB_SOURCES = [job_source(job.stem) for job in JOBS]
 SOURCES = sorted(path for folder in PACKAGES.values() for path in folder.rglob("*.py"))
 
 HEAVY = ("torch", "diffusers", "transformers", "deepspeed", "ray", "decord", "av", "pandas", "fastapi")
@@ -79,6 +81,10 @@ def test_the_import_rules_name_every_room_of_the_library():
     named = {room.strip() for layer in layers for room in layer.split("|")}
     rooms = {path.stem for path in PACKAGES["videogen"].iterdir() if not path.name.startswith(("_", "."))}
     assert named == rooms
+
+
+def test_the_module_that_the_tests_begin_with_is_there():
+    assert (ROOT / "tests" / LONGEST_MODULE).is_file()
 
 
 def test_jobs_are_imported_by_nobody():

@@ -1,41 +1,65 @@
 """What is loaded for good is kept from the garbage collector, which is then as it was."""
 
-import gc
 import subprocess
 import sys
 
-import pytest
-
+LOADED = """
+import gc
 from videogen.startup import loading_for_good
+collections = []
+gc.callbacks.append(lambda phase, info: collections.append(phase))
+with loading_for_good():
+    with loading_for_good():
+        kept = [[number] for number in range(100_000)]
+    kept += [[number] for number in range(100_000)]
+assert not collections, collections
+assert gc.isenabled()
+assert gc.get_freeze_count() > 200_000, gc.get_freeze_count()
+assert len(gc.get_objects()) < 10_000
+"""
+FAILED = """
+import gc
+from videogen.startup import loading_for_good
+for before in (True, False):
+    (gc.enable if before else gc.disable)()
+    try:
+        with loading_for_good():
+            assert not gc.isenabled()
+            raise ValueError
+    except ValueError:
+        assert gc.isenabled() == before
+"""
+TWO_THREADS = """
+import gc, threading
+from videogen.startup import loading_for_good
+inside, leave, seen = threading.Event(), threading.Event(), []
+def first():
+    with loading_for_good():
+        inside.set()
+        leave.wait()
+thread = threading.Thread(target=first)
+thread.start()
+inside.wait()
+with loading_for_good():
+    leave.set()
+    thread.join()
+    seen.append(gc.isenabled())
+assert seen == [False], "the first to leave set it going while the other was loading"
+assert gc.isenabled(), "the last to leave left it off"
+"""
 
 
-def test_what_is_loaded_is_never_looked_at_again():
-    code = (
-        "import gc\n"
-        "from videogen.startup import loading_for_good\n"
-        "collections = []\n"
-        "gc.callbacks.append(lambda phase, info: collections.append(phase))\n"
-        "with loading_for_good():\n"
-        "    kept = [[number] for number in range(100_000)]\n"
-        "assert not collections, collections\n"
-        "assert gc.isenabled()\n"
-        "assert gc.get_freeze_count() > 100_000, gc.get_freeze_count()\n"
-        "assert len(gc.get_objects()) < 10_000\n"
-    )
+def _run(code: str) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
 
 
-@pytest.mark.parametrize("before", [True, False])
-def test_the_collector_is_as_it_was_even_after_an_error(before):
-    @loading_for_good()
-    def fail() -> None:
-        assert not gc.isenabled()
-        raise ValueError("no such weights")
+def test_what_is_loaded_is_never_looked_at_again():
+    _run(LOADED)
 
-    (gc.enable if before else gc.disable)()
-    try:
-        with pytest.raises(ValueError, match="no such weights"):
-            fail()
-        assert gc.isenabled() == before
-    finally:
-        gc.enable()
+
+def test_the_collector_is_as_it_was_even_after_an_error():
+    _run(FAILED)
+
+
+def test_the_last_of_several_threads_sets_it_going_again():
+    _run(TWO_THREADS)

@@ -1,5 +1,7 @@
 """Training without Ray: order, engine, average, checkpoints. Anything distributed runs as two gloo processes."""
 
+import contextlib
+import dataclasses
 import json
 import math
 import shutil
@@ -114,7 +116,22 @@ def test_metrics_forget_what_an_interrupted_run_logged_beyond_its_checkpoint(tmp
     assert [line["step"] for line in lines] == [2, 4, 6]
     assert lines[-1]["loss"] == 3.0
     assert lines[-1]["loss_by_timestep"] == [1.0, *[None] * 8, 3.0]
-    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_tensorboard_shows_no_step_twice(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def log(begun: int, *steps: int) -> None:
+        state = TrainState(seed=0, run="x", world_size=1, samples_seen=4 * begun, step=begun)
+        with contextlib.closing(MetricsLog(tmp_path, state)) as metrics:
+            for step in steps:
+                metrics.add({"loss": float(begun)})
+                metrics.write(dataclasses.replace(state, step=step, samples_seen=4 * step), 1e-3, 0.0)
+
+    log(0, 2, 4, 5, 8)
+    log(4, 5, 6)  # from the checkpoint of step 4
+    shown = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("loss")
+    assert [(scalar.step, scalar.value) for scalar in shown] == [(2, 0.0), (4, 0.0), (5, 4.0), (6, 4.0)]
 
 
 # --- the engine, one and two processes ----------------------------------------------------------------------------

@@ -3,9 +3,11 @@
     python jobs/inspect.py runs/demo/latents
     python jobs/inspect.py s3://bucket/clips --where "motion > 0.5" --row 3 --sheet sheet.png
 
-Reads a finished table, and of its shards only the rows that are shown. (A folder, which Python runs as a script: a file
-of this name beside the other jobs would be what they all import as the standard library's `inspect`.)
+Reads a finished table, and of its shards only the rows that are shown.
 """
+
+# In a folder, which Python runs as a script: a file of this name beside the other jobs would be what they all import as
+# the standard library's `inspect`.
 
 import sys
 from collections.abc import Sequence

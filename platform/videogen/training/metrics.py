@@ -104,8 +104,8 @@ class MetricsLog:
         return [total / count if count else None for total, count in zip(sums, counts, strict=True)]
 
     def _write_tensorboard(self, line: dict[str, float], bins: list[float | None]) -> None:
-        if self._writer is None:  # closed
-            return
+        if self._writer is None:
+            raise RuntimeError("the log was closed: nothing can be written any more")
         step = int(line["step"])
         for name, value in line.items():
             if name != "step":
