@@ -204,8 +204,9 @@ class _Bench:
         """Print the bound ratios, and then everyone's throughput."""
         print(
             f"{self.clips[0]} and {self.clips[1]} clips of {self.prepared['frames']} frames at 64 and 32 pixels, "
-            f"out of {self.prepared['picture']} H.264 (enlarged {self._options.enlarge} times); {self._cores} cores, {self._options.repeats} repeats, load "
-            f"average {os.getloadavg()[1]:.1f}; medians (least to most). Widths: {self.prepared['widths']}.\n"
+            f"out of {self.prepared['picture']} H.264 (enlarged {self._options.enlarge} times); {self._cores} cores, "
+            f"{self._options.repeats} repeats, load average {os.getloadavg()[1]:.1f}; medians (least to most). "
+            f"Widths: {self.prepared['widths']}.\n"
         )
         print(
             "| VAE | decoding, core ms a clip | encoding, core ms a clip | bound, clips/s | pipeline, clips/s "
