@@ -4,7 +4,10 @@
 
 `mosaicml-streaming` wants an older numpy than the platform, so both others run in an environment of their own:
 
-    python -m venv /tmp/others && /tmp/others/bin/pip install mosaicml-streaming==0.13.0 webdataset==1.0.2 torch==2.13.0
+    python -m venv /tmp/others && /tmp/others/bin/pip install torch==2.14.1 torchvision==0.29.1 \\
+      && /tmp/others/bin/pip install mosaicml-streaming==0.13.0 webdataset==1.0.2
+
+(MosaicML Streaming imports torchvision, which must be of its torch's kind.)
 
 Clips of random numbers are written once as a table of latents, as MDS shards and as tar shards. Each loader then gives
 one shuffled epoch as batches of float32 tensors, in a process of its own with cold caches of its own (files are in the
