@@ -4,8 +4,8 @@
 
 `mosaicml-streaming` wants an older numpy than the platform, so both others run in an environment of their own:
 
-    python -m venv /tmp/others && /tmp/others/bin/pip install torch==2.14.1 torchvision==0.29.1 \\
-      && /tmp/others/bin/pip install mosaicml-streaming==0.13.0 webdataset==1.0.2
+    python -m venv /tmp/others && /tmp/others/bin/pip install torch==2.14.1 torchvision==0.29.1
+    /tmp/others/bin/pip install mosaicml-streaming==0.13.0 webdataset==1.0.2
 
 (MosaicML Streaming imports torchvision, which must be of its torch's kind.)
 
