@@ -22,10 +22,10 @@ help: ## list the commands
 
 install: $(STAMP) ## create .venv and install everything, as constraints.txt says (done by the others when needed)
 
-demo: $(STAMP) ## real video to latents to six trained models to videos and a report, in runs/demo (9 to 20 minutes on 2 cores)
+demo: $(STAMP) ## real video to latents to six trained models to videos and a report, in runs/demo (9 to 24 minutes on 2 cores)
 	$(BIN)/python jobs/demo.py $(ARGS)
 
-test: $(STAMP) ## the whole test suite (10 to 20 minutes on 2 cores)
+test: $(STAMP) ## the whole test suite (10 to 23 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 serve: $(STAMP) ## serve runs/demo/model, or MODEL=..., on the loopback interface

@@ -16,7 +16,7 @@ class LearnedUnit:
     def __init__(self, task: IngestTask) -> None:
         with loading_for_good():
             import torch
-            import transformers.models.clip.modeling_clip  # noqa: F401 - what the first of them is
+            from transformers import CLIPModel  # noqa: F401 - what `ClipEmbedding` loads
 
             from videogen.data.curation.learned import AestheticScore, Captioner, ClipEmbedding
 
