@@ -261,12 +261,14 @@ def encode_frames(vae: "AutoencoderKL", frames: np.ndarray) -> tuple[np.ndarray,
     """
     import torch
 
+    # Not `vae.device` and `vae.dtype`, which look through all modules each time: a fifth of a small network's time.
+    weight = next(vae.parameters())
     means, logvars = [], []
     with torch.inference_mode():
         for start in range(0, len(frames), _FRAMES_AT_ONCE):
             part = np.array(frames[start : start + _FRAMES_AT_ONCE])
             # Permuted, not copied: frames in memory are channels-last already.
-            pixels = torch.from_numpy(part).to(vae.device).permute(0, 3, 1, 2).to(vae.dtype) / 127.5 - 1
+            pixels = torch.from_numpy(part).to(weight.device).permute(0, 3, 1, 2).to(weight.dtype) / 127.5 - 1
             posterior = vae.encode(pixels).latent_dist
             means.append(posterior.mean.float().cpu())
             logvars.append(posterior.logvar.float().cpu())

@@ -32,7 +32,8 @@ def test_rows_have_the_documented_fields(latents_table, tiny):
         assert tuple(row) == fields
         assert row["latents_8"].shape == (15, 4, 8, 8)
         assert row["latents_16"].shape == (15, 4, 16, 16)
-        assert row["latents_16"].dtype == np.float32
+        assert row["latents_16"].dtype == row["prompt_embeds"].dtype == np.float16
+        assert not row["latents_16"].flags.writeable  # readers share what is cached
         assert row["prompt_embeds"].shape == (tiny.text.max_length, tiny.text.model.hidden_size)
         assert row["caption"].startswith("a ")
         assert row["fps"] == 16.0
@@ -53,7 +54,7 @@ def test_any_parquet_reader_opens_a_shard(latents_table):
     first = frame.iloc[0]
     values = np.frombuffer(first["latents_16"], np.float16).reshape(first["latents_16_shape"])
     row = LatentsTable.open(latents_table).row(0, ("latents_16",))
-    assert np.array_equal(values.astype(np.float32), row["latents_16"])
+    assert np.array_equal(values, row["latents_16"])
 
 
 def test_a_table_travels_to_other_processes(latents_table):

@@ -83,17 +83,17 @@ def _round_trip(table: LatentsTable, index: int, vae: "AutoencoderKL", decoder: 
         source=row["source"],
         frame=frame,
         psnr_db=psnr_db(decoded, source),
-        latent_std=float(row[name][middle].std() * table.manifest["scaling_factor"]),
+        latent_std=float(row[name][middle].std(dtype=np.float32) * table.manifest["scaling_factor"]),
         pictures=(_jpeg(source), _jpeg(decoded), _jpeg(_difference(source, decoded))),
     )
 
 
 def _decode(vae: "AutoencoderKL", latents: np.ndarray) -> np.ndarray:
-    """Return the frame of unscaled latents float32 (1, C, h, w), uint8 (H, W, 3)."""
+    """Return the frame of unscaled latents float16 (1, C, h, w), uint8 (H, W, 3)."""
     import torch
 
     with torch.inference_mode():
-        values = torch.from_numpy(np.ascontiguousarray(latents)).to(vae.device, vae.dtype)
+        values = torch.from_numpy(latents.astype(np.float32)).to(vae.device, vae.dtype)
         pixels = vae.decode(values).sample[0].float()
         return ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
 
