@@ -17,15 +17,17 @@ is missing, its row says so. Daft needs no other version of anything, so it can 
 The real video is small (640 x 272), and what a pipeline does besides decoding costs the same for a large one. So
 `--enlarge 3` enlarges it to 1920 x 816 and encodes it again, for fewer copies of a large picture (without more detail):
 
-    python benchmarks/encode.py --enlarge 3 --videos 4
+    python benchmarks/encode.py --enlarge 3 --videos 8
 
 Start-up is a constant, so everyone's throughput is that of the difference of a long and a short corpus, and what is
 left of the short one is printed as start-up. Contenders take turns; medians are printed, with the least and the most.
+Kernels are timed before and after each run of the pipeline, and their mean counts: virtual machines change their speed.
 """
 
 import argparse
 import itertools
 import json
+import math
 import os
 import resource
 import shutil
@@ -105,25 +107,34 @@ class _Bench:
         prepare = {"do": "prepare", "folder": str(folder), "videos": options.videos, "enlarge": options.enlarge}
         self.prepared = _side(prepare)
         self.clips: list[int] = self.prepared["clips"]
-        self.kernels: list[Seconds] = []
-        self.busy: list[Seconds] = []
+        self._require_even_shares(options.videos)
+        self.kernels: dict[str, list[Seconds]] = {name: [] for name in options.vaes}
+        self.busy: dict[str, list[Seconds]] = {name: [] for name in options.vaes}
         self.ours: dict[str, list[list[float]]] = {name: [] for name in options.vaes}
         self.peers: dict[str, list[list[float]]] = {name: [] for name in options.peers}
         self.absent: dict[str, str] = {}
         self.differences: dict[str, float] = {}
 
+    def _require_even_shares(self, num_videos: int) -> None:
+        """Refuse a short corpus that leaves cores idle: the difference to the long one would be less than its work."""
+        from pipelines.encode import CLIPS_PER_UNIT
+
+        of_video = self.clips[0] // num_videos
+        multiple = math.lcm(of_video, CLIPS_PER_UNIT * self._cores) // of_video
+        if num_videos % multiple:
+            raise UserError(
+                f"--videos is {num_videos}, but {self._cores} cores share {of_video} clips a video in units of "
+                f"{CLIPS_PER_UNIT} evenly only if it is a multiple of {multiple}."
+            )
+
     def repeat(self, number: int) -> None:
-        """Let everyone run once on both corpora."""
+        """Let everyone run once on both corpora, and time the kernels before and after each of ours."""
         vaes = self._options.vaes
-        job = {"do": "kernels", "plan": self._plan(0), "vaes": {name: self._model(name) for name in vaes}}
-        self.kernels += _sides([job])
-        self.busy.append(_mean(_sides([job] * self._cores)))
-        _say(number, "kernels", self.kernels[-1])
-        _say(number, "kernels on busy cores", self.busy[-1])
         order: list[tuple[str, Callable[[str, int], list[float]]]] = [
             *((name, self._run_ours) for name in vaes),
             *((name, self._run_peer) for name in self._options.peers),
         ]
+        before = self._time_kernels(number)
         # Every other round backwards: a machine that gets slower or faster favours nobody.
         for name, run in order if number % 2 == 0 else order[::-1]:
             if name in self.absent:
@@ -132,9 +143,22 @@ class _Bench:
             if seconds:
                 (self.ours if name in vaes else self.peers)[name].append(seconds)
                 _say(number, name, {"clips/s": self.rate(seconds), "start-up": self.start_up(seconds)})
+            if name in vaes:
+                after = self._time_kernels(number)
+                self.kernels[name].append(_mean([before[0], after[0]]))
+                self.busy[name].append(_mean([before[1], after[1]]))
+                before = after
         self._compare(number)
         for place in self._folder.glob(f"{number}-*"):
             shutil.rmtree(place)
+
+    def _time_kernels(self, number: int) -> tuple[Seconds, Seconds]:
+        """Return the core seconds of a clip in a process alone, and in one a core."""
+        job = {"do": "kernels", "plan": self._plan(0), "vaes": {name: self._model(name) for name in self._options.vaes}}
+        alone, busy = _mean(_sides([job])), _mean(_sides([job] * self._cores))
+        _say(number, "kernels", alone)
+        _say(number, "kernels on busy cores", busy)
+        return alone, busy
 
     def rate(self, seconds: Sequence[float]) -> float:
         """Return clips a second from the seconds of the short and of the long corpus."""
@@ -215,10 +239,11 @@ class _Bench:
         print("|---" * 8 + "|")
         for vae, runs in self.ours.items():
             rates = [self.rate(run) for run in runs]
-            bounds, busy = self.bounds(vae, self.kernels), self.bounds(vae, self.busy)
+            kernels = self.kernels[vae]
+            bounds, busy = self.bounds(vae, kernels), self.bounds(vae, self.busy[vae])
             cells = [
-                _spread([1000 * one["decode"] for one in self.kernels], 1),
-                _spread([1000 * one[vae] for one in self.kernels], 1),
+                _spread([1000 * one["decode"] for one in kernels], 1),
+                _spread([1000 * one[vae] for one in kernels], 1),
                 _spread(bounds, 1),
                 _spread(rates, 1),
                 _spread([rate / bound for rate, bound in zip(rates, bounds, strict=True)], 2),

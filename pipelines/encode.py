@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_CLIPS_PER_UNIT = 32
+CLIPS_PER_UNIT = 32
 _UNIT_BYTES = 64 << 20
 """Decoded frames of one unit, which cross the object store together."""
 _WORKER_BYTES = 1 << 30
@@ -179,7 +179,7 @@ def _work(job: EncodeJob, options: EncodeOptions) -> Work:
 def _clips_per_unit(job: EncodeJob) -> int:
     largest = max(size.height * size.width for size in job.spec.frame_sizes) / job.spec.size**2
     clip_bytes = job.spec.num_frames * int(sum(size**2 for size in job.task.pixel_sizes) * largest) * 3
-    return max(1, min(_CLIPS_PER_UNIT, _UNIT_BYTES // clip_bytes))
+    return max(1, min(CLIPS_PER_UNIT, _UNIT_BYTES // clip_bytes))
 
 
 def _trains_on_gpus(config: CascadeConfig) -> bool:

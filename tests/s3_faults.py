@@ -47,7 +47,7 @@ from videogen.data.clips_table import IngestSpec
 
 def main(_):
     videos, model, output = sys.argv[1:]
-    ingest._VIDEOS_PER_UNIT = encode._CLIPS_PER_UNIT = 1
+    ingest._VIDEOS_PER_UNIT = encode.CLIPS_PER_UNIT = 1
     ingest.ingest(videos, output + "/clips", ingest.IngestOptions(IngestSpec(**{SPEC})))
     encode.encode(output + "/clips", output + "/latents", load_preset("tiny"), model)
 

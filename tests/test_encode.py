@@ -264,7 +264,7 @@ def test_a_killed_encoding_continues(world_corpus, latents_table, tiny, tiny_mod
     output = tmp_path / "table"
     script = (
         "import sys; from pipelines import encode; from videogen.config import load_preset; "
-        "encode._CLIPS_PER_UNIT = 1; "
+        "encode.CLIPS_PER_UNIT = 1; "
         "encode.encode(*sys.argv[1:3], load_preset('tiny'), sys.argv[3], options=encode.EncodeOptions(encoders=1))"
     )
     driver = subprocess.Popen(
@@ -283,7 +283,7 @@ def test_a_killed_encoding_continues(world_corpus, latents_table, tiny, tiny_mod
     assert not (output / "manifest.json").exists()
     with pytest.raises(UserError, match=r"manifest\.json"):
         LatentsTable.open(str(output))
-    monkeypatch.setattr(encoding, "_CLIPS_PER_UNIT", 1)
+    monkeypatch.setattr(encoding, "CLIPS_PER_UNIT", 1)
     result = encode(str(world_corpus), str(output), tiny, tiny_model)
     assert result.ok == 6
     assert result.encoded_now < 6

@@ -264,7 +264,7 @@ def encode_command(
     script = (
         "import sys; from pipelines import encode, ingest; from pipelines.ledgered import RunOptions; "
         "from videogen.config import load_preset; "
-        f"encode._CLIPS_PER_UNIT, ingest._VIDEOS_PER_UNIT = {units}; "
+        f"encode.CLIPS_PER_UNIT, ingest._VIDEOS_PER_UNIT = {units}; "
         "encode.encode(*sys.argv[1:3], load_preset('tiny'), sys.argv[3], "
         f"options=encode.EncodeOptions(run=RunOptions(max_failure_rate=1.0, limit_s={limit_s})))"
     )
