@@ -56,6 +56,8 @@ _NO_OP, _EQUAL, _REAL = "no-op", "as long as decoding", "tiny preset"
 _WIDTHS = (1, 2, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64)
 """Of the VAE that is to cost what decoding does."""
 _PEERS = ("plain loop", "torch DataLoader", "Ray Data", "Daft")
+_VIDEOS_A_CORE = 8
+"""Of eight clips each: two units of the pipeline."""
 _LONG = 12
 """Times the videos of the short corpus; with three, decoding was over before the encoders had started."""
 _TOLERANCE = 0.01
@@ -81,7 +83,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser(__doc__)
     arguments.add_argument(
-        "--videos", type=int, default=16, help="of the short corpus; the long one has twelve times as many"
+        "--videos",
+        type=int,
+        default=_VIDEOS_A_CORE * (os.cpu_count() or 1),
+        help="of the short corpus; the long one has twelve times as many; default: eight a core",
     )
     arguments.add_argument("--enlarge", type=int, default=1, choices=range(1, 5), help="times the real video's sides")
     arguments.add_argument("--repeats", type=int, default=3)
@@ -134,20 +139,21 @@ class _Bench:
             *((name, self._run_ours) for name in vaes),
             *((name, self._run_peer) for name in self._options.peers),
         ]
-        before = self._time_kernels(number)
+        timed = None
         # Every other round backwards: a machine that gets slower or faster favours nobody.
         for name, run in order if number % 2 == 0 else order[::-1]:
             if name in self.absent:
                 continue
+            before = timed or (self._time_kernels(number) if name in vaes else None)
             seconds = run(name, number)
+            timed = None
             if seconds:
                 (self.ours if name in vaes else self.peers)[name].append(seconds)
                 _say(number, name, {"clips/s": self.rate(seconds), "start-up": self.start_up(seconds)})
-            if name in vaes:
-                after = self._time_kernels(number)
-                self.kernels[name].append(_mean([before[0], after[0]]))
-                self.busy[name].append(_mean([before[1], after[1]]))
-                before = after
+            if before is not None:
+                timed = self._time_kernels(number)
+                self.kernels[name].append(_mean([before[0], timed[0]]))
+                self.busy[name].append(_mean([before[1], timed[1]]))
         self._compare(number)
         for place in self._folder.glob(f"{number}-*"):
             shutil.rmtree(place)

@@ -38,6 +38,7 @@ import numpy as np
 
 _LATENTS, _TEXT = (61, 4, 16, 16), (77, 768)
 """Of the base stage of the `paper` preset with the text encoder of Stable Diffusion: 243 KB a clip in float16."""
+_PIXELS = 8 * _LATENTS[-1]
 _ROWS_PER_PART = 64
 _SHARD_BYTES = 64 << 20
 """As large as the others' shards by default."""
@@ -204,18 +205,20 @@ def _write_table(folder: Path) -> None:
             record = write_part(uri, unit_id, part, outcomes, "benchmark", rows_per_group=ROWS_PER_GROUP)
             ledger.note([record])
             ids += [row["item_id"] for row in rows]
-        ledger.plan([pa.record_batch({"item_id": ids})])
+        shape = {"width": [_PIXELS] * len(ids), "height": [_PIXELS] * len(ids), "fps": [24.0] * len(ids)}
+        ledger.plan([pa.record_batch({"item_id": ids, **shape})])
         for pack in ledger.plan_packs(_SHARD_BYTES):
             pack_shard(uri, pack)
         manifest = {"kind": KIND, "schema_version": SCHEMA_VERSION, "latent_sizes": [size], "has_captions": True}
-        ledger.publish({**manifest, "clip": ClipSpec(_LATENTS[0], 24.0, 8 * size).as_dict()}, ledger.locate())
+        manifest |= {"encoder_fingerprint": "none", "clip": ClipSpec(_LATENTS[0], 24.0, _PIXELS).as_dict()}
+        ledger.publish(manifest, ledger.locate())
 
 
 def _table_row(clip_id: str, latents: np.ndarray, text: np.ndarray) -> dict[str, Any]:
     from videogen.data.latents_schema import latents_row
 
     texts = dict.fromkeys(("source", "version", "caption", "decoder"), "")
-    numbers = {"frame_indices": list(range(_LATENTS[0])), "fps": 24.0, "width": 128, "height": 128}
+    numbers = {"frame_indices": list(range(_LATENTS[0])), "fps": 24.0, "width": _PIXELS, "height": _PIXELS}
     item = {"item_id": clip_id, "clip_id": clip_id, **texts, **numbers}
     size = _LATENTS[-1]
     nothing = np.zeros((0,), np.float16)

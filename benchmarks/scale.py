@@ -384,7 +384,7 @@ def _run(num_units: int, decode_s: float, encode_s: float) -> float:
     started = time.perf_counter()
     units = ray.data.from_items([{"unit": number} for number in range(num_units)], override_num_blocks=num_units)
     share = shares(num_units, _WORKER_BYTES)
-    graph = two_steps(units, _sleep_decoding, _SleepEncoding, (decode_s, encode_s), share)
+    graph, _ = two_steps(units, _sleep_decoding, _SleepEncoding, (decode_s, encode_s), share)
     done = sum(1 for _ in graph.iter_rows())
     if done != num_units:
         raise RuntimeError(f"{done} of {num_units} units came through")

@@ -227,6 +227,7 @@ class EncodeUnit:
         outcomes = [Outcome(**values) for values in json.loads(table["outcomes"][0].as_py())]
         frames = {size: _frames_of(table, size, items, task) for size in task.pixel_sizes} if items else {}
         rows = []
+        broken = {}
         for index, item in enumerate(items):
             arrays = {}
             for size, pixels in zip(task.latent_sizes, task.pixel_sizes, strict=True):
@@ -235,7 +236,12 @@ class EncodeUnit:
                 )
             if task.captioned:
                 arrays["prompt_embeds"] = self._embed(item["caption"])
-            rows.append(latents_row(item, arrays))
+            # Some VAEs overflow in half precision; a loss that is not a number would show it a week later.
+            if name := next((name for name, array in arrays.items() if not _fits(array)), None):
+                broken[item["item_id"]] = _failed(item, "encode", f"{name} holds numbers that float16 cannot")
+            else:
+                rows.append(latents_row(item, arrays))
+        outcomes = [broken.get(outcome.item_id, outcome) for outcome in outcomes]
         facts = {"decode_s": table["seconds"][0].as_py(), "encode_s": time.perf_counter() - started}
         record = write_part(
             task.output,
@@ -273,6 +279,11 @@ def encode_frames(vae: "AutoencoderKL", frames: np.ndarray) -> tuple[np.ndarray,
             means.append(posterior.mean.float().cpu())
             logvars.append(posterior.logvar.float().cpu())
     return torch.cat(means).numpy(), torch.cat(logvars).numpy()
+
+
+def _fits(array: np.ndarray) -> bool:
+    """Tell whether float16 holds all of an array: no NaN, nothing infinite, nothing that becomes so."""
+    return bool(np.abs(array).max(initial=0) <= np.finfo(np.float16).max)
 
 
 def _one_binary(arrays: Sequence[np.ndarray]) -> pa.Array:

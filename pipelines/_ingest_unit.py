@@ -18,6 +18,7 @@ from videogen.data import VideoError
 from videogen.data.clips_table import IngestSpec, clip_rows, clips_schema
 from videogen.data.isolated import DecoderDiedError, IsolatedDecoder, shared_decoder
 from videogen.data.listing import find_versions
+from videogen.data.sources import why_not_same
 from videogen.data.tables.parts import write_part
 from videogen.data.tables.records import FAILED, FILTERED, OK, Outcome
 
@@ -53,8 +54,11 @@ def analyse_unit(table: pa.Table, task: IngestTask) -> pa.Table:
     rows: list[dict[str, Any]] = []
     samples: list[list[bytes]] = []
     outcomes = []
-    for item in unit.items():
-        found, outcome, pictures = _analyse(shared_decoder(), item, task)
+    items = unit.items()
+    # Also the question whether storage answers at all: where it does not, no video is to blame.
+    versions = find_versions([item["uri"] for item in items])
+    for item, (version, num_bytes) in zip(items, versions, strict=True):
+        found, outcome, pictures = _analyse(shared_decoder(), item, version, num_bytes, task)
         rows += found
         samples += pictures
         outcomes.append(outcome.after(item))
@@ -87,18 +91,22 @@ def commit(unit_id: str, rows: pa.Table, outcomes: str, task: IngestTask, facts:
 
 
 def _analyse(
-    decoder: IsolatedDecoder, item: Mapping[str, Any], task: IngestTask
+    decoder: IsolatedDecoder, item: Mapping[str, Any], version: str, num_bytes: int | None, task: IngestTask
 ) -> tuple[list[dict[str, Any]], Outcome, list[list[bytes]]]:
-    """Return the rows of a video, how it ended, and for each row the pictures that learned models look at."""
+    """Return the rows of a video, how it ended, and for each row the pictures that learned models look at.
+
+    Args:
+        decoder: reads it.
+        item: what is planned.
+        version: of the file as it is now, "" if there is none.
+        num_bytes: its size.
+        task: what to look for.
+    """
     known = {"item_id": item["item_id"], "uri": item["uri"]}
     if task.needs_captions and item["given_caption"] is None:
         return [], Outcome(**known, status=FILTERED, stage="captions", error="it has no caption"), []
-    if not item["version"]:
-        return [], Outcome(**known, status=FAILED, stage="fetch", error="there is no such file"), []
-    num_bytes = item["weight"]
-    if num_bytes is None:
-        # A manifest that gives versions says nothing of sizes.
-        ((_, num_bytes),) = find_versions([item["uri"]])
+    if reason := _why_not_planned(item["version"], version):
+        return [], Outcome(**known, status=FAILED, stage="fetch", error=reason), []
     limit_s = video_limit_s(task.limit_s, num_bytes)
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -117,6 +125,15 @@ def _analyse(
         pictures = [[bytes(body[at : at + size]) for at, size in clip["samples"]] for clip in header["clips"]]
         return rows, Outcome(**known, status=OK, attempts=attempt), pictures
     return [], outcome, []
+
+
+def _why_not_planned(planned: str, now: str) -> str:
+    """Return why the file is not the one that was planned; "" if it is."""
+    if not planned or not now:
+        return "there is no such file"
+    if why_not_same(now, planned):
+        return "it was replaced while the corpus was ingested: run the same command again"
+    return ""
 
 
 def _request(uri: str, spec: IngestSpec) -> dict[str, Any]:

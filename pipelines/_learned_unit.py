@@ -1,6 +1,7 @@
 """What runs in actors while ingesting, where networks look at clips too: embeddings, aesthetic scores, captions."""
 
 import io
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +32,7 @@ class LearnedUnit:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Map one unit, as `analyse_unit` left it."""
+        started = time.perf_counter()
         unit_id, outcomes, seconds = (table[name][0].as_py() for name in ("unit_id", "outcomes", "seconds"))
         with pa.ipc.open_stream(table["rows"][0].as_py()) as reader:
             rows = reader.read_all()
@@ -39,7 +41,8 @@ class LearnedUnit:
             for row, pictures in zip(rows.to_pylist(), table["samples"][0].as_py(), strict=True)
         ]
         done = pa.Table.from_pylist(filled, schema=rows.schema)
-        return commit(unit_id, done, outcomes, self._task, {"analyse_s": seconds})
+        facts = {"analyse_s": seconds, "learn_s": time.perf_counter() - started}
+        return commit(unit_id, done, outcomes, self._task, facts)
 
     def _look(self, caption: str | None, pictures: list[np.ndarray]) -> dict[str, object]:
         frames = np.stack(pictures)

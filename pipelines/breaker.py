@@ -17,11 +17,13 @@ _CAUSES = (
         "a codec that the decoder lacks: try --decoder auto or pyav",
     ),
     (r"no such file|not exist|not found|\b404\b", "the files are not where the input says: check its paths"),
+    (r"permission denied", "files that the workers may not read: check their permissions"),
     (r"no space|\bdisk\b", "a full disk: make room on the workers"),
     (r"memory", "too little memory for these videos: run fewer decoders a node"),
     (r"timed out|timeout|connect|endpoint|reset", "a slow or unreachable storage: check the network"),
     (r"stopped after", "too little time for these videos, or a slow storage: raise --video-limit"),
 )
+_SAME_IN_A_ROW = 1000
 
 
 class TooManyFailuresError(UserError):
@@ -37,12 +39,16 @@ class FailureBreaker:
     Args:
         max_rate: share of failed inputs, 0..1, that is still borne; 1 bears all.
         min_inputs: nothing is judged before so many.
+        done_well: inputs that earlier runs have done: where what failed is tried again, it is known to fail often.
         errors: where the failures are listed when it raises, for the reader of its sentence.
     """
 
-    def __init__(self, max_rate: float = 0.5, min_inputs: int = 100, errors: str = "errors.parquet") -> None:
+    def __init__(
+        self, max_rate: float = 0.5, min_inputs: int = 100, errors: str = "errors.parquet", done_well: int = 0
+    ) -> None:
         self._max_rate, self._min_inputs, self._errors = max_rate, min_inputs, errors
-        self._inputs = self._failed = 0
+        self._inputs, self._failed = done_well, 0
+        self._alike, self._in_a_row = ("", ""), 0
         self._reasons: Counter[tuple[str, str]] = Counter()
         self._examples: dict[tuple[str, str], Outcome] = {}
 
@@ -50,31 +56,43 @@ class FailureBreaker:
         """Count the outcomes of a unit.
 
         Raises:
-            TooManyFailuresError: more than the borne share of all inputs so far has failed.
+            TooManyFailuresError: more than the borne share of all inputs so far has failed, or the last
+                thousand have, all for one reason: what breaks after a million good videos must not spoil as many more.
         """
         by_input: dict[str, list[Outcome]] = {}
         for outcome in outcomes:
             by_input.setdefault(outcome.uri or outcome.item_id, []).append(outcome)
         self._inputs += len(by_input)
         for several in by_input.values():
-            if all(outcome.status == FAILED for outcome in several):
-                self._failed += 1
-                kind = (several[0].stage, _general(several[0].error))
-                self._reasons[kind] += 1
-                self._examples.setdefault(kind, several[0])
+            if not all(outcome.status == FAILED for outcome in several):
+                self._in_a_row = 0
+                continue
+            self._failed += 1
+            kind = (several[0].stage, _general(several[0].error))
+            self._in_a_row = self._in_a_row + 1 if kind == self._alike else 1
+            self._alike = kind
+            self._reasons[kind] += 1
+            self._examples.setdefault(kind, several[0])
         if self._inputs >= self._min_inputs and self._failed > self._max_rate * self._inputs:
-            raise TooManyFailuresError(self._diagnosis())
+            kind, count = self._reasons.most_common(1)[0]
+            raise TooManyFailuresError(
+                f"Stopped: {self._failed} of {self._inputs} inputs failed, more than --max-failure-rate "
+                f"{self._max_rate:g} allows; {count} of them {self._diagnosis(kind)}"
+            )
+        if self._in_a_row >= _SAME_IN_A_ROW and self._max_rate < 1:
+            raise TooManyFailuresError(
+                f"Stopped: the last {self._in_a_row} inputs failed {self._diagnosis(self._alike)}"
+            )
 
-    def _diagnosis(self) -> str:
-        (stage, reason), count = self._reasons.most_common(1)[0]
-        example = self._examples[stage, reason]
+    def _diagnosis(self, kind: tuple[str, str]) -> str:
+        stage, reason = kind
+        example = self._examples[kind]
         said = example.error.lower()
         cause = next((cause for pattern, cause in _CAUSES if re.search(pattern, said)), None)
         likely = f"Likely {cause}" if cause else "Look at one of them"
         return (
-            f"Stopped: {self._failed} of {self._inputs} inputs failed, more than --max-failure-rate {self._max_rate:g} "
-            f"allows; {count} of them at {stage!r} with {reason!r}, the first {example.uri!r}; all are in "
-            f"{self._errors!r}. {likely}; then run the same command again with --retry-failed."
+            f"at {stage!r} with {reason!r}, the first {example.uri!r}; all are in {self._errors!r}. {likely}; then run "
+            f"the same command again with --retry-failed."
         )
 
 

@@ -36,6 +36,7 @@ from pipelines.units import UnitSize
 from videogen import storage
 from videogen.config import CascadeConfig
 from videogen.data.clips_table import ClipsTable
+from videogen.data.decoders import decoder_versions
 from videogen.data.latents_schema import KIND, SCHEMA_VERSION
 from videogen.data.sources import content_hash
 from videogen.data.table_report import write_report
@@ -54,8 +55,8 @@ logger = logging.getLogger(__name__)
 CLIPS_PER_UNIT = 32
 _UNIT_BYTES = 64 << 20
 """Decoded frames of one unit, which cross the object store together."""
-_WORKER_BYTES = 1 << 30
-"""Declared for each decoder and encoder: frames of two units, the child, the networks of a small preset."""
+_WORKER_BYTES = 5 << 29
+"""Declared for each decoder and encoder: what a child may occupy and frames of units; the networks of a preset."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def _items(clips: ClipsTable, where: str, captioned: bool) -> Iterator[pa.Record
 def _work(job: EncodeJob, options: EncodeOptions) -> Work:
     task = job.task
 
-    def graph(units: "ray.data.Dataset", num_units: int) -> "ray.data.Dataset":
+    def graph(units: "ray.data.Dataset", num_units: int) -> tuple["ray.data.Dataset", Sequence[int]]:
         on_gpus = cluster.total().gpus > 0 or (cluster.may_grow() and _trains_on_gpus(job.config))
         if on_gpus:
             instead = "--set base.training.use_gpu=false, and the same for the other stages, encodes on CPUs"
@@ -251,6 +252,7 @@ def _manifest(
         "clips": {"uri": clips.uri, "fingerprint": clips.fingerprint, "where": options.where},
         "input_fingerprint": input_fingerprint,
         "facts": ledger.facts(),
+        "decoders": decoder_versions(),
     }
 
 

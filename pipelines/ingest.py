@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from pipelines import cluster
 from pipelines._ingest_unit import IngestTask, analyse_unit, commit_unit
 from pipelines._publish_clips import judged
 from pipelines.ledgered import (
@@ -33,7 +34,7 @@ from videogen import storage
 from videogen.data.clips_table import BLOB_COLUMNS, KIND, SCHEMA_VERSION, IngestSpec, clips_schema, index_schema
 from videogen.data.curation.duplicates import Nearness
 from videogen.data.curation.policy import Policy
-from videogen.data.decoders import require_decoder
+from videogen.data.decoders import decoder_versions, require_decoder
 from videogen.data.sources import Source, content_hash, find_captions, open_source
 from videogen.data.table_report import write_report
 from videogen.data.tables.files import ERRORS_NAME
@@ -47,8 +48,8 @@ if TYPE_CHECKING:
 
 _VIDEOS_PER_UNIT = 32
 _UNIT_BYTES = 1 << 30
-_WORKER_BYTES = 512 << 20
-"""Declared for each worker that looks at videos: its child's frames and its own."""
+_WORKER_BYTES = 5 << 29
+"""Declared for each worker that looks at videos: what its child may occupy, and a little."""
 _LEARNED_BYTES = 4 << 30
 """The same where networks look too."""
 
@@ -108,8 +109,6 @@ def ingest(
             return ingest(input_uri, output_uri, options, captions, progress)
     started = time.perf_counter()
     source, output, identity = prepare(input_uri, output_uri, options, captions)
-    for note in source.notes:
-        progress.say(note)
     spec = options.spec
     needs_captions = source.has_captions and not spec.captioner
     task = IngestTask(output, identity, spec, options.run.limit_s, needs_captions)
@@ -117,6 +116,8 @@ def ingest(
         decided = (dict(options.policy.rules), *astuple(options.nearness), source.has_captions)
         fingerprint = Fingerprint(SCHEMA_VERSION, decided)
         ledger.plan(fingerprint.over(_items(source, needs_captions)))
+        for note in source.notes:
+            progress.say(note)
         done_now = run_pending(ledger, _work(task), options.run, progress)
         if done_now or not is_unchanged(ledger, fingerprint.value()):
             _publish(ledger, source, options, fingerprint.value(), progress)
@@ -171,10 +172,16 @@ def _fingerprints(spec: IngestSpec) -> dict[str, str]:
     """Return what identifies the networks of a specification, after a look at their folders."""
     if not spec.is_learned:
         return {}
-    from videogen.data.curation.learned import fingerprint
+    from videogen.data.curation.learned import AestheticScore, Captioner, ClipEmbedding, fingerprint
 
     named = {"embedding": spec.embedding, "aesthetic": spec.aesthetic, "captioner": spec.captioner}
-    return {name: fingerprint(uri, f"--{name}") for name, uri in named.items() if uri}
+    found = {name: fingerprint(uri, f"--{name}") for name, uri in named.items() if uri}
+    if spec.captioner:
+        Captioner.check(spec.captioner)
+    width = ClipEmbedding.check(spec.embedding) if spec.embedding else 0
+    if spec.aesthetic:
+        AestheticScore.check(spec.aesthetic, width or ClipEmbedding.check(spec.aesthetic))
+    return found
 
 
 def _items(source: Source, needs_captions: bool) -> Iterator[pa.RecordBatch]:
@@ -194,7 +201,9 @@ def _items(source: Source, needs_captions: bool) -> Iterator[pa.RecordBatch]:
 
 
 def _work(task: IngestTask) -> Work:
-    def graph(units: "ray.data.Dataset", num_units: int) -> "ray.data.Dataset":
+    operators = ("analyse_s", "learn_s") if task.spec.is_learned else ("analyse_s",)
+
+    def graph(units: "ray.data.Dataset", num_units: int) -> tuple["ray.data.Dataset", Sequence[int]]:
         one: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": 1}
         if task.spec.is_learned:
             from pipelines._learned_unit import LearnedUnit
@@ -203,9 +212,10 @@ def _work(task: IngestTask) -> Work:
         # Two tasks of the same share are one task to Ray: nothing crosses the object store.
         each = {"num_cpus": 1, "memory": affordable(_WORKER_BYTES)}
         found = units.map_batches(analyse_unit, fn_args=(task,), **each, **one)
-        return found.map_batches(commit_unit, fn_args=(task,), **each, **one)
+        graph = found.map_batches(commit_unit, fn_args=(task,), **each, **one)
+        return graph, [max(1, int(cluster.total().cpus))]
 
-    return Work("ingest", "videos", UnitSize(_VIDEOS_PER_UNIT, _UNIT_BYTES), graph, ("analyse_s",))
+    return Work("ingest", "videos", UnitSize(_VIDEOS_PER_UNIT, _UNIT_BYTES), graph, operators)
 
 
 def _publish(
@@ -241,6 +251,7 @@ def _publish(
             "kept": verdicts.kept,
             "funnel": verdicts.funnel,
             "facts": ledger.facts(),
+            "decoders": decoder_versions(),
         }
         ledger.publish(manifest, verdicts.batches())
         task.advance()

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from pipelines import cluster
+from pipelines.bottleneck import Bottleneck
 from pipelines.breaker import FailureBreaker, TooManyFailuresError
+from pipelines.pools import affordable
 from pipelines.progress import Progress, Task
 from pipelines.units import Unit, UnitSize, remove_abandoned_plans, remove_plan, write_plan
 from videogen import storage
@@ -33,12 +35,19 @@ logger = logging.getLogger(__name__)
 FILTERED_NAME = "filtered.parquet"
 SHARD_BYTES = 256 << 20
 _PACKS_AT_ONCE = 64
+_PACK_CPUS = 0.5
+"""Much of packing is waiting for storage."""
+_PACK_BYTES = 512 << 20
+"""Declared for packing a shard: a few row groups at a time."""
+_UNITS_AT_ONCE = 8192
+"""Each is a block of Ray Data, whose driver holds them all; workers start anew for the next so many."""
 _MAX_LIMIT_S = 86_400
 _CHAINED = "The above exception was the direct cause"
 _USER_ERRORS = {error.__name__ for error in (UserError, StorageError, CredentialsError)}
 
-Graph = Callable[["ray.data.Dataset", int], "ray.data.Dataset"]
-"""Given units, one a row, and their number: the graph that commits each and returns its `record`."""
+Graph = Callable[["ray.data.Dataset", int], tuple["ray.data.Dataset", Sequence[int]]]
+"""Given units, one a row, and their number: the graph that commits each and returns its `record`, and how many workers
+each of its operators has."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,7 @@ class Work:
     size: UnitSize
     graph: Graph
     operators: tuple[str, ...]
-    """Facts that hold each operator's seconds, in the order of the graph, e.g. ("decode_s", "encode_s")."""
+    """Facts that hold the seconds of each operator, in the order of the graph, e.g. ("decode_s", "encode_s")."""
 
 
 class Fingerprint:
@@ -124,7 +133,9 @@ def run_pending(
         cluster.connect()
         settings = {**asdict(options), "cpus": cluster.total().cpus, "gpus": cluster.total().gpus}
         log = RunLog(ledger.uri, work.name, work.unit, num_items, settings)
-        breaker = FailureBreaker(options.max_failure_rate, errors=storage.join(ledger.uri, ERRORS_NAME))
+        before = ledger.counts() if options.retry_failed else {OK: 0, FILTERED: 0}
+        errors = storage.join(ledger.uri, ERRORS_NAME)
+        breaker = FailureBreaker(options.max_failure_rate, errors=errors, done_well=before[OK] + before[FILTERED])
         try:
             with progress.task(work.name, total=num_items, unit=work.unit) as task, log:
                 _run(units, ledger, work, breaker, task, log)
@@ -137,21 +148,19 @@ def run_pending(
 
 
 def _run(units: Sequence[Unit], ledger: Ledger, work: Work, breaker: FailureBreaker, task: Task, log: RunLog) -> None:
-    import ray.data
+    import ray.exceptions
 
     counts = dict.fromkeys((OK, FILTERED, FAILED), 0)
     seconds = dict.fromkeys(work.operators, 0.0)
-    source = ray.data.from_items([unit.as_row() for unit in units], override_num_blocks=len(units))
     try:
-        for row in work.graph(source, len(units)).iter_rows():
-            record = PartRecord.from_json(row["record"])
+        for record, slowest in _records(units, work):
             ledger.note([record])
             for outcome in record.outcomes:
                 counts[outcome.status] += 1
             for name in seconds:
                 seconds[name] += record.facts.get(name, 0.0)
             task.advance(len(record.outcomes))
-            task.update(detail=_detail(counts, seconds))
+            task.update(detail=_detail(counts, slowest))
             log.sample(counts, seconds)
             breaker.add(record.outcomes)
     except ray.exceptions.RayError as error:
@@ -161,12 +170,23 @@ def _run(units: Sequence[Unit], ledger: Ledger, work: Work, breaker: FailureBrea
         raise RuntimeError(f"{work.name} stopped: {reason}; run the same command again to continue") from error
 
 
-def _detail(counts: Mapping[str, int], seconds: Mapping[str, float]) -> str:
+def _records(units: Sequence[Unit], work: Work) -> Iterator[tuple[PartRecord, str | None]]:
+    """Run the graph; yield what each unit has left, and the operator that holds the others up at the time."""
+    import ray.data
+
+    for start in range(0, len(units), _UNITS_AT_ONCE):
+        rows = [unit.as_row() for unit in units[start : start + _UNITS_AT_ONCE]]
+        graph, workers = work.graph(ray.data.from_items(rows, override_num_blocks=len(rows)), len(rows))
+        bottleneck = Bottleneck(dict(zip(work.operators, workers, strict=True)))
+        for row in graph.iter_rows():
+            record = PartRecord.from_json(row["record"])
+            bottleneck.add(record.facts)
+            yield record, bottleneck.operator
+
+
+def _detail(counts: Mapping[str, int], slowest: str | None) -> str:
     said = ", ".join(f"{count} {status}" for status, count in counts.items() if count or status == OK)
-    slowest = max(seconds, key=lambda name: seconds[name], default=None)
-    if len(seconds) < 2 or slowest is None:
-        return said
-    return f"{said}, most work in {slowest.removesuffix('_s')}"
+    return f"{said}, waiting for {slowest}" if slowest else said
 
 
 def _cause(error: BaseException) -> tuple[str, str]:
@@ -200,7 +220,7 @@ def _packed(uri: str, packs: Sequence[Pack]) -> Iterator[None]:
     import ray
 
     cluster.connect()
-    remote = ray.remote(num_cpus=0.5)(pack_shard)
+    remote = ray.remote(num_cpus=_PACK_CPUS, memory=affordable(_PACK_BYTES))(pack_shard)
     waiting: list[Any] = []
     try:
         for one in packs:

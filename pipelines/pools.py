@@ -28,6 +28,8 @@ class Shares:
     """None: without GPUs, an actor decodes its units itself."""
     actor: dict[str, Any]
     pool: "ray.data.ActorPoolStrategy"
+    num_workers: tuple[int, int]
+    """Of each step, at the start."""
 
 
 def shares(num_units: int, memory_bytes: int, actors: int | None = None, on_gpus: bool | None = None) -> Shares:
@@ -58,19 +60,21 @@ def shares(num_units: int, memory_bytes: int, actors: int | None = None, on_gpus
         actor["label_selector"] = where
     if not on_gpus and (variables := cluster.cpu_environment()):
         actor["runtime_env"] = {"env_vars": variables}
+    num_tasks = max(1, int(cluster.total().cpus) - size)
     return Shares(
         task={"num_cpus": 1, "memory": affordable(memory_bytes)} if on_gpus else None,
         actor=actor,
         pool=ray.data.ActorPoolStrategy(
             min_size=size, max_size=max(size, min(most_useful, _MAX_ACTORS)) if grows else size
         ),
+        num_workers=(num_tasks if on_gpus else size, size),
     )
 
 
 def two_steps(
     units: "ray.data.Dataset", decode: Callable[..., "pa.Table"], network: type, task: Any, share: Shares
-) -> "ray.data.Dataset":
-    """Return the graph of `decode(unit, task)` and then `network(task)(unit)`, in one operator or in two.
+) -> tuple["ray.data.Dataset", tuple[int, int]]:
+    """Return the graph of `decode(unit, task)`, then `network(task)(unit)`, and how many workers do each.
 
     With GPUs, CPUs decode beside them. On CPUs alone there is nothing to be beside of: more processes at work than
     cores cost a tenth of the time in caches that they take from each other, so each core does one thing after another.
@@ -78,11 +82,13 @@ def two_steps(
     one: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": 1}
     if share.task is None:
         arguments = (decode, network, task)
-        return units.map_batches(
+        graph = units.map_batches(
             _DecodeThenNetwork, fn_constructor_args=arguments, compute=share.pool, **share.actor, **one
         )
-    decoded = units.map_batches(decode, fn_args=(task,), **share.task, **one)
-    return decoded.map_batches(network, fn_constructor_args=(task,), compute=share.pool, **share.actor, **one)
+    else:
+        decoded = units.map_batches(decode, fn_args=(task,), **share.task, **one)
+        graph = decoded.map_batches(network, fn_constructor_args=(task,), compute=share.pool, **share.actor, **one)
+    return graph, share.num_workers
 
 
 class _DecodeThenNetwork:

@@ -124,7 +124,7 @@ def write_latents(uri: str, num_clips: int) -> LatentsTable:
     spec = ClipSpec(num_frames=1, fps=24.0, size=16)
     schema = latents_schema([2], captioned=False)
     rows = [_latents_row(number) for number in range(num_clips)]
-    planned = [{name: row[name] for name in ("item_id", "fps")} for row in rows]
+    planned = [{name: row[name] for name in ("item_id", "width", "height", "fps")} for row in rows]
     with Lease(uri) as lease, Ledger(uri, "test", lease) as ledger:
         ledger.plan([pa.RecordBatch.from_pylist(planned)])
         for start in range(0, num_clips, 16):
@@ -135,7 +135,8 @@ def write_latents(uri: str, num_clips: int) -> LatentsTable:
         for pack in ledger.plan_packs(8000):
             pack_shard(uri, pack)
         manifest = {"kind": KIND, "schema_version": SCHEMA_VERSION, "latent_sizes": [2], "has_captions": False}
-        ledger.publish({**manifest, "clip": spec.as_dict()}, ledger.locate())
+        manifest |= {"encoder_fingerprint": "none", "clip": spec.as_dict()}
+        ledger.publish(manifest, ledger.locate())
     return LatentsTable.open(uri)
 
 

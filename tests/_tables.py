@@ -79,7 +79,15 @@ def clips_table(folder: Path, videos: list[str], caption: str = "a ball", contai
     all_rows = [row for one in rows.values() for row in one]
     write_table(
         str(folder),
-        {"kind": "clips", "schema_version": 2, "scores": list(SCORES), "schema": schema},
+        {
+            "kind": "clips",
+            "schema_version": 2,
+            "spec": {"num_frames": 15, "fps": 16.0, "scores": list(SCORES)},
+            "scores": list(SCORES),
+            "policy": {},
+            "has_captions": True,
+            "schema": schema,
+        },
         items,
         rows,
         {failed: ("probe", "it has 9 frames, fewer than the 15 of a clip")},
@@ -109,6 +117,7 @@ def latents_table(folder: Path, sources: list[str]) -> list[dict]:
         told.append({"clip_id": key, "caption": values["caption"], **arrays})
     scalars = [field.name for field in schema if not any(part in field.name for part in ("latents", "embeds"))]
     manifest = {"kind": "latents", "schema_version": 3, "schema": schema, "clip": {"size": 64}}
+    manifest |= {"encoder_fingerprint": "none", "latent_sizes": list(LATENT_SIZES), "has_captions": True}
     write_table(str(folder), manifest, items, rows, {}, scalars)
     return told
 

@@ -1,5 +1,6 @@
 """Bad input through the real command line: exit status 2, one clear sentence, within seconds, nothing started."""
 
+import errno
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import pytest
 
 from tests._script_process import run_in_fork
 from tests.conftest import job_source, load_job, without_frames
-from videogen.cli import parser
+from videogen.cli import parser, run_job
 from videogen.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -198,6 +199,14 @@ def test_a_process_of_its_own_refuses_as_soon(command, here, run_script):
     assert result.returncode == 2
     assert re.fullmatch(r"error: [^\n]*missing[^\n]*\n", result.stderr)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < LIMIT_CPU_S
+
+
+def test_a_full_disk_is_told_in_one_sentence(capsys):
+    def main(_):
+        raise OSError(errno.ENOSPC, "No space left on device", "/data/table")
+
+    assert run_job(main) == 2
+    assert capsys.readouterr().err.startswith("error: No space is left (/data/table): free some")
 
 
 def test_two_dashes_are_no_value(capsys):

@@ -213,6 +213,20 @@ def test_another_kind_of_model_is_refused(clip_folder, blip_folder):
     assert "head.safetensors" in refused(AestheticScore.from_pretrained, clip_folder)
 
 
+def test_folders_are_looked_at_before_anything_is_loaded(clip_folder, blip_folder, head_folder, tmp_path):
+    assert ClipEmbedding.check(str(clip_folder)) == WIDTH
+    Captioner.check(str(blip_folder))
+    AestheticScore.check(str(head_folder), WIDTH)
+    with pytest.raises(UserError, match="give the head of this very CLIP model"):
+        AestheticScore.check(str(head_folder), WIDTH + 1)
+    with pytest.raises(UserError, match="is a model of type 'blip'"):
+        ClipEmbedding.check(str(blip_folder))
+    shutil.copytree(clip_folder, tmp_path / "bare")
+    (tmp_path / "bare" / "preprocessor_config.json").unlink()
+    with pytest.raises(UserError, match="no preprocessor beside its weights"):
+        ClipEmbedding.check(str(tmp_path / "bare"))
+
+
 def test_a_model_that_lacks_weights_is_refused_not_filled_with_random_ones(clip_folder, tmp_path):
     folder = tmp_path / "clip"
     shutil.copytree(clip_folder, folder)

@@ -14,11 +14,12 @@ import pytest
 from tests._videos import KINDS, make
 from videogen import storage
 from videogen.data import isolated, video
+from videogen.data._files import local_file
 from videogen.data._messages import pack
 from videogen.data.isolated import DecoderDiedError, IsolatedDecoder, shared_decoder
 from videogen.data.video import VideoError, read_frames, write_mp4
 from videogen.data.world import Attributes, render_clip
-from videogen.errors import UserError
+from videogen.errors import StorageError, UserError
 
 FRAMES = render_clip(Attributes("red", "square", "left"), 5)
 
@@ -296,6 +297,15 @@ def test_the_decoder_may_be_chosen(clip):
     assert shared_decoder().read_clip(str(clip), [1], 64, "pyav").decoder == "pyav"
     with pytest.raises(UserError, match="Decoder 'ffmpeg' does not exist"):
         shared_decoder().read_clip(str(clip), [1], 64, "ffmpeg")
+
+
+def test_a_storage_that_fails_is_no_videos_fault(monkeypatch):
+    def fail(uri):
+        raise StorageError("S3 failed at every attempt")
+
+    monkeypatch.setattr(storage, "fsspec_filesystem", fail)
+    with pytest.raises(StorageError, match="at every attempt"), local_file("s3://bucket/a.mp4", 1 << 20):
+        pass
 
 
 def test_fetched_files_are_limited_in_size(clip, s3):

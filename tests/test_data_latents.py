@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from videogen.config import apply_overrides
 from videogen.data import LatentsTable, discover_tables, encoder_fingerprint, read_frames, require_same_encoder
 from videogen.errors import UserError
+from videogen.training.buckets import sort_into_buckets
 
 
 def altered(table: str, target: Path, **changes) -> str:
@@ -57,6 +60,34 @@ def test_any_parquet_reader_opens_a_shard(latents_table):
     assert np.array_equal(values, row["latents_16"])
 
 
+def test_rows_are_of_the_rate_of_their_clips(latents_table, tmp_path):
+    """Whole steps through a film of 24 frames a second give 12, where 16 are aimed at: another bucket."""
+    shutil.copytree(latents_table, tmp_path / "table")
+    (index,) = (tmp_path / "table" / "index").glob("*.parquet")
+    rows = pq.read_table(index)
+    fps = pa.array([12.0, 16.0, 15.0, 12.5, 30.0, 16.0], rows.schema.field("fps").type)
+    pq.write_table(rows.set_column(rows.schema.get_field_index("fps"), "fps", fps), index)
+    shapes = LatentsTable.open(str(tmp_path / "table")).shapes()
+    assert shapes.fps.tolist() == fps.to_pylist()
+    buckets, labels = sort_into_buckets(shapes)
+    assert [round(bucket.fps, 1) for bucket in buckets] == [11.3, 16.0, 32.0]
+    assert labels.tolist() == [0, 1, 1, 0, 2, 1]
+
+
+def test_equal_rows_have_one_fingerprint_however_long_they_took(latents_table, tmp_path):
+    table = LatentsTable.open(latents_table)
+    slower = altered(latents_table, tmp_path / "slower", facts={"decode_s": 1e6}, decoders={"pyav": "99"})
+    assert LatentsTable.open(slower).fingerprint == table.fingerprint
+    other = altered(latents_table, tmp_path / "other", identity="another")
+    assert LatentsTable.open(other).fingerprint != table.fingerprint
+
+
+@pytest.mark.parametrize("key", ["counts", "shards", "clip", "latent_sizes"])
+def test_a_manifest_that_lacks_something_is_refused_in_one_sentence(latents_table, tmp_path, key):
+    with pytest.raises(UserError, match=f"is damaged.*{key}"):
+        LatentsTable.open(altered(latents_table, tmp_path / "table", **{key: None}))
+
+
 def test_a_table_travels_to_other_processes(latents_table):
     table = LatentsTable.open(latents_table)
     expected = table.row(2, ("latents_8",))["latents_8"]
@@ -87,7 +118,7 @@ def test_an_unfinished_table_is_refused(latents_table, tmp_path):
 def test_tables_of_other_schemas_or_without_rows_are_refused(latents_table, tmp_path):
     with pytest.raises(UserError, match="schema version 99"):
         LatentsTable.open(altered(latents_table, tmp_path / "newer", schema_version=99))
-    none = {"planned": 1, "ok": 0, "failed": 1}
+    none = {"planned": 1, "ok": 0, "filtered": 0, "failed": 1, "rows": 0}
     with pytest.raises(UserError, match="hold no clip"):
         LatentsTable.open(altered(latents_table, tmp_path / "none", counts=none, shards=[]))
 

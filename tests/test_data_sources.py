@@ -80,6 +80,16 @@ def test_any_names_come_in_the_order_of_their_bytes(tmp_path_factory, names):
     assert [entry.path for entry in list_files(str(folder))] == sorted(made, key=str.encode)
 
 
+def test_files_that_are_no_videos_by_their_names_are_told_of(tmp_path):
+    make_files(tmp_path, "a.mp4", "B.MTS", "c.wmv", ".hidden", "captions.csv", "notes.txt", "more/thumb.jpg")
+    source = open_source(str(tmp_path))
+    assert [row["path"] for row in read(source)] == in_order(["a.mp4", "B.MTS", "c.wmv"])
+    (note,) = source.notes
+    assert "2 files are no videos by their names, e.g. 'more/thumb.jpg'" in note
+    assert read(source)
+    assert source.notes == [note]
+
+
 def test_a_prefix_is_listed_as_a_folder_is(s3, tmp_path):
     for name in NAMES:
         storage.write_bytes(f"{s3}/videos/{name}", b"x" * len(name))

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipelines import cluster, pools
+from pipelines import _encode_unit, cluster, pools
 from pipelines import encode as encoding
-from pipelines._encode_unit import EncodeUnit, decode_clips, decode_unit
+from pipelines._encode_unit import EncodeUnit, decode_clips, decode_unit, encode_frames
 from pipelines._encoders import find_encoders
 from pipelines.encode import encode
 from pipelines.encode_job import EncodeOptions, find_autoencoder, prepare
@@ -32,7 +32,7 @@ from videogen.data import LatentsTable, VideoError, encoder_fingerprint, read_fr
 from videogen.data.clips_table import ClipsTable, IngestSpec
 from videogen.data.curation.policy import Policy
 from videogen.data.isolated import IsolatedDecoder
-from videogen.data.tables.records import Outcome
+from videogen.data.tables.records import Outcome, PartRecord
 from videogen.errors import UserError
 
 LATENTS = ("latents_8", "latents_16", "prompt_embeds")
@@ -104,6 +104,25 @@ def test_latents_do_not_depend_on_how_clips_are_grouped(latents_table, world_cor
         for name in LATENTS:
             values = np.frombuffer(alone[name], alone[f"{name}_dtype"]).reshape(alone[f"{name}_shape"])
             assert np.array_equal(values, together[name])
+
+
+def test_latents_that_float16_cannot_hold_are_a_failure_and_no_row(
+    latents_table, world_corpus, tiny, tiny_model, tmp_path, monkeypatch
+):
+    job = prepare(str(world_corpus), str(tmp_path), tiny, tiny_model)
+    (unit,) = write_plan(job.output, iter(planned_items(latents_table)), job.identity, UnitSize(items=2), limit=1)
+    factors = iter([1e6, 1, 1, 1])  # of two clips at two sizes
+
+    def overflow(vae, frames):
+        mean, logvar = encode_frames(vae, frames)
+        return mean * next(factors), logvar
+
+    monkeypatch.setattr(_encode_unit, "encode_frames", overflow)
+    done = EncodeUnit(job.task)(decode_unit(pa.Table.from_pylist([unit.as_row()]), job.task))
+    record = PartRecord.from_json(done["record"][0].as_py())
+    assert [(one.status, one.stage) for one in record.outcomes] == [("failed", "encode"), ("ok", "")]
+    assert "latents_8 holds numbers that float16 cannot" in record.outcomes[0].error
+    assert record.rows == 1
 
 
 def test_without_gpus_nothing_crosses_from_decoders_to_encoders(ray_cluster):

@@ -4,13 +4,15 @@ import json
 import shutil
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines import cluster
+from pipelines import cluster, ledgered
+from pipelines import ingest as ingesting
 from pipelines.breaker import FailureBreaker
 from pipelines.encode import encode
 from pipelines.ingest import IngestOptions, ingest
@@ -159,6 +161,23 @@ def test_only_new_replaced_and_retried_videos_are_looked_at(camera_clip, ray_clu
     assert ClipsTable.open(str(tmp_path / "table")).spec.num_frames == 10
 
 
+def test_what_failed_may_fail_again_without_stopping_a_run(camera_clip, ray_cluster, tmp_path, monkeypatch):
+    """Of six videos three are bad, which is borne; that all three that are tried again fail must be, too."""
+    monkeypatch.setattr(ledgered, "FailureBreaker", partial(FailureBreaker, min_inputs=3))
+    # A unit a graph: what each of several graphs has done is counted.
+    monkeypatch.setattr(ledgered, "_UNITS_AT_ONCE", 1)
+    monkeypatch.setattr(ingesting, "_VIDEOS_PER_UNIT", 2)
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for number in range(3):
+        shutil.copy(camera_clip, videos / f"{number} good.mp4")
+        (videos / f"{number} bad.mp4").write_bytes(b"this is no video %d" % number)
+    for again in (False, True):
+        result = ingest(str(videos), str(tmp_path / "table"), options(retry_failed=again))
+        assert (result.ok, result.failed, result.done_now) == (3, 3, 3 if again else 6)
+    assert list(pd.read_parquet(tmp_path / "table" / "errors.parquet")["attempts"]) == [2, 2, 2]
+
+
 def test_from_bucket_to_bucket_with_captions(world_corpus, ray_cluster, s3):
     storage.upload(world_corpus, f"{s3}/videos")
     result = ingest(f"{s3}/videos", f"{s3}/clips", options(FULL))
@@ -287,6 +306,18 @@ def test_one_video_of_a_thousand_bad_clips_stops_nothing():
         breaker.add([*bad, *(Outcome(f"{unit} good {video}", OK, uri=f"{unit} {video}.mp4") for video in range(2))])
 
 
+def test_what_breaks_after_many_good_videos_is_noticed_soon():
+    breaker = FailureBreaker(max_rate=0.5)
+    breaker.add([Outcome(str(index), OK, rows=1) for index in range(100_000)])
+    broken = [Outcome(f"bad {index}", FAILED, stage="decode", error=f"no decoder ({index})") for index in range(2000)]
+    # Good ones in between, or another reason: no sign that everything is broken.
+    for start in range(0, 2000, 500):
+        breaker.add(broken[start : start + 500])
+        breaker.add([Outcome(f"good after {start}", OK, rows=1)])
+    with pytest.raises(UserError, match=r"the last 1000 inputs failed at 'decode' with 'no decoder \(N\)'.*codec"):
+        breaker.add(broken[:1000])
+
+
 def test_a_bearable_share_of_failures_stops_nothing():
     breaker = FailureBreaker(max_rate=0.5, min_inputs=10)
     for index in range(100):
@@ -310,9 +341,16 @@ def test_a_bearable_share_of_failures_stops_nothing():
         (["--aesthetic", "somewhere"], "--embedding"),
         (["--headers-only", "--captioner", "somewhere"], "looks at no picture"),
         (["--embedding", "/nowhere"], "--embedding '/nowhere' does not exist"),
+        (["--embedding", "MODEL"], "Embedding model '.*' is a model of type 'gpt2'"),
+        (["--captioner", "MODEL"], "Captioner '.*' is a model of type 'gpt2'"),
     ],
 )
 def test_the_job_refuses_bad_options_before_work(arguments, words, world_corpus, tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "model.safetensors").write_bytes(b"")
+    (model / "config.json").write_text('{"model_type": "gpt2"}')
+    arguments = [str(model) if argument == "MODEL" else argument for argument in arguments]
     command = ["--input", str(world_corpus), "--output", str(tmp_path / "table"), *arguments]
     with pytest.raises(UserError, match=words):
         load_job("ingest").main(command)

@@ -216,7 +216,10 @@ def test_tables_of_latents_are_read_by_row_groups_and_chosen_from(tmp_path):
     tables = [write_latents(str(tmp_path / name), count) for name, count in (("a", 96), ("b", 48))]
     joined = JoinedClips(tables)
     assert np.diff(joined.block_ends(), prepend=0).tolist() == [8] * 18
-    assert sorted(clip_numbers(joined, 16, 9, shuffle_buffer=32)) == sorted([*range(96), *range(48)])
+    numbers = clip_numbers(joined, 16, 9, shuffle_buffer=32)
+    assert sorted(numbers) == sorted([*range(96), *range(48)])
+    # Every third clip is slow, and no batch holds both kinds.
+    assert all(len({number % 3 == 0 for number in numbers[start : start + 16]}) == 1 for start in range(0, 144, 16))
 
     slow = joined.select("fps < 16")
     expected = sorted(number for number in (*range(96), *range(48)) if number % 3 == 0)

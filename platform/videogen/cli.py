@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import errno
 import gc
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -63,6 +64,13 @@ def run_job(main: Callable[[Sequence[str] | None], None]) -> int:
         main(None)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        cure = "free some, or set TMPDIR to a larger disk; then run the same command again to continue"
+        print(f"error: No space is left{where}: {cure}.", file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted; run the same command again to continue", file=sys.stderr)

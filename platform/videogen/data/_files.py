@@ -10,7 +10,7 @@ from typing import IO
 
 from videogen import storage
 from videogen.data._errors import VideoError, reason_of
-from videogen.errors import CredentialsError, UserError
+from videogen.errors import StorageError, UserError
 
 MAX_FILE_BYTES = 16 * 2**30
 """Remote files that are larger are refused unless the caller says otherwise."""
@@ -34,7 +34,7 @@ def local_file(source: str | bytes, max_bytes: int) -> Iterator[str]:
 
     Raises:
         VideoError: unreadable, too large, or replaced while it was fetched.
-        UserError: this machine has no room for the copy, or the credentials are refused: no fault of the video.
+        UserError: this machine has no room for the copy, or storage fails or refuses us: no fault of the video.
     """
     if isinstance(source, str) and not storage.is_remote(source):
         yield storage.absolute(source)
@@ -46,8 +46,8 @@ def local_file(source: str | bytes, max_bytes: int) -> Iterator[str]:
             else:
                 _fetch(source, file, max_bytes)
             file.flush()
-        except CredentialsError:
-            raise  # no video can be fetched with them, so none is to blame
+        except StorageError:
+            raise  # refused credentials among them: no video can be fetched, so none is to blame
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise UserError(
@@ -70,8 +70,8 @@ def _fetch(uri: str, file: IO[bytes], max_bytes: int) -> None:
             if file.tell() == num_bytes:
                 return
             raise VideoError(f"{file.tell()} of its {num_bytes} bytes arrived: it was replaced meanwhile")
-        except (VideoError, FileNotFoundError, PermissionError):
-            raise
+        except (VideoError, StorageError, FileNotFoundError, PermissionError):
+            raise  # of these only a `StorageError` may pass, and it comes after many attempts
         except Exception as error:  # the object store's libraries share no base class for "not now"
             if pause_s is None or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
                 raise

@@ -66,12 +66,12 @@ class ClipSpec:
         """Return the size of the frames of a clip that is displayed at `width` x `height` pixels."""
         return self.frame_sizes[nearest_size(width, height, self.frame_sizes)]
 
-    def shapes(self, width: np.ndarray, height: np.ndarray) -> Shapes:
-        """Return the shapes of clips that are displayed at these sizes, int64 (clips,) each."""
+    def shapes(self, width: np.ndarray, height: np.ndarray, fps: np.ndarray) -> Shapes:
+        """Return the shapes of clips that are displayed at these sizes, int64 (clips,), at these rates, (clips,)."""
         numbers = nearest_size(width, height, self.frame_sizes)
         sides = np.array(self.frame_sizes, np.int32)
         frames = np.full(len(numbers), self.num_frames, np.int32)
-        return Shapes(sides[numbers, 0], sides[numbers, 1], frames, np.full(len(numbers), self.fps, np.float32))
+        return Shapes(sides[numbers, 0], sides[numbers, 1], frames, np.asarray(fps, np.float32))
 
     def windows(self, info: VideoInfo) -> list[tuple[int, ...]]:
         """Return the frame numbers of each clip of a video, without overlap; see `WindowSpec`."""

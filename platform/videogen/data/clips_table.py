@@ -246,8 +246,10 @@ class ClipsTable:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the manifest, and through the names in it of all rows."""
-        return content_hash(self.manifest)
+        """Hash of all that decides the rows, through the names of files in the manifest."""
+        from videogen.data.tables.published import content_of
+
+        return content_hash(content_of(self.manifest))
 
     @property
     def has_captions(self) -> bool:

@@ -10,6 +10,7 @@ from videogen import storage
 from videogen.data.dataset import ByteCache, Row
 from videogen.data.shard_reading import read_shard
 from videogen.data.tables.files import MANIFEST_NAME
+from videogen.data.tables.manifest import require_whole
 from videogen.errors import UserError
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class FinishedTable:
                 f"{MANIFEST_NAME}): make it again."
             )
         _require_version(manifest, f"{what} {uri!r}")
+        require_whole(manifest, manifest_uri)
         return cls(location, manifest)
 
     @property
@@ -201,7 +203,11 @@ def _require_version(manifest: Mapping[str, Any], what: str) -> None:
 
     versions = {clips_table.KIND: clips_table.SCHEMA_VERSION, latents_schema.KIND: latents_schema.SCHEMA_VERSION}
     kind, version = manifest["kind"], manifest.get("schema_version")
-    if versions.get(kind, version) != version:
+    if kind not in versions:
+        raise UserError(
+            f"{what} is a table of {kind!r}, but this release reads {' and '.join(versions)}: make it again."
+        )
+    if versions[kind] != version:
         raise UserError(
             f"{what} has schema version {version!r}, this release reads {versions[kind]} of a table of {kind}: make it "
             f"again."

@@ -65,10 +65,11 @@ class FrameDataset:
         return len(self._clips)
 
     def shapes(self) -> Shapes:
-        """Return the shape of every row."""
+        """Return the shape of every row; single frames are trained on, so all are of the rate that is aimed at."""
         return self._spec.shapes(
             np.array([clip.width for clip in self._clips], np.int64),
             np.array([clip.height for clip in self._clips], np.int64),
+            np.full(len(self._clips), self._spec.fps),
         )
 
     def row(self, index: int, fields: Sequence[str] = ("frames",)) -> Row:

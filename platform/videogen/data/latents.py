@@ -23,9 +23,10 @@ from videogen.data.latents_schema import KIND, SCHEMA_VERSION, array_columns
 from videogen.data.listing import find_versions
 from videogen.data.probe import VideoError
 from videogen.data.shard_reading import read_shard
-from videogen.data.sources import why_not_same
+from videogen.data.sources import content_hash, why_not_same
 from videogen.data.tables.files import ERRORS_NAME, MANIFEST_NAME
-from videogen.data.tables.published import read_manifest
+from videogen.data.tables.manifest import require_whole
+from videogen.data.tables.published import content_of, read_manifest
 from videogen.data.tables.query import both
 from videogen.errors import UserError
 
@@ -94,6 +95,7 @@ class LatentsTable:
             raise UserError(
                 f"Latents {uri!r} have schema version {version!r}, this release reads {SCHEMA_VERSION}: encode again."
             )
+        require_whole({"kind": kind, **manifest}, storage.join(uri, MANIFEST_NAME))
         if not manifest["counts"]["ok"]:
             raise UserError(f"Latents {uri!r} hold no clip: see {ERRORS_NAME} there for the reasons.")
         return cls(uri, manifest)
@@ -108,9 +110,9 @@ class LatentsTable:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the manifest, through the names in it of all content, and of the rows that are chosen."""
+        """Hash of all that decides rows and their order: through the manifest of all content, and of what is chosen."""
         chosen = "" if self.where is None else hashlib.sha256(self._places.tobytes()).hexdigest()
-        return hashlib.sha256((json.dumps(self.manifest, sort_keys=True) + chosen).encode()).hexdigest()[:20]
+        return content_hash(content_of(self.manifest), chosen)
 
     @property
     def encoder_fingerprint(self) -> str:
@@ -153,14 +155,15 @@ class LatentsTable:
         return ClipSpec.from_dict(self.manifest["clip"])
 
     def shapes(self) -> Shapes:
-        """Return the shape of every row's frames, by the size of its source in the index; no shard is opened."""
-        sides = np.zeros((2, len(self)), np.int64)
-        if len(self.clip_spec.frame_sizes) > 1:
-            start = 0
-            for batch in self._index(["width", "height"]):
-                sides[:, start : start + len(batch)] = [batch["width"].to_numpy(), batch["height"].to_numpy()]
-                start += len(batch)
-        return self.clip_spec.shapes(*sides)
+        """Return the shape of every row's frames, by size and rate of its clip in the index; no shard is opened."""
+        width, height = np.zeros((2, len(self)), np.int64)
+        fps = np.zeros(len(self), np.float32)
+        start = 0
+        for batch in self._index(["width", "height", "fps"]):
+            rows = slice(start, start + len(batch))
+            width[rows], height[rows], fps[rows] = (batch[name].to_numpy() for name in ("width", "height", "fps"))
+            start += len(batch)
+        return self.clip_spec.shapes(width, height, fps)
 
     def __len__(self) -> int:
         return int(self.manifest["counts"]["ok"]) if self.where is None else len(self._places)

@@ -6,6 +6,7 @@ one folder at a time is.
 
 import bisect
 import contextlib
+import errno
 import itertools
 import os
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from videogen import storage
-from videogen.errors import UserError
+from videogen.errors import StorageError, UserError
 
 if TYPE_CHECKING:
     import fsspec
@@ -24,6 +25,8 @@ _NAMES_AT_ONCE = 65536
 _NUM_LISTERS = 16
 """S3 listings that run side by side; each mostly waits."""
 _MIN_KEYS_A_LISTER = 256
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG)
+"""Answers about a file; a disk that says anything else, such as "stale file handle", has not answered."""
 
 
 class Entry(NamedTuple):
@@ -136,8 +139,14 @@ def _utf8(name: str) -> str:
 def _stat(uri: str) -> tuple[str, int | None]:
     try:
         status = Path(uri).stat()
-    except (OSError, ValueError):  # ValueError: a NUL in the name
+    except ValueError:  # a NUL in the name
         return "", None
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return "", None
+        raise StorageError(
+            f"{uri!r} cannot be looked at ({error.strerror}): check the disk, then run the same command again."
+        ) from error
     return f"{status.st_size}-{status.st_mtime}", status.st_size
 
 

@@ -208,10 +208,32 @@ class Folder(Source):
         )
 
     def _videos(self, rows: int) -> "Iterator[pa.RecordBatch]":
+        others = _Others()
         files = list_files(self.uri, self.what)
-        videos = (entry for entry in files if entry.path.lower().endswith(SUFFIXES))
+        videos = (entry for entry in files if entry.path.lower().endswith(SUFFIXES) or others.count(entry))
         while entries := list(itertools.islice(videos, rows)):
             yield _batch(entries)
+        if others.number and not self.notes:
+            self.notes.append(
+                f"{self.what} {self.uri!r}: {others.number} files are no videos by their names, e.g. "
+                f"{others.example!r}."
+            )
+
+
+class _Others:
+    """Files of a folder that are not taken for videos."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.example = ""
+
+    def count(self, entry: Entry) -> bool:
+        """Count a file that nobody would expect to be left out; always False."""
+        name = entry.path.rsplit("/", 1)[-1]
+        if not name.startswith(".") and name not in CAPTIONS_NAMES:
+            self.number += 1
+            self.example = self.example or entry.path
+        return False
 
 
 class SingleVideo(Source):

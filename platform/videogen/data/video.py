@@ -32,7 +32,11 @@ __all__ = [
     "write_mp4",
 ]
 
-SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif", ".ts", ".mpg", ".mpeg", ".flv")
+SUFFIXES = (
+    *(".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif", ".ts", ".mpg", ".mpeg", ".flv"),
+    *(".wmv", ".asf", ".ogv", ".3gp", ".3g2", ".mts", ".m2ts", ".vob", ".m2v", ".f4v"),
+    *(".264", ".h264", ".265", ".hevc"),
+)
 """Names that count as videos when a folder is searched."""
 
 DECODE_SPEC = {

@@ -24,6 +24,8 @@ class _Counts(_Section):
 
 class _Shard(_Section):
     name: str
+    rows: _Number
+    bytes: _Number
     rows_per_group: Annotated[int, pydantic.Field(ge=1)]
 
 

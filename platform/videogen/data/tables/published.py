@@ -27,6 +27,16 @@ def read_manifest(table_uri: str) -> dict[str, Any] | None:
     return manifest if isinstance(manifest, dict) else {}
 
 
+def content_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a manifest says of its table's content: two runs that make the same rows say the same.
+
+    Left out is how they came about: seconds that were measured, and versions of decoders that were there.
+    """
+    shards = [{name: value for name, value in shard.items() if name != "bytes"} for shard in manifest["shards"]]
+    about = {name: value for name, value in manifest.items() if name not in ("facts", "decoders")}
+    return {**about, "shards": shards}
+
+
 def replace(table_uri: str, manifest: Mapping[str, Any], require_lease: Callable[[], None]) -> None:
     """Make readers see a manifest; a file that says the same already is left alone.
 

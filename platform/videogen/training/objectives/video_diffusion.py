@@ -39,10 +39,9 @@ class VideoDiffusionObjective(Objective):
             nn.init.zeros_(self.model.conv_out.bias)
         self.stage = self.component = stage
         self.section = section
-        self.fps = config.fps
         self.frame_step = config.temporal_factor
         self.latents_field = f"latents_{section.latent_size}"
-        self.fields = (self.latents_field, "prompt_embeds")
+        self.fields = (self.latents_field, "prompt_embeds", "fps")
         self.low_res_field = None
         if isinstance(section, UpsampleConfig):
             sizes = config.latent_sizes
@@ -58,10 +57,12 @@ class VideoDiffusionObjective(Objective):
                 parameter.requires_grad_(name in temporal)
 
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Return `latents` and `low_res` (B, C, F, h, w) of the key frames, and `prompt_embeds` (B, L, D)."""
+        """Return `latents`, `low_res` (B, C, F, h, w) and `fps` (B,) of the key frames, `prompt_embeds` (B, L, D)."""
         batch = {
             "latents": self._key_frames(rows, self.latents_field),
             "prompt_embeds": tensor_column(rows, "prompt_embeds"),
+            # Not the rate that is aimed at: of a film with 24 frames a second whole steps give 12 or 24.
+            "fps": tensor_column(rows, "fps") / self.frame_step,
         }
         if self.low_res_field:
             batch["low_res"] = self._key_frames(rows, self.low_res_field)
@@ -81,7 +82,7 @@ class VideoDiffusionObjective(Objective):
         present = ~self._chance(self.section.reference_dropout, count, generator).to(data.device)
         motion_unknown = self._chance(self.section.motion_dropout, count, generator).to(data.device)
         motion = conditioning.motion_score(data).masked_fill(motion_unknown, conditioning.NOT_STATED)
-        conditions = {"fps": torch.full_like(motion, self.fps), "motion": motion, "reference_noise": reference_noise}
+        conditions = {"fps": batch["fps"].to(motion), "motion": motion, "reference_noise": reference_noise}
         low_res = None
         if self.low_res_field:
             low_res, conditions["low_res_noise"] = self._noised(

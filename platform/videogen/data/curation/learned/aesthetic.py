@@ -50,16 +50,19 @@ class AestheticScore:
         with weights_folder(uri, _WHAT) as folder:
             embedding = embedding or ClipEmbedding.from_pretrained(uri, device)
             layers, activation = _read_head(folder / HEAD_NAME, uri)
-        widths = [embedding.width, *(len(weight) for weight, _ in layers)]
-        for (weight, bias), expected in zip(layers, widths, strict=False):
-            if weight.shape[1] != expected or bias.shape != weight.shape[:1]:
-                raise UserError(
-                    f"{_WHAT} {uri!r} has a layer of shape {weight.shape} where {expected} numbers come in: give "
-                    f"the head of this very CLIP model."
-                )
-        if widths[-1] != 1:
-            raise UserError(f"{_WHAT} {uri!r} gives {widths[-1]} numbers: one is expected.")
+        _require_fitting(layers, embedding.width, uri)
         return cls(embedding, layers, activation)
+
+    @staticmethod
+    def check(uri: str, width: int) -> None:
+        """Look at a head for vectors of this width.
+
+        Raises:
+            UserError: as `from_pretrained`.
+        """
+        with weights_folder(uri, _WHAT) as folder:
+            layers, _ = _read_head(folder / HEAD_NAME, uri)
+        _require_fitting(layers, width, uri)
 
     def of_vectors(self, vectors: np.ndarray) -> float:
         """Return the score of the unit vectors of a clip's frames (`ClipEmbedding.of_frames`), float32 (F, width)."""
@@ -73,6 +76,18 @@ class AestheticScore:
     def __call__(self, frames: np.ndarray) -> float:
         """Return the score of a clip's frames, uint8 RGB (F, h, w, 3)."""
         return self.of_vectors(self.embedding.of_frames(frames))
+
+
+def _require_fitting(layers: list[tuple[np.ndarray, np.ndarray]], width: int, uri: str) -> None:
+    widths = [width, *(len(weight) for weight, _ in layers)]
+    for (weight, bias), expected in zip(layers, widths, strict=False):
+        if weight.shape[1] != expected or bias.shape != weight.shape[:1]:
+            raise UserError(
+                f"{_WHAT} {uri!r} has a layer of shape {weight.shape} where {expected} numbers come in: give the head "
+                f"of this very CLIP model."
+            )
+    if widths[-1] != 1:
+        raise UserError(f"{_WHAT} {uri!r} gives {widths[-1]} numbers: one is expected.")
 
 
 def _read_head(path: Path, uri: str) -> tuple[list[tuple[np.ndarray, np.ndarray]], str]:

@@ -4,7 +4,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from videogen.data.curation.learned.weights import load_model, load_processor, require_type, weights_folder
+from videogen.data.curation.learned.weights import (
+    load_model,
+    load_processor,
+    require_processor,
+    require_type,
+    weights_folder,
+)
 
 _WHAT = "Captioner"
 _TYPES = ("blip", "git")
@@ -36,6 +42,17 @@ class Captioner:
             require_type(folder, uri, _WHAT, _TYPES)
             model = load_model(AutoModelForImageTextToText, folder, uri, _WHAT, device)
             return cls(model, load_processor(AutoProcessor, folder, uri, _WHAT), max_tokens)
+
+    @staticmethod
+    def check(uri: str) -> None:
+        """Look at a model without loading it.
+
+        Raises:
+            UserError: what `from_pretrained` would say of the folder's kind; weights are not looked at.
+        """
+        with weights_folder(uri, _WHAT) as folder:
+            require_type(folder, uri, _WHAT, _TYPES)
+            require_processor(folder, uri, _WHAT)
 
     def __call__(self, frames: np.ndarray) -> str:
         """Return a description of a clip by its middle frame, "" if the model says nothing.

@@ -1,15 +1,25 @@
 """What a clip looks like to CLIP, as one vector."""
 
+import json
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from videogen.data.curation.learned.weights import load_model, load_processor, require_type, weights_folder
+from videogen.data.curation.learned.weights import (
+    load_model,
+    load_processor,
+    require_processor,
+    require_type,
+    weights_folder,
+)
 
 if TYPE_CHECKING:
     import torch
 
 _WHAT = "Embedding model"
+_CLIP_WIDTH = 512
+"""Of a configuration that does not say it, which is transformers' own default."""
+_TYPES = ("clip", "clip_vision_model")
 _FRAMES_AT_ONCE = 16
 
 
@@ -36,11 +46,23 @@ class ClipEmbedding:
         from transformers import CLIPImageProcessor, CLIPModel, CLIPVisionModelWithProjection
 
         # The half would load from a whole model too, but with the width of another one: it looks for it elsewhere.
-        classes = {"clip": CLIPModel, "clip_vision_model": CLIPVisionModelWithProjection}
+        classes = dict(zip(_TYPES, (CLIPModel, CLIPVisionModelWithProjection), strict=True))
         with weights_folder(uri, _WHAT) as folder:
-            model_class = classes[require_type(folder, uri, _WHAT, tuple(classes))]
+            model_class = classes[require_type(folder, uri, _WHAT, _TYPES)]
             model = load_model(model_class, folder, uri, _WHAT, device)
             return cls(model, load_processor(CLIPImageProcessor, folder, uri, _WHAT))
+
+    @staticmethod
+    def check(uri: str) -> int:
+        """Return the width of the vectors of a model that is not loaded for it.
+
+        Raises:
+            UserError: what `from_pretrained` would say of the folder's kind; weights are not looked at.
+        """
+        with weights_folder(uri, _WHAT) as folder:
+            require_type(folder, uri, _WHAT, _TYPES)
+            require_processor(folder, uri, _WHAT)
+            return int(json.loads((folder / "config.json").read_text()).get("projection_dim", _CLIP_WIDTH))
 
     @property
     def width(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from videogen import storage
 from videogen.errors import UserError
 
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 
 
@@ -55,6 +56,16 @@ def require_type(folder: Path, uri: str, what: str, types: Sequence[str]) -> str
     return str(found)
 
 
+def require_processor(folder: Path, uri: str, what: str) -> None:
+    """Raise `UserError` unless what prepares a model's inputs lies beside its weights."""
+    if not any((folder / name).is_file() for name in _PROCESSORS):
+        raise _no_processor(uri, what)
+
+
+def _no_processor(uri: str, what: str) -> UserError:
+    return UserError(f"{what} {uri!r} has no preprocessor beside its weights: save its processor there too.")
+
+
 def load_model(model_class: Any, folder: Path, uri: str, what: str, device: str) -> Any:
     """Return a transformers model for inference, in 32-bit floating point, every weight of it from the folder.
 
@@ -95,9 +106,7 @@ def load_processor(processor_class: Any, folder: Path, uri: str, what: str) -> A
     try:
         return processor_class.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{what} {uri!r} has no preprocessor beside its weights: save its processor there too."
-        ) from error
+        raise _no_processor(uri, what) from error
 
 
 def fingerprint(uri: str, what: str = "Weights") -> str:
