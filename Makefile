@@ -44,6 +44,7 @@ format: $(STAMP) ## put the code into the house format
 benchmarks: $(STAMP) ## the ratios of docs/benchmarks.md
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/encode.py
+	$(BIN)/python benchmarks/listing.py --files 100 10000 100000
 	$(BIN)/python benchmarks/ledger.py --items 10000 100000
 	$(BIN)/python benchmarks/scale.py
 

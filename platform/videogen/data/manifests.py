@@ -19,7 +19,7 @@ _COLUMNS = ("video", "caption", "version")
 _MEANT = ("video", "caption")
 """What another spelling of must not be passed over: captions would be lost without a word."""
 _ROWS_AT_ONCE = 65536
-_SORT_MEMORY = "512MB"
+_SORT_MEMORY = "128MB"
 """What sorting may hold before it goes to disk."""
 
 

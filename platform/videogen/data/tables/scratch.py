@@ -20,7 +20,7 @@ from videogen.data.tables.processes import machine_id, start_mark
 if TYPE_CHECKING:
     import duckdb
 
-MEMORY_MB = 512
+MEMORY_MB = 128
 _PREFIX = "videogen-ledger"
 
 
