@@ -3,6 +3,7 @@
 import itertools
 import math
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import av
@@ -177,7 +178,8 @@ def test_each_clip_is_encoded_in_the_shape_nearest_to_its_own(table, tiny_model)
                 means = vae.encode(torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1).latent_dist.mean
             assert np.allclose(row[f"latents_{size}"][:2], means.numpy(), atol=2e-3, rtol=2e-3)
     assert set(shapes.frames) == {15}
-    assert set(shapes.fps) == {16.0}
+    # The turned one, the last by name, has 24 frames a second, of which every other one is taken.
+    assert shapes.fps.tolist() == [16.0] * 7 + [12.0]
     wide = table.select("width > height")
     assert wide.shapes().width.tolist() == [80] * 3
 
@@ -196,7 +198,8 @@ def test_raw_frames_have_the_crop_that_is_encoded(corpus, config, table, tmp_pat
     raw = FrameDataset.open(str(corpus), config)
     for index in range(len(raw)):
         assert np.array_equal(raw.row(index)["frames"], table.row(index, ("frames",))["frames"])
-    assert all(np.array_equal(*pair) for pair in zip(raw.shapes(), table.shapes(), strict=True))
+    assert all(np.array_equal(*pair) for pair in zip(raw.shapes()[:3], table.shapes()[:3], strict=True))
+    assert set(raw.shapes().fps) == {16.0}  # frames that are trained on one by one have no rate
     # Who stands in for a video that is damaged has its shape.
     shutil.copytree(corpus, tmp_path / "damaged")
     good = (corpus / "a_wide.mp4").read_bytes()
@@ -218,11 +221,12 @@ def test_every_stage_trains_on_frames_that_are_not_square(stage, table, corpus, 
     clips = FrameDataset.open(str(corpus), config) if stage == "autoencoder" else table
     objective = build_objective(stage, config, tiny_model)
     loader = Loader(JoinedClips([clips]), objective.fields, objective.collate, BatchPlan(2), seed=0)
-    assert {(bucket.height, bucket.width): rows for bucket, rows in loader.buckets.items()} == {
-        (80, 48): 3,
-        (64, 64): 2,
-        (48, 80): 3,
-    }
+    sizes = Counter()
+    for bucket, rows in loader.buckets.items():
+        sizes[bucket.height, bucket.width] += rows
+    assert sizes == {(80, 48): 3, (64, 64): 2, (48, 80): 3}
+    # One wide clip is slower than the others.
+    assert len(loader.buckets) == (3 if stage == "autoencoder" else 4)
     micros = (micro for (micro,) in loader.steps(0, 8))
     micro = next(micro for micro in micros if micro.bucket.height != micro.bucket.width)
     loss, _ = objective(micro.batch, torch.Generator().manual_seed(0))
