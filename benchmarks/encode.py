@@ -144,7 +144,7 @@ class _Bench:
         for name, run in order if number % 2 == 0 else order[::-1]:
             if name in self.absent:
                 continue
-            before = timed or (self._time_kernels(number) if name in vaes else None)
+            before = (timed or self._time_kernels(number)) if name in vaes else None
             seconds = run(name, number)
             timed = None
             if seconds:
