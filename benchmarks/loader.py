@@ -189,8 +189,8 @@ def _clips(folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
 def _write_table(folder: Path) -> None:
     import pyarrow as pa
 
-    from videogen.data.clips import ClipSpec
-    from videogen.data.latents_schema import KIND, ROWS_PER_GROUP, SCHEMA_VERSION, latents_schema
+    from videogen.data.datasets.clips import ClipSpec
+    from videogen.data.datasets.latents_schema import KIND, ROWS_PER_GROUP, SCHEMA_VERSION, latents_schema
     from videogen.data.tables import OK, Lease, Ledger, Outcome, pack_shard, write_part
 
     uri, size = str(folder / "table"), _LATENTS[-1]
@@ -215,7 +215,7 @@ def _write_table(folder: Path) -> None:
 
 
 def _table_row(clip_id: str, latents: np.ndarray, text: np.ndarray) -> dict[str, Any]:
-    from videogen.data.latents_schema import latents_row
+    from videogen.data.datasets.latents_schema import latents_row
 
     texts = dict.fromkeys(("source", "version", "caption", "decoder"), "")
     numbers = {"frame_indices": list(range(_LATENTS[0])), "fps": 24.0, "width": _PIXELS, "height": _PIXELS}

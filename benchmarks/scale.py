@@ -6,7 +6,7 @@ Three parts, each a Markdown table (docs/scale.md explains them):
 
 1. Costs: what one clip takes, measured here on real footage with the pipelines' own functions, or given as options.
 2. The simulation: Ray with several nodes on this machine, whose tasks sleep as long as the work would take. The graph,
-   its sizes (`pipelines.pools.shares`) and Ray Data are the product's; predicted and simulated wall times are compared.
+   its sizes (`shares`) and Ray Data are the product's; predicted and simulated wall times are compared.
 3. Predictions for --clips on several clusters.
 
 One worker process stands for --cores-a-process cores that work on as many units side by side, so that hundreds of
@@ -242,8 +242,8 @@ def _measure_analysis(options: argparse.Namespace) -> float:
 def _measure_decoding(options: argparse.Namespace) -> float:
     """Return core seconds a clip: all clips of a video in one go, as the pipeline reads them."""
     from videogen.data.curation.windows import WindowSpec
-    from videogen.data.probe import probe
-    from videogen.data.video import read_clip
+    from videogen.data.video.frames import read_clip
+    from videogen.data.video.probe import probe
 
     spent, num_clips = 0.0, 0
     for video in _videos():
@@ -379,7 +379,7 @@ def _run(num_units: int, decode_s: float, encode_s: float) -> float:
     """Return the seconds of the product's graph, with the product's sizes, over units that sleep."""
     import ray.data
 
-    from pipelines.pools import shares, two_steps
+    from pipelines.cluster.pools import shares, two_steps
 
     started = time.perf_counter()
     units = ray.data.from_items([{"unit": number} for number in range(num_units)], override_num_blocks=num_units)

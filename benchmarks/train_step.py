@@ -2,7 +2,7 @@
 
     python benchmarks/train_step.py
 
-The platform's side is `pipelines.train.train_stage`: Ray Train worker, DeepSpeed engine, reading ahead from the table
+The platform's side is `train_stage`: Ray Train worker, DeepSpeed engine, reading ahead from the table
 of latents, metrics in JSONL and TensorBoard; checkpoints are not counted. The bare side is a plain loop in a process
 of its own over batches that are in memory before the clock starts. Both take the same steps on the same clips with
 the same noise, and the run fails unless their losses agree. Runs alternate; the ratio is the median over pairs.
@@ -78,8 +78,8 @@ def _config(options: argparse.Namespace) -> CascadeConfig:
 
 
 def _make_model_and_latents(folder: Path, num_clips: int, config: CascadeConfig) -> None:
-    from pipelines.encode import encode
-    from videogen.data.corpus import CorpusSize, make_corpus
+    from pipelines.encode.pipeline import encode
+    from videogen.data.synthetic.corpus import CorpusSize, make_corpus
     from videogen.pipeline import save_random
 
     make_corpus(str(folder / "data"), config, CorpusSize(captioned=num_clips, held_out=1, prompts=1))
@@ -89,7 +89,7 @@ def _make_model_and_latents(folder: Path, num_clips: int, config: CascadeConfig)
 
 def _platform(folder: Path, config: CascadeConfig, stage: str, pair: int) -> tuple[float, dict[int, float]]:
     """Return seconds a step and the logged losses of one run through the platform."""
-    from pipelines.train import train_stage
+    from pipelines.train.stage import train_stage
 
     # A folder of its own, else the second run would find the first one's checkpoint and have nothing to do.
     output = folder / f"run-{pair}"

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from pipelines.cluster import require_output
+from pipelines.cluster.connection import require_output
 from videogen import storage
 from videogen.cli import parser, run_job
 

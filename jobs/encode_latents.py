@@ -13,12 +13,12 @@ Without --autoencoder: the preset's own off-the-shelf one; else that of a model 
 import sys
 from collections.abc import Sequence
 
-from pipelines.cluster import require_output
-from pipelines.corpus import Corpus
-from pipelines.encode import encode
-from pipelines.encode_job import EncodeOptions, find_autoencoder, require_fitting
-from pipelines.inputs import require_own_latents, require_usable_video
-from pipelines.run_options import add_run_options, run_options
+from pipelines.cluster.connection import require_output
+from pipelines.encode.corpus import Corpus
+from pipelines.encode.pipeline import encode
+from pipelines.encode.plan import EncodeOptions, find_autoencoder, require_fitting
+from pipelines.encode.preflight import require_own_latents, require_usable_video
+from pipelines.runner.options import add_run_options, run_options
 from videogen import storage
 from videogen.cli import add_preset_options, parser, run_job
 from videogen.config import load_preset
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     require_fitting(corpus, storage.absolute(options.output), config, how)
     autoencoder = options.autoencoder or find_autoencoder(options.output, config)
     if autoencoder is None:
-        from pipelines.cascade import train_autoencoder
+        from pipelines.train.cascade import train_autoencoder
 
         if not options.replace:
             whose = "the autoencoder that would be trained for it now"

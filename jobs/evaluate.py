@@ -13,13 +13,13 @@ import io
 import sys
 from collections.abc import Sequence
 
-from pipelines.cluster import require_output
-from pipelines.generate import GenerateOptions, generate
-from pipelines.manifest import MANIFEST_NAME, Row, made_by, read_manifest
-from pipelines.progress import Progress
-from pipelines.prompts import read_requests
-from pipelines.sampling import read_config
-from pipelines.stamps import model_stamp, stamp
+from pipelines.cluster.connection import require_output
+from pipelines.cluster.progress import Progress
+from pipelines.generate.fingerprint import model_stamp, stamp
+from pipelines.generate.manifest import MANIFEST_NAME, Row, made_by, read_manifest
+from pipelines.generate.model import read_config
+from pipelines.generate.pipeline import GenerateOptions, generate
+from pipelines.generate.prompts import read_requests
 from videogen import storage
 from videogen.cli import add_set_option, parser, run_job
 from videogen.errors import UserError

@@ -11,10 +11,10 @@ in OUTPUT is replaced; a folder that holds anything else is refused.
 import sys
 from collections.abc import Callable, Sequence
 
-from pipelines.cluster import require_output
-from pipelines.progress import Progress
+from pipelines.cluster.connection import require_output
+from pipelines.cluster.progress import Progress
 from videogen.cli import parser, run_job
-from videogen.data.finished import FinishedTable
+from videogen.data.datasets.finished import FinishedTable
 from videogen.data.interchange import ARRAY_FORMS, ExportOptions, export_huggingface, export_webdataset
 from videogen.data.tables.query import check_expression
 from videogen.errors import UserError

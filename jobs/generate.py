@@ -12,8 +12,8 @@ same command again makes only what is missing.
 import sys
 from collections.abc import Sequence
 
-from pipelines.cluster import require_output
-from pipelines.generate import GenerateOptions, generate
+from pipelines.cluster.connection import require_output
+from pipelines.generate.pipeline import GenerateOptions, generate
 from videogen.cli import EXIT_FAILED, add_set_option, parser, run_job
 from videogen.errors import UserError
 

@@ -12,8 +12,8 @@ continues an interrupted run and takes in shards that were added.
 import sys
 from collections.abc import Sequence
 
-from pipelines.cluster import require_output
-from pipelines.progress import Progress
+from pipelines.cluster.connection import require_output
+from pipelines.cluster.progress import Progress
 from videogen import storage
 from videogen.cli import parser, run_job
 from videogen.data.interchange import find_shards, import_videos

@@ -16,14 +16,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pipelines.cluster import require_output
-from pipelines.ingest import IngestOptions, ingest, score_names
-from pipelines.run_options import add_run_options, run_options
+from pipelines.cluster.connection import require_output
+from pipelines.ingest.pipeline import IngestOptions, ingest, score_names
+from pipelines.runner.options import add_run_options, run_options
 from videogen.cli import add_preset_options, parser, run_job
 from videogen.config import load_preset
-from videogen.data.clips_table import IngestSpec
-from videogen.data.curation.duplicates import LARGEST_DISTANCE, Nearness
+from videogen.data.curation.duplicates import LARGEST_DISTANCE, DedupThresholds
 from videogen.data.curation.policy import Policy
+from videogen.data.datasets.clips_table import IngestSpec
 from videogen.errors import UserError
 
 
@@ -63,12 +63,16 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     kept.add_argument(
         "--duplicate-distance",
         type=int,
-        default=Nearness.distance,
+        default=DedupThresholds.distance,
         metavar="BITS",
         help="of perceptual hashes, 0 to 16",
     )
     kept.add_argument(
-        "--duplicate-cosine", type=float, default=Nearness.cosine, metavar="COSINE", help="of embeddings, 0.5 to 1"
+        "--duplicate-cosine",
+        type=float,
+        default=DedupThresholds.cosine,
+        metavar="COSINE",
+        help="of embeddings, 0.5 to 1",
     )
     add_run_options(arguments)
     return arguments.parse_args(argv)
@@ -91,7 +95,7 @@ def _options(options: argparse.Namespace) -> IngestOptions:
         aesthetic=options.aesthetic,
         captioner=options.captioner,
     )
-    nearness = Nearness(options.duplicate_distance, options.duplicate_cosine)
+    nearness = DedupThresholds(options.duplicate_distance, options.duplicate_cosine)
     return IngestOptions(spec, Policy.of(options.keep), run_options(options), nearness)
 
 

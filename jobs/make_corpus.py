@@ -11,13 +11,13 @@ Files that are there are left as they are.
 import sys
 from collections.abc import Sequence
 
-from pipelines.cluster import require_output
-from pipelines.corpora import make_demonstration_corpus
-from pipelines.progress import Progress
+from pipelines.cluster.connection import require_output
+from pipelines.cluster.progress import Progress
+from pipelines.train.demo_corpus import make_demonstration_corpus
 from videogen import storage
 from videogen.cli import add_preset_options, parser, run_job
 from videogen.config import load_preset
-from videogen.data.corpus import CorpusSize
+from videogen.data.synthetic.corpus import CorpusSize
 from videogen.errors import UserError
 
 

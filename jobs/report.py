@@ -11,14 +11,14 @@ of its sources has changed.
 import sys
 from collections.abc import Sequence
 
-from pipelines.cluster import require_output
-from pipelines.manifest import MANIFEST_NAME, read_manifest
-from pipelines.progress import Progress
-from pipelines.sampling import read_config
-from pipelines.stamps import model_stamp, stamp
+from pipelines.cluster.connection import require_output
+from pipelines.cluster.progress import Progress
+from pipelines.generate.fingerprint import model_stamp, stamp
+from pipelines.generate.manifest import MANIFEST_NAME, read_manifest
+from pipelines.generate.model import read_config
 from videogen import storage
 from videogen.cli import parser, run_job
-from videogen.evaluation.report import ReportSources, made_from_of, write_report
+from videogen.reporting.cascade.page import ReportSources, made_from_of, write_report
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -14,11 +14,11 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from pipelines.cascade import Cascade, CascadeOptions
-from pipelines.cascade_plan import describe, describe_training
-from pipelines.cluster import require_lasting
-from pipelines.dag import Outcome
-from pipelines.progress import Progress
+from pipelines.cluster.connection import require_lasting
+from pipelines.cluster.progress import Progress
+from pipelines.train.cascade import Cascade, CascadeOptions
+from pipelines.train.dag import Outcome
+from pipelines.train.dry_run import describe, describe_training
 from videogen.cli import EXIT_FAILED, add_preset_options, parser, run_job
 from videogen.config import load_preset
 

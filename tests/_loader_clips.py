@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from videogen import storage
-from videogen.data.clips import ClipSpec
-from videogen.data.dataset import ByteCache, ClipDataset, Row, Shapes
-from videogen.data.latents import LatentsTable
-from videogen.data.latents_schema import KIND, ROWS_PER_GROUP, SCHEMA_VERSION, latents_row, latents_schema
-from videogen.data.shard_reading import read_shard
+from videogen.data.datasets.clips import ClipSpec
+from videogen.data.datasets.dataset import ByteCache, ClipDataset, Row, Shapes
+from videogen.data.datasets.latents import LatentsTable
+from videogen.data.datasets.latents_schema import KIND, ROWS_PER_GROUP, SCHEMA_VERSION, latents_row, latents_schema
 from videogen.data.tables import OK, Lease, Ledger, Outcome, pack_shard, write_part
+from videogen.data.tables.shard_reading import read_shard
 from videogen.training.buckets import Batches
 from videogen.training.loader import BatchPlan, Loader
 

@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["pandas", "pyarrow.parquet", "s3fs", "pipelines.cascade"])
+_context.set_forkserver_preload(["pandas", "pyarrow.parquet", "s3fs", "pipelines.train.cascade"])
 
 
 def run_in_fork(

@@ -18,12 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import encode as encoding
-from pipelines import ingest as ingesting
+from pipelines.encode import pipeline as encoding
+from pipelines.ingest import pipeline as ingesting
 from tests._faulty_s3 import Fault, FaultySite
 from videogen import storage
 from videogen.data import LatentsTable
-from videogen.data.clips_table import ClipsTable, IngestSpec
+from videogen.data.datasets.clips_table import ClipsTable, IngestSpec
 from videogen.data.tables.files import atomic_stream
 from videogen.errors import CredentialsError, StorageError
 
@@ -43,7 +43,7 @@ import sys
 from pipelines import encode, ingest
 from videogen.cli import run_job
 from videogen.config import load_preset
-from videogen.data.clips_table import IngestSpec
+from videogen.data.datasets.clips_table import IngestSpec
 
 def main(_):
     videos, model, output = sys.argv[1:]

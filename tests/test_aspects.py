@@ -14,19 +14,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines import records
-from pipelines.encode import encode
+from pipelines.encode.pipeline import encode
+from pipelines.runner import step_records
 from tests._videos import make
 from videogen.config import FrameSize, apply_overrides, load_preset, nearest_size
 from videogen.data import FrameDataset, JoinedClips, LatentsTable, read_frames, resize_frames
-from videogen.data.clips import ClipSpec
-from videogen.data.contact_sheet import contact_sheet
-from videogen.data.finished import FinishedTable
-from videogen.data.table_report.round_trips import round_trips
-from videogen.data.video import write_mp4
-from videogen.data.world import all_attributes, render_clip
+from videogen.data.datasets.clips import ClipSpec
+from videogen.data.datasets.finished import FinishedTable
+from videogen.data.synthetic.moving_shapes import all_attributes, render_clip
+from videogen.data.video.frames import write_mp4
 from videogen.errors import UserError
 from videogen.pipeline import VideoGenPipeline
+from videogen.reporting.contact_sheet import contact_sheet
+from videogen.reporting.table.round_trips import round_trips
 from videogen.training.loader import BatchPlan, Loader
 from videogen.training.objectives import build_objective
 
@@ -106,9 +106,9 @@ def test_what_is_square_says_nothing_of_other_shapes(tiny):
     before = ["model.block_out_channels=[16,32,32]", "model.attention_levels=[false,false,true]", "timestep_shift=10"]
     before += ["model.full_size_attention=true", "motion_weight=0", "training.steps=800"]
     as_before = apply_overrides(tiny, [f"base.{setting}" for setting in before])
-    assert records.config_hash(as_before, "base") == "1c8cd1990e6b"
+    assert step_records.config_hash(as_before, "base") == "1c8cd1990e6b"
     several = apply_overrides(tiny, [THREE])
-    assert records.config_hash(several, "base") != records.config_hash(tiny, "base")
+    assert step_records.config_hash(several, "base") != step_records.config_hash(tiny, "base")
     assert ClipSpec.from_dict(ClipSpec.of(several).as_dict()) == ClipSpec.of(several)
 
 

@@ -1,7 +1,7 @@
 """Which operator is said to hold the others up."""
 
-from pipelines import bottleneck
-from pipelines.bottleneck import Bottleneck
+from pipelines.runner import bottleneck
+from pipelines.runner.bottleneck import Bottleneck
 
 
 def test_one_operator_is_no_bottleneck_and_nothing_done_tells_nothing():

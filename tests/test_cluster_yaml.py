@@ -46,14 +46,14 @@ def test_only_the_head_runs_all_the_time_and_data_runs_on_spot(cluster):
 def test_every_node_names_its_pool_and_work_is_bound_to_pools_where_there_are_some(
     cluster, ray_cluster, run_script, tmp_path
 ):
-    from pipelines.cluster import pool
+    from pipelines.cluster.connection import pool
 
     types = cluster["available_node_types"]
     assert {name: kind["labels"]["pool"] for name, kind in types.items()} == {name: name for name in types}
     assert pool("train") == {}
     script = tmp_path / "labelled.py"
     script.write_text(
-        "import ray\nfrom pipelines.cluster import pool\n"
+        "import ray\nfrom pipelines.cluster.connection import pool\n"
         "ray.init(address='local', num_cpus=1, include_dashboard=False, labels={'pool': 'head'})\n"
         "print(pool('train'))\n"
     )

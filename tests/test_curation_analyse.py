@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from tests._videos import make
-from videogen.data import _errors
 from videogen.data.curation import analyse
 from videogen.data.curation.analyse import AnalyseRequest, analyse_request
 from videogen.data.curation.clip_frames import ClipFrames, shrink
@@ -19,11 +18,12 @@ from videogen.data.curation.scores import SCORES, perceptual_hash
 from videogen.data.curation.shots import ShotDetector
 from videogen.data.curation.thumbnails import THUMBNAIL_SIDE, decode_jpegs, encode_jpeg, thumbnail
 from videogen.data.curation.windows import WindowSpec
-from videogen.data.decoders import open_video
-from videogen.data.isolated import IsolatedDecoder
-from videogen.data.probe import VideoInfo, probe
-from videogen.data.video import write_mp4
-from videogen.data.world import Attributes, all_attributes, render_clip
+from videogen.data.isolation.decoder import IsolatedDecoder
+from videogen.data.synthetic.moving_shapes import Attributes, all_attributes, render_clip
+from videogen.data.video import errors as _errors
+from videogen.data.video.decoders import open_video
+from videogen.data.video.frames import write_mp4
+from videogen.data.video.probe import VideoInfo, probe
 
 BIKES_CUTS = [30, 76, 137, 187, 242]
 """Seen by eye: the frames that start another take."""

@@ -12,9 +12,9 @@ from videogen.data.curation.analyse import AnalyseRequest, analyse_request
 from videogen.data.curation.clip_frames import SHORT_SIDE, ClipFrames, shrink
 from videogen.data.curation.scores import SCORES, perceptual_hash
 from videogen.data.curation.windows import WindowSpec
-from videogen.data.decoders import open_video
-from videogen.data.probe import probe
-from videogen.data.video import write_mp4
+from videogen.data.video.decoders import open_video
+from videogen.data.video.frames import write_mp4
+from videogen.data.video.probe import probe
 
 FPS = 8.0
 

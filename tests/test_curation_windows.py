@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from videogen.data.curation.windows import ShotWindows, WindowSpec, clock_of
-from videogen.data.probe import VideoInfo
+from videogen.data.video.probe import VideoInfo
 
 
 def constant(num_frames: int, fps: float) -> VideoInfo:

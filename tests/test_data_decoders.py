@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tests._videos import KINDS, VFR_TICKS, make, number_in, picture
-from videogen.data.decoders import decoder_versions, frames_at_once, open_video
-from videogen.data.decoders.decord import DecordDecoder
-from videogen.data.probe import VideoError, VideoInfo, probe
+from videogen.data.video.decoders import decoder_versions, frames_at_once, open_video
+from videogen.data.video.decoders.decord import DecordDecoder
+from videogen.data.video.probe import VideoError, VideoInfo, probe
 from videogen.errors import UserError
 
 GOOD = [name for name, kind in KINDS.items() if kind.good]

@@ -13,12 +13,13 @@ import pytest
 
 from tests._videos import KINDS, make
 from videogen import storage
-from videogen.data import isolated, video
-from videogen.data._files import local_file
-from videogen.data._messages import pack
-from videogen.data.isolated import DecoderDiedError, IsolatedDecoder, shared_decoder
-from videogen.data.video import VideoError, read_frames, write_mp4
-from videogen.data.world import Attributes, render_clip
+from videogen.data.isolation import decoder as isolated
+from videogen.data.isolation._messages import pack
+from videogen.data.isolation.decoder import DecoderDiedError, IsolatedDecoder, shared_decoder
+from videogen.data.synthetic.moving_shapes import Attributes, render_clip
+from videogen.data.video import frames as video
+from videogen.data.video.frames import VideoError, read_frames, write_mp4
+from videogen.data.video.local_file import local_file
 from videogen.errors import StorageError, UserError
 
 FRAMES = render_clip(Attributes("red", "square", "left"), 5)
@@ -28,7 +29,7 @@ QUICKLY_BAD = [name for name, kind in KINDS.items() if not kind.good and name no
 
 ASK = """
 import sys
-from videogen.data.isolated import IsolatedDecoder
+from videogen.data.isolation.decoder import IsolatedDecoder
 decoder = IsolatedDecoder()
 decoder.probe(sys.argv[1])
 print(decoder._child.process.pid, flush=True)
@@ -115,7 +116,7 @@ def test_the_kernel_limits_memory_and_files_too(tmp_path):
     """The parent looks at the child's memory every 50 ms, which a fast allocation outruns."""
     script = """
 import sys
-from videogen.data._limits import limit_process
+from videogen.data.isolation._limits import limit_process
 limit_process(300 * 2**20, 1000)
 try:
     bytearray(500 * 2**20)

@@ -17,21 +17,23 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipelines import _encode_unit, cluster, pools
-from pipelines import encode as encoding
-from pipelines._encode_unit import EncodeUnit, decode_clips, decode_unit, encode_frames
-from pipelines._encoders import find_encoders
-from pipelines.encode import encode
-from pipelines.encode_job import EncodeOptions, find_autoencoder, prepare
-from pipelines.ingest import IngestOptions, ingest
-from pipelines.units import UnitSize, write_plan
+from pipelines import cluster
+from pipelines.cluster import pools
+from pipelines.encode import _workers as _encode_unit
+from pipelines.encode import pipeline as encoding
+from pipelines.encode._encoders import find_encoders
+from pipelines.encode._workers import EncodeUnit, decode_clips, decode_unit, encode_frames
+from pipelines.encode.pipeline import encode
+from pipelines.encode.plan import EncodeOptions, find_autoencoder, prepare
+from pipelines.ingest.pipeline import IngestOptions, ingest
+from pipelines.runner.plan import UnitSize, write_plan
 from tests.conftest import load_job
 from videogen import storage
 from videogen.config import apply_overrides
 from videogen.data import LatentsTable, VideoError, encoder_fingerprint, read_frames, resize_frames
-from videogen.data.clips_table import ClipsTable, IngestSpec
 from videogen.data.curation.policy import Policy
-from videogen.data.isolated import IsolatedDecoder
+from videogen.data.datasets.clips_table import ClipsTable, IngestSpec
+from videogen.data.isolation.decoder import IsolatedDecoder
 from videogen.data.tables.records import Outcome, PartRecord
 from videogen.errors import UserError
 

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines.manifest import write_manifest
-from pipelines.prompts import read_requests
-from pipelines.sampling import read_config
-from pipelines.stamps import model_stamp
+from pipelines.generate.fingerprint import model_stamp
+from pipelines.generate.manifest import write_manifest
+from pipelines.generate.model import read_config
+from pipelines.generate.prompts import read_requests
 from tests.conftest import load_job, without_frames
-from videogen.data.isolated import shared_decoder
-from videogen.data.video import write_mp4
-from videogen.data.world import Attributes, render_clip
+from videogen.data.isolation.decoder import shared_decoder
+from videogen.data.synthetic.moving_shapes import Attributes, render_clip
+from videogen.data.video.frames import write_mp4
 from videogen.errors import UserError
 from videogen.evaluation.evaluate import evaluate
 from videogen.evaluation.faithfulness import confusion, judge, judge_failed, summarise

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save
 
-from pipelines.generate import GenerateOptions, generate
-from pipelines.generate_stage import BLOCK_SCHEMA, LastWorker, Prepare, StageSpec, StageWorker
-from pipelines.manifest import MANIFEST_SCHEMA, finished_rows
-from pipelines.prompts import read_requests
-from pipelines.samples import needed_after
-from pipelines.sampling import read_config
-from pipelines.stamps import model_stamp
+from pipelines.generate.fingerprint import model_stamp
+from pipelines.generate.manifest import MANIFEST_SCHEMA, finished_rows
+from pipelines.generate.model import read_config
+from pipelines.generate.payload import needed_after
+from pipelines.generate.pipeline import GenerateOptions, generate
+from pipelines.generate.prompts import read_requests
+from pipelines.generate.workers import BLOCK_SCHEMA, LastWorker, Prepare, StageSpec, StageWorker
 from tests.conftest import load_job
 from videogen.data.video import probe
 from videogen.errors import UserError
@@ -85,7 +85,7 @@ def test_a_row_that_fails_says_why_and_stops_no_other(rows: dict[str, dict]) -> 
 def test_videos_are_bit_equal_to_the_pipeline_alone_and_in_a_batch_of_four(
     run: Path, rows: dict[str, dict], tiny_model: str
 ) -> None:
-    from pipelines.sampling import model_folder
+    from pipelines.generate.model import model_folder
     from videogen.pipeline import VideoGenPipeline
 
     with model_folder(tiny_model, read_config(tiny_model, FAST)) as folder:

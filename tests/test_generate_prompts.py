@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.prompts import read_requests, request_of
-from pipelines.samples import keep, kept, needed_after, pack, unpack
+from pipelines.generate.payload import keep, kept, needed_after, pack, unpack
+from pipelines.generate.prompts import read_requests, request_of
 from videogen.errors import UserError
 
 

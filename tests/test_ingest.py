@@ -11,19 +11,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines import cluster, ledgered
-from pipelines import ingest as ingesting
-from pipelines.breaker import FailureBreaker
-from pipelines.encode import encode
-from pipelines.ingest import IngestOptions, ingest
-from pipelines.ledgered import RunOptions
+from pipelines import cluster
+from pipelines.encode.pipeline import encode
+from pipelines.ingest import pipeline as ingesting
+from pipelines.ingest.pipeline import IngestOptions, ingest
+from pipelines.runner import run as ledgered
+from pipelines.runner.failure_breaker import FailureBreaker
+from pipelines.runner.run import RunOptions
 from tests.conftest import load_job
 from videogen import storage
-from videogen.data.clips_table import ClipsTable, IngestSpec
 from videogen.data.curation.policy import Policy
 from videogen.data.curation.scores import SCORES
+from videogen.data.datasets.clips_table import ClipsTable, IngestSpec
 from videogen.data.tables.records import FAILED, OK, Outcome
-from videogen.data.video import write_mp4
+from videogen.data.video.frames import write_mp4
 from videogen.errors import UserError
 
 FULL = IngestSpec(

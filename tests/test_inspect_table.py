@@ -10,12 +10,12 @@ from PIL import Image
 from tests._tables import clips_table, latents_table
 from tests.conftest import load_job
 from videogen import storage
-from videogen.data.contact_sheet import false_colour
-from videogen.data.finished import FinishedTable
-from videogen.data.inspection import in_bytes, summarise
-from videogen.data.video import write_mp4
-from videogen.data.world import all_attributes, render_clip
+from videogen.data.datasets.finished import FinishedTable
+from videogen.data.synthetic.moving_shapes import all_attributes, render_clip
+from videogen.data.video.frames import write_mp4
 from videogen.errors import UserError
+from videogen.reporting.contact_sheet import false_colour
+from videogen.reporting.table_summary import in_bytes, summarise
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_the_sheet_of_latents_shows_source_and_false_colours(latents, s3, capsys
 
 
 def test_the_sheet_spreads_its_rows_over_the_table(clips):
-    from videogen.data.contact_sheet import contact_sheet
+    from videogen.reporting.contact_sheet import contact_sheet
 
     folder, rows = clips
     sheet = Image.open(io.BytesIO(contact_sheet(FinishedTable.open(str(folder)), num_rows=2)))

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines import records
-from pipelines.cascade_input import CascadeInput, CascadeOptions
-from pipelines.encode import encode
+from pipelines.encode.pipeline import encode
+from pipelines.runner import step_records
+from pipelines.train.inputs import CascadeInput, CascadeOptions
 from videogen.config import apply_overrides, load_preset
 from videogen.data import discover_tables
-from videogen.data.video import write_mp4
-from videogen.data.world import all_attributes, render_clip
+from videogen.data.synthetic.moving_shapes import all_attributes, render_clip
+from videogen.data.video.frames import write_mp4
 from videogen.errors import UserError
 from videogen.training.datasets import open_clips
 from videogen.training.loader import BatchPlan, Loader
@@ -56,7 +56,7 @@ def test_lengths_follow_from_key_frames(tiny, config):
     assert apply_overrides(tiny, ["num_frames_buckets=[12, 4, 12]"]).clip_lengths == (7, 15, 23)
     # A stage is its settings and its data, which say of themselves how long they are.
     assert "num_frames_buckets" not in tiny.model_dump(mode="json")
-    assert records.config_hash(apply_overrides(tiny, [BUCKETS]), "base") == records.config_hash(tiny, "base")
+    assert step_records.config_hash(apply_overrides(tiny, [BUCKETS]), "base") == step_records.config_hash(tiny, "base")
     assert (
         apply_overrides(config, ["num_frames_buckets=[]"]).model_dump()
         == apply_overrides(tiny, ["decode.adversarial_start=0"]).model_dump()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests._loader_clips import Numbered, batches_of, collate, numbers
-from videogen.data.dataset import Shapes
+from videogen.data.datasets.dataset import Shapes
 from videogen.errors import UserError
 from videogen.training.buckets import Batches, Bucket, sort_into_buckets
 from videogen.training.loader import BatchPlan, Loader, sample_index

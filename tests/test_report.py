@@ -12,14 +12,14 @@ from safetensors.numpy import save_file
 
 from tests._page import Page
 from tests.conftest import load_job
-from videogen.data.video import write_mp4
-from videogen.data.world import Attributes, render_clip
-from videogen.evaluation.curves import Curve, draw, read_curve
+from videogen.data.synthetic.moving_shapes import Attributes, render_clip
+from videogen.data.video.frames import write_mp4
 from videogen.evaluation.evaluate import judge_videos
 from videogen.evaluation.faithfulness import ATTRIBUTES, confusion, summarise
-from videogen.evaluation.media import sprite
 from videogen.evaluation.psnr import StagePsnr
-from videogen.evaluation.report import ReportSources, render
+from videogen.reporting.cascade.curves import Curve, draw, read_curve
+from videogen.reporting.cascade.media import sprite
+from videogen.reporting.cascade.page import ReportSources, render
 
 _SHOWN = [
     ("a red circle moving left", Attributes("red", "circle", "left")),

@@ -16,19 +16,19 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipelines.ingest import IngestOptions, ingest
+from pipelines.ingest.pipeline import IngestOptions, ingest
 from tests._page import Page
 from videogen import storage
-from videogen.data.clips_table import ClipsTable, IngestSpec
 from videogen.data.curation.policy import Policy
-from videogen.data.finished import FinishedTable
-from videogen.data.latents import LatentsTable
-from videogen.data.reasons import read_reasons
-from videogen.data.run_log import RunLog, Sample, read_run, run_names
-from videogen.data.table_report import PAGE_NAME, write_report
-from videogen.data.table_report.contents import gather
-from videogen.data.table_report.round_trips import round_trips
-from videogen.data.video import read_frames, write_mp4
+from videogen.data.datasets.clips_table import ClipsTable, IngestSpec
+from videogen.data.datasets.finished import FinishedTable
+from videogen.data.datasets.latents import LatentsTable
+from videogen.data.tables.run_log import RunLog, Sample, read_run, run_names
+from videogen.data.video.frames import read_frames, write_mp4
+from videogen.reporting.reasons import read_reasons
+from videogen.reporting.table import PAGE_NAME, write_report
+from videogen.reporting.table.contents import gather
+from videogen.reporting.table.round_trips import round_trips
 
 HOSTILE = "<img src=x onerror=alert(1)>.mp4"
 AMPERSAND = "a & b <b>.mp4"
@@ -210,7 +210,7 @@ def test_a_run_leaves_what_it_measured(table):
 def test_a_killed_run_leaves_its_trace_and_the_page_says_so(table, tmp_path):
     copy = str(shutil.copytree(table, tmp_path / "table"))
     script = (
-        "import os, signal, sys; from videogen.data.run_log import RunLog\n"
+        "import os, signal, sys; from videogen.data.tables.run_log import RunLog\n"
         "with RunLog(sys.argv[1], 'ingest', 'videos', 9, write_every_s=0) as log:\n"
         "    log.sample({'ok': 3, 'failed': 1}, {'analyse_s': 2.5})\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -5,13 +5,13 @@ import pyarrow as pa
 import pytest
 
 from tests._page import Page
-from videogen.data.finished import FinishedTable
-from videogen.data.run_log import Sample
-from videogen.data.table_report import words
-from videogen.data.table_report.charts import Mark, draw_histogram, draw_progress, draw_rate, rates_over_time
-from videogen.data.table_report.histograms import Histogram, Spread, round_step
-from videogen.data.table_report.survey import survey
+from videogen.data.datasets.finished import FinishedTable
 from videogen.data.tables.index import write_index
+from videogen.data.tables.run_log import Sample
+from videogen.reporting.table import words
+from videogen.reporting.table.charts import Mark, draw_histogram, draw_progress, draw_rate, rates_over_time
+from videogen.reporting.table.histograms import Histogram, Spread, round_step
+from videogen.reporting.table.survey import survey
 
 # --- drawings ----------------------------------------------------------------------------------------------------
 

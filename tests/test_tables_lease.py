@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.units import UnitSize, remove_abandoned_plans, remove_plan, write_plan
+from pipelines.runner.plan import UnitSize, remove_abandoned_plans, remove_plan, write_plan
 from tests._ledger import planned
 from videogen import storage
 from videogen.data.tables import Lease, Ledger, published, swap

@@ -11,13 +11,14 @@ import psutil
 import pytest
 import torch
 
-from pipelines import cascade_steps, dag, records
-from pipelines.cascade import Cascade, CascadeOptions
-from pipelines.cascade_plan import state_bytes
-from pipelines.cluster import Resources
-from pipelines.dag import Node
-from pipelines.progress import Progress
-from pipelines.train import TrainProgress, train_stage
+from pipelines.cluster.connection import Resources
+from pipelines.cluster.progress import Progress
+from pipelines.runner import step_records
+from pipelines.train import steps as cascade_steps
+from pipelines.train.cascade import Cascade, CascadeOptions
+from pipelines.train.dag import Node
+from pipelines.train.dry_run import state_bytes
+from pipelines.train.stage import TrainProgress, dag, train_stage
 from tests.conftest import load_job
 from videogen import storage
 from videogen.config import apply_overrides, load_preset
@@ -179,7 +180,7 @@ def test_own_latents_of_an_earlier_release_are_made_anew_and_others_are_refused(
     if not place:
         with pytest.raises(UserError, match="latents"):
             Cascade(load_preset("tiny"), options, Progress())
-    records.write(str(tmp_path / "model"), "encode", records.Identity("of", "before"))
+    step_records.write(str(tmp_path / "model"), "encode", step_records.Identity("of", "before"))
     cascade = Cascade(load_preset("tiny"), options, Progress())
     (step,) = (node for node in cascade.nodes if node.name == "encode")
     step.work()
@@ -190,7 +191,7 @@ def test_workers_without_a_gpu_do_not_see_the_nodes(run_script, tmp_path):
     script = tmp_path / "worker.py"
     script.write_text(
         "import os\n"
-        "from pipelines.train_worker import keep_off_gpus\n"
+        "from pipelines.train.worker import keep_off_gpus\n"
         "from videogen.config import apply_overrides, load_preset\n"
         "for use_gpu in ('true', 'false'):\n"
         "    keep_off_gpus(apply_overrides(load_preset('tiny'), [f'base.training.use_gpu={use_gpu}']), 'base')\n"

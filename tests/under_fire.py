@@ -25,7 +25,7 @@ import pandas as pd
 import psutil
 
 from tests._videos import KINDS, make
-from videogen.data.clips_table import ClipsTable
+from videogen.data.datasets.clips_table import ClipsTable
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("endless", "memory_bomb")
@@ -262,7 +262,7 @@ def encode_command(
 ) -> list[str]:
     """Return a command that encodes a folder, in units of so many clips and videos, whatever share of it fails."""
     script = (
-        "import sys; from pipelines import encode, ingest; from pipelines.ledgered import RunOptions; "
+        "import sys; from pipelines import encode, ingest; from pipelines.runner.run import RunOptions; "
         "from videogen.config import load_preset; "
         f"encode.CLIPS_PER_UNIT, ingest._VIDEOS_PER_UNIT = {units}; "
         "encode.encode(*sys.argv[1:3], load_preset('tiny'), sys.argv[3], "
@@ -342,7 +342,7 @@ def _role(process: psutil.Process, driver: int) -> str:
     name = words[0].rsplit("/", 1)[-1]
     if process.pid == driver:
         return "driver"
-    if "videogen.data._decoder_child" in words:
+    if "videogen.data.isolation._server" in words:
         return "decoder"
     if name.startswith("ray::") and not name.startswith("ray::IDLE"):
         return "worker"

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.encode import encode
-from pipelines.encode_job import EncodeOptions
-from pipelines.ledgered import RunOptions
+from pipelines.encode.pipeline import encode
+from pipelines.encode.plan import EncodeOptions
+from pipelines.runner.run import RunOptions
 from tests import under_fire
 from tests._dying_nodes import run_under_node_kills
 

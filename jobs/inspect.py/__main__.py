@@ -16,9 +16,9 @@ from rich.console import Console
 
 from videogen import storage
 from videogen.cli import parser, run_job
-from videogen.data.finished import FinishedTable
-from videogen.data.inspection import read_row, render_row, render_summary, summarise
+from videogen.data.datasets.finished import FinishedTable
 from videogen.errors import UserError
+from videogen.reporting.table_summary import read_row, render_row, render_summary, summarise
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.row is not None or summary.num_chosen:
         console.print(render_row(read_row(table, options.row or 0, options.where)))
     if options.sheet is not None:
-        from videogen.data.contact_sheet import contact_sheet
+        from videogen.reporting.contact_sheet import contact_sheet
 
         storage.write_bytes(options.sheet, contact_sheet(table, options.where, options.sheet_rows))
         console.print(options.sheet, markup=False, soft_wrap=True)

@@ -36,7 +36,7 @@ _BREAKS = (
 _WITHOUT_CREDENTIALS = (botocore.exceptions.NoCredentialsError, botocore.exceptions.CredentialRetrievalError)
 
 
-class PatientS3(S3FileSystem):
+class RetryingS3FileSystem(S3FileSystem):
     """S3 whose every request ends well, or in an error that says what to do.
 
     It is an `OSError` as before, so who knows better what to do about it still can; `FileNotFoundError`,

@@ -102,9 +102,9 @@ def fsspec_filesystem(uri: str, patient: bool = True) -> tuple["fsspec.AbstractF
         path = uri.removeprefix(_S3).rstrip("/")
         if not patient:
             return fsspec.filesystem("s3", **options), path
-        from videogen._s3 import PatientS3
+        from videogen._s3 import RetryingS3FileSystem
 
-        return PatientS3(**options), path
+        return RetryingS3FileSystem(**options), path
     return fsspec.filesystem("file"), absolute(uri)
 
 

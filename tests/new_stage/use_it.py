@@ -16,15 +16,15 @@ import torch
 from safetensors.numpy import load_file
 
 import videogen
-from pipelines.cascade import Cascade, CascadeOptions
-from pipelines.generate import GenerateOptions, generate
-from pipelines.progress import Progress
+from pipelines.cluster.progress import Progress
+from pipelines.generate.pipeline import GenerateOptions, generate
+from pipelines.train.cascade import Cascade, CascadeOptions
 from serve.config import ServeConfig, StageServeConfig
 from serve.deployments import StageReplica, stage_deployments
 from videogen.config import CascadeConfig, load_preset, preset_names
-from videogen.evaluation import report
 from videogen.models import count_parameters
 from videogen.pipeline import VideoGenPipeline, save_random
+from videogen.reporting.cascade import page as report
 from videogen.stages import new_sample, run_stages
 from videogen.training.datasets import dataset_kind
 from videogen.training.objectives import build_objective

@@ -1,5 +1,5 @@
 """Measures of finished videos and of single stages."""
 
-from videogen.evaluation.world import Measurement, measure
+from videogen.evaluation.measurement import Measurement, measure
 
 __all__ = ["Measurement", "measure"]

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from videogen.data.world import NUM_FRAMES, SPEEDS, parse_caption
-from videogen.evaluation.world import measure
+from videogen.data.synthetic.moving_shapes import NUM_FRAMES, SPEEDS, parse_caption
+from videogen.evaluation.measurement import measure
 
 ATTRIBUTES = ("colour", "shape", "direction")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from videogen.data.dataset import Shapes, block_ends_of, shapes_of
+from videogen.data.datasets.dataset import Shapes, block_ends_of, shapes_of
 from videogen.errors import UserError
 from videogen.training.order import SHUFFLE_BUFFER, epoch_order
 

@@ -19,7 +19,7 @@ def data_fingerprint(stage: str, uris: Sequence[str], config: "CascadeConfig") -
     where = where_of(stage, config)
     if dataset_kind(stage) != "raw":
         return open_clips(dataset_kind(stage), uris, config, where).fingerprint
-    from videogen.data.frames import corpus_fingerprint
+    from videogen.data.datasets.frames import corpus_fingerprint
 
     return hashlib.sha256(json.dumps([corpus_fingerprint(uri) for uri in uris]).encode()).hexdigest()[:20]
 

@@ -1,6 +1,6 @@
 """One pass over one video: its shots, its windows, and what each window scores.
 
-Runs in the child process of `videogen.data.isolated` (operation "analyse"); the parent asks with
+Runs in the child process of `videogen.data.isolation.decoder` (operation "analyse"); the parent asks with
 
     decoder.call("analyse", AnalyseRequest(source=uri, windows=WindowSpec(16, 8.0)).as_arguments(), limit_s)
 """
@@ -12,15 +12,15 @@ from typing import Any, Self
 
 import numpy as np
 
-from videogen.data._errors import VideoError
-from videogen.data._files import MAX_FILE_BYTES, local_file
 from videogen.data.curation.clip_frames import SHORT_SIDE, ClipFrames, shrink
 from videogen.data.curation.scores import SCORES, perceptual_hash
 from videogen.data.curation.shots import DELAY, ShotDetector
 from videogen.data.curation.thumbnails import encode_jpeg, thumbnail
 from videogen.data.curation.windows import ShotWindows, Window, WindowSpec, clock_of
-from videogen.data.decoders import OpenVideo, open_video
-from videogen.data.probe import VideoInfo, probe
+from videogen.data.video.decoders import OpenVideo, open_video
+from videogen.data.video.errors import VideoError
+from videogen.data.video.local_file import MAX_FILE_BYTES, local_file
+from videogen.data.video.probe import VideoInfo, probe
 
 _MAX_BUFFER_BYTES = 512 * 2**20
 """Small frames held while a window is not yet complete; a window of 16 frames at 144 pixels takes about 2 MB."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from videogen.data.probe import VideoInfo
+from videogen.data.video.probe import VideoInfo
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from videogen.data.dataset import Row
-from videogen.data.finished import FinishedTable
+from videogen.data.datasets.dataset import Row
+from videogen.data.datasets.finished import FinishedTable
 from videogen.data.tables.query import both
 from videogen.errors import UserError
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from videogen.data.finished import FinishedTable
+from videogen.data.datasets.finished import FinishedTable
 
 if TYPE_CHECKING:
     import pyarrow as pa

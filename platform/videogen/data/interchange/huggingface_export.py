@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from videogen import storage
-from videogen.data.finished import FinishedTable
+from videogen.data.datasets.finished import FinishedTable
 from videogen.data.interchange.export_folder import ExportFolder
 from videogen.data.interchange.exporting import ExportOptions, kept
 from videogen.data.interchange.huggingface_card import README_NAME, Columns, WrittenSet, feature_of, write_card
 from videogen.data.interchange.source_videos import KEY_NAME, measure_videos, source_videos, video_key
-from videogen.data.listing import find_versions
+from videogen.data.sources.listing import find_versions
 from videogen.data.tables.files import atomic_stream
 
 if TYPE_CHECKING:

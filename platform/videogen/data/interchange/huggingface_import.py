@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from videogen import storage
 from videogen.cli import nearest
-from videogen.data._errors import reason_of
 from videogen.data.interchange.captions import CAPTION_NAMES, caption_of, holds_captions
 from videogen.data.interchange.source_videos import KEY_NAME, MEMBER_SUFFIXES
 from videogen.data.interchange.unpacking import (
@@ -18,7 +17,8 @@ from videogen.data.interchange.unpacking import (
     safe_name,
     unpack_shards,
 )
-from videogen.data.listing import find_versions
+from videogen.data.sources.listing import find_versions
+from videogen.data.video.errors import reason_of
 from videogen.errors import UserError
 
 if TYPE_CHECKING:

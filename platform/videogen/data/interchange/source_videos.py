@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from videogen import storage
-from videogen.data._errors import VideoError
-from videogen.data.finished import FinishedTable
+from videogen.data.datasets.finished import FinishedTable
 from videogen.data.interchange.exporting import ExportOptions
-from videogen.data.isolated import shared_decoder
-from videogen.data.listing import find_versions
-from videogen.data.sources import content_hash, why_not_same
-from videogen.data.video import SUFFIXES
+from videogen.data.isolation.decoder import shared_decoder
+from videogen.data.sources.listing import find_versions
+from videogen.data.sources.source import content_hash, version_mismatch
+from videogen.data.video.errors import VideoError
+from videogen.data.video.frames import SUFFIXES
 from videogen.errors import UserError
 
 _SUFFIX_OF_CONTAINER = {
@@ -107,7 +107,7 @@ def measure_videos(table: FinishedTable, options: ExportOptions, max_bytes: int 
     videos = source_videos(table, options)
     while some := list(itertools.islice(videos, _AT_ONCE)):
         for video, (now, size) in zip(some, find_versions([one.source for one in some], "Sources"), strict=True):
-            if reason := why_not_same(now, video.version):
+            if reason := version_mismatch(now, video.version):
                 raise cannot_go_along(video.source, reason)
             if max_bytes is not None and (size or 0) > max_bytes:
                 raise cannot_go_along(video.source, f"it has {size} bytes, and a parquet cell at most {max_bytes}")

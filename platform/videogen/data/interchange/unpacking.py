@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from videogen import storage
-from videogen.data._errors import reason_of
-from videogen.data._text import well_formed
-from videogen.data.sources import content_hash
+from videogen.data.sources.source import content_hash
+from videogen.data.sources.text import well_formed
 from videogen.data.tables.files import atomic_stream
+from videogen.data.video.errors import reason_of
 from videogen.errors import UserError
 
 if TYPE_CHECKING:

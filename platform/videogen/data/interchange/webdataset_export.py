@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from videogen import storage
-from videogen.data.finished import FinishedTable
+from videogen.data.datasets.finished import FinishedTable
 from videogen.data.interchange.export_folder import ExportFolder
 from videogen.data.interchange.exporting import ExportOptions, json_value, kept
 from videogen.data.interchange.source_videos import KEY_NAME, measure_videos, source_videos, video_key

@@ -11,7 +11,6 @@ from typing import Any, Self
 
 from videogen import storage
 from videogen.cli import nearest
-from videogen.data._errors import reason_of
 from videogen.data.interchange.captions import CAPTION_NAMES, Caption, caption_of
 from videogen.data.interchange.source_videos import MEMBER_SUFFIXES
 from videogen.data.interchange.unpacking import (
@@ -26,6 +25,7 @@ from videogen.data.interchange.unpacking import (
     safe_name,
     unpack_shards,
 )
+from videogen.data.video.errors import reason_of
 from videogen.errors import UserError
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")

@@ -13,14 +13,14 @@ __all__ = [
     "LARGEST_DISTANCE",
     "MAX_DISTANCE",
     "MIN_COSINE",
-    "Nearness",
+    "DedupThresholds",
     "find_duplicates",
     "find_duplicates_by_embedding",
 ]
 
 
 @dataclass(frozen=True)
-class Nearness:
+class DedupThresholds:
     """How alike clips of different videos are that count as near duplicates."""
 
     distance: int = MAX_DISTANCE

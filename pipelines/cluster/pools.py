@@ -1,0 +1,114 @@
+"""How the operators of a Ray Data graph share a cluster: CPUs, GPUs, memory, and the sizes of actor pools.
+
+Pools of what is there now start full; where the cluster may grow, they may grow with it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipelines.cluster import connection
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import ray.data
+
+_UNITS_WORTH_AN_ACTOR, _UNITS_WORTH_A_DECODER = 4, 2
+"""An actor that loads a network takes as long to start as to do a few units; one that decodes too has more to do."""
+_MAX_ACTORS = 256
+_MEMORY_SHARE = 0.5
+"""Of a machine's memory that all operators together may declare."""
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What one worker of each of two steps takes: tasks that decode, and actors with a network."""
+
+    task: dict[str, Any] | None
+    """None: without GPUs, an actor decodes its units itself."""
+    actor: dict[str, Any]
+    pool: "ray.data.ActorPoolStrategy"
+    num_workers: tuple[int, int]
+    """Of each step, at the start."""
+
+
+def shares(num_units: int, memory_bytes: int, actors: int | None = None, on_gpus: bool | None = None) -> Shares:
+    """Return how decoding and networks share the connected connection.
+
+    Args:
+        num_units: units to come.
+        memory_bytes: what a worker of either kind needs.
+        actors: size of the pool; None fits it to the cluster and to the units.
+        on_gpus: whether actors take a GPU each; None: where there are some.
+    """
+    import ray
+    import ray.data
+
+    num_gpus = int(connection.total().gpus)
+    on_gpus = num_gpus > 0 if on_gpus is None else on_gpus
+    num_free = max(1, num_gpus if on_gpus else int(ray.available_resources().get("CPU", 1)))
+    most_useful = max(1, num_units // (_UNITS_WORTH_AN_ACTOR if on_gpus else _UNITS_WORTH_A_DECODER))
+    size = actors or min(num_free, most_useful)
+    # An autoscaler starts with nothing: what is there now is the least, not the most.
+    grows = connection.may_grow() and actors is None
+    actor: dict[str, Any] = {
+        "num_cpus": 1,
+        "num_gpus": 1 if on_gpus else None,
+        "memory": affordable(memory_bytes if on_gpus else 2 * memory_bytes),
+    }
+    if on_gpus and (where := connection.pool("encode")):
+        actor["label_selector"] = where
+    if not on_gpus and (variables := connection.cpu_environment()):
+        actor["runtime_env"] = {"env_vars": variables}
+    num_tasks = max(1, int(connection.total().cpus) - size)
+    return Shares(
+        task={"num_cpus": 1, "memory": affordable(memory_bytes)} if on_gpus else None,
+        actor=actor,
+        pool=ray.data.ActorPoolStrategy(
+            min_size=size, max_size=max(size, min(most_useful, _MAX_ACTORS)) if grows else size
+        ),
+        num_workers=(num_tasks if on_gpus else size, size),
+    )
+
+
+def two_steps(
+    units: "ray.data.Dataset", decode: Callable[..., "pa.Table"], network: type, task: Any, share: Shares
+) -> tuple["ray.data.Dataset", tuple[int, int]]:
+    """Return the graph of `decode(unit, task)`, then `network(task)(unit)`, and how many workers do each.
+
+    With GPUs, CPUs decode beside them. On CPUs alone there is nothing to be beside of: more processes at work than
+    cores cost a tenth of the time in caches that they take from each other, so each core does one thing after another.
+    """
+    one: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": 1}
+    if share.task is None:
+        arguments = (decode, network, task)
+        graph = units.map_batches(
+            _DecodeThenNetwork, fn_constructor_args=arguments, compute=share.pool, **share.actor, **one
+        )
+    else:
+        decoded = units.map_batches(decode, fn_args=(task,), **share.task, **one)
+        graph = decoded.map_batches(network, fn_constructor_args=(task,), compute=share.pool, **share.actor, **one)
+    return graph, share.num_workers
+
+
+class _DecodeThenNetwork:
+    """An actor that does both steps."""
+
+    def __init__(self, decode: Callable[..., "pa.Table"], network: type, task: Any) -> None:
+        self._decode, self._network, self._task = decode, network(task), task
+
+    def __call__(self, table: "pa.Table") -> Any:
+        """Map one unit."""
+        return self._network(self._decode(table, self._task))
+
+
+def affordable(memory_bytes: int) -> int:
+    """Return the memory that a worker declares: what it needs, but never so much that a small machine runs none.
+
+    Ray admits workers by what they declare, and kills whoever happens to be largest when a node runs out.
+    """
+    import ray
+
+    found = ray.cluster_resources()
+    a_core = found.get("memory", 0) * _MEMORY_SHARE / max(1, found.get("CPU", 1))
+    return int(min(memory_bytes, a_core)) if a_core else memory_bytes

@@ -1,0 +1,1 @@
+"""Encoding: raw videos or a clips table to a table of latents, on Ray Data."""

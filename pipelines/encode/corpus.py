@@ -1,0 +1,60 @@
+"""What latents are encoded from: raw videos, or a clips table that was made of them."""
+
+from typing import Any
+
+from pipelines.runner import step_records
+from videogen import storage
+from videogen.data.datasets.clips import Video
+from videogen.data.datasets.clips_table import KIND, ClipsTable
+from videogen.data.sources.source import find_captions, open_source
+from videogen.data.tables.published import read_manifest
+
+
+class Corpus:
+    """Raw videos (a folder, an S3 prefix, a manifest) or a clips table; opening it checks it within seconds.
+
+    Args:
+        uri: where it is.
+        captions: table of captions; None: `captions.*` in the folder, if any.
+        what: names it for the reader of an error.
+
+    Raises:
+        UserError: missing, empty, unreadable, or captions that describe none of the videos.
+    """
+
+    def __init__(self, uri: str, captions: str | None = None, what: str = "Data") -> None:
+        storage.require_readable(uri, what)
+        self.uri = storage.absolute(uri)
+        self.clips = ClipsTable.open(self.uri) if is_clips_table(self.uri) else None
+        if self.clips is not None:
+            self.has_captions = self.clips.has_captions
+            return
+        if captions is None and storage.is_dir(self.uri):
+            captions = find_captions(self.uri)
+        self._source = open_source(self.uri, captions, what)
+        self.has_captions = self._source.has_captions
+
+    def first(self, count: int) -> tuple[list[Video], dict[str, str] | None]:
+        """Return the first videos that can be encoded (of a captioned corpus: described ones), and captions by path."""
+        videos: list[Video] = []
+        captions: dict[str, str] = {}
+        for batch in self._source.batches():
+            for row in batch.to_pylist():
+                if self.has_captions and row["caption"] is None:
+                    continue
+                videos.append(Video(row["uri"], row["path"], row["version"]))
+                captions[row["path"]] = row["caption"]
+                if len(videos) == count:
+                    return videos, captions if self.has_captions else None
+        return videos, captions if self.has_captions else None
+
+    def identity(self) -> Any:
+        """Return a JSON value that changes when the videos or their captions do."""
+        if self.clips is not None:
+            return self.clips.fingerprint
+        return step_records.hash_of([batch.to_pylist() for batch in self._source.batches()])
+
+
+def is_clips_table(uri: str) -> bool:
+    """Tell whether a finished clips table is at `uri`."""
+    return storage.is_dir(uri) and (read_manifest(uri) or {}).get("kind") == KIND

@@ -1,0 +1,263 @@
+"""Encoding: clips in, a table of latents out.
+
+    clips -> plan, in units -> decode (CPU tasks, each with a child process) -> VAE + text encoder (actor pool)
+          -> parts -> shards -> index
+
+Without GPUs the actors decode, too.
+
+A folder of videos is ingested first, into `clips/` of the table: headers only, every window of every video. A clips
+table that jobs/ingest.py has made is taken as it is, the clips that its policy keeps.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines import cluster
+from pipelines.cluster.pools import shares, two_steps
+from pipelines.cluster.progress import Progress
+from pipelines.encode._workers import EncodeUnit, decode_unit
+from pipelines.encode.plan import CLIPS_FOLDER, EncodeJob, EncodeOptions, clips_of_folder, prepare
+from pipelines.ingest.pipeline import IngestOptions, ingest
+from pipelines.runner.plan import UnitSize
+from pipelines.runner.run import (
+    FILTERED_NAME,
+    Fingerprint,
+    Work,
+    is_unchanged,
+    pack,
+    run_pending,
+)
+from videogen import storage
+from videogen.config import CascadeConfig
+from videogen.data.datasets.clips_table import ClipsTable
+from videogen.data.datasets.latents_schema import KIND, SCHEMA_VERSION
+from videogen.data.sources.source import content_hash
+from videogen.data.tables.files import ERRORS_NAME, MANIFEST_NAME
+from videogen.data.tables.lease import Lease
+from videogen.data.tables.ledger import Ledger
+from videogen.data.tables.query import both
+from videogen.data.tables.records import FAILED
+from videogen.data.video.decoders import decoder_versions
+from videogen.errors import UserError
+from videogen.reporting.table import write_report
+
+if TYPE_CHECKING:
+    import ray.data
+
+logger = logging.getLogger(__name__)
+
+CLIPS_PER_UNIT = 32
+_UNIT_BYTES = 64 << 20
+"""Decoded frames of one unit, which cross the object store together."""
+_WORKER_BYTES = 5 << 29
+"""Declared for each decoder and encoder: what a child may occupy and frames of units; the networks of a preset."""
+
+
+@dataclass(frozen=True)
+class EncodeResult:
+    """What an encoding leaves behind, in clips; videos that gave no clip count as one that failed."""
+
+    uri: str
+    planned: int
+    ok: int
+    filtered: int
+    """Clips that the policy of the clips table or `where` leaves out, or that lack a caption where others have one."""
+    failed: int
+    encoded_now: int
+    seconds: float
+
+
+def encode(
+    input_uri: str,
+    output_uri: str,
+    config: CascadeConfig,
+    autoencoder: str,
+    captions: str | None = None,
+    options: EncodeOptions | None = None,
+    progress: Progress | None = None,
+) -> EncodeResult:
+    """Encode clips into a table of latents, or bring the table up to date.
+
+    Args:
+        input_uri: folder or manifest of videos, or a clips table.
+        output_uri: folder of the table. Continues what an earlier call has begun there.
+        config: the cascade that the latents are for: clip length, rate, sizes.
+        autoencoder: folder of the VAE, or of a model that holds it; for captions the text encoder lies beside it.
+        captions: table with `video` and `caption`; None: `captions.*` in the input folder, if any.
+        options: how the work is spread, and what is taken.
+        progress: where to show it; None shows it for this call alone.
+
+    Raises:
+        UserError: before any work, for anything that is wrong with the arguments; or if no clip could be encoded.
+        RuntimeError: a worker met an error that is no clip's own.
+    """
+    if progress is None:
+        with Progress() as progress:
+            return encode(input_uri, output_uri, config, autoencoder, captions, options, progress)
+    started = time.perf_counter()
+    options = options or EncodeOptions()
+    job = prepare(input_uri, output_uri, config, autoencoder, captions, options)
+    clips, num_unusable = _clips(job, options, progress)
+    chosen = _chosen(clips, options)
+    with Lease(job.output) as lease, Ledger(job.output, job.identity, lease) as ledger:
+        fingerprint = Fingerprint(SCHEMA_VERSION, clips.fingerprint)
+        ledger.plan(fingerprint.over(_items(clips, chosen, job.corpus.has_captions)))
+        lost = _lost_videos(job, clips)
+        encoded_now = run_pending(ledger, _work(job, options), options.run, progress, lost)
+        if encoded_now or not is_unchanged(ledger, fingerprint.value()):
+            _publish(ledger, job, clips, options, fingerprint.value(), progress, lost)
+        else:
+            ledger.tidy()
+        counts = ledger.published()["counts"]
+        write_report(job.output, job.encoders.load_autoencoder)
+    filtered = clips.manifest["counts"]["rows"] - counts["planned"]
+    return EncodeResult(
+        uri=job.output,
+        planned=counts["planned"] + filtered + num_unusable,
+        ok=counts["ok"],
+        filtered=filtered + counts["filtered"],
+        failed=counts["failed"] + num_unusable,
+        encoded_now=encoded_now,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _clips(job: EncodeJob, options: EncodeOptions, progress: Progress) -> tuple[ClipsTable, int]:
+    """Return the clips to encode, and how many videos gave none although this call was to make them."""
+    if job.corpus.clips is not None:
+        return job.corpus.clips, 0
+    uri = storage.join(job.output, CLIPS_FOLDER)
+    spec = clips_of_folder(job.config, options.decoder)
+    result = ingest(job.corpus.uri, uri, IngestOptions(spec, run=options.run), job.captions, progress)
+    return ClipsTable.open(uri), result.failed + result.filtered
+
+
+def _chosen(clips: ClipsTable, options: EncodeOptions) -> str:
+    """Return the condition for a clip to be encoded."""
+    conditions = []
+    if not options.with_dropped:
+        conditions.append("dropped_by = ''")
+    if clips.has_captions:
+        # A captioner may have had nothing to say.
+        conditions.append("caption IS NOT NULL")
+    if options.where is not None:
+        conditions.append(options.where)
+    return both(*conditions) if conditions else "true"
+
+
+def _items(clips: ClipsTable, where: str, captioned: bool) -> Iterator[pa.RecordBatch]:
+    """Yield clips as planned items: with captions, another caption makes another item."""
+    names = [name for name in clips.schema.names if name not in ("item_id", "shard", "row", "dropped_by")]
+    for batch in clips.batches(names, where):
+        ids = batch["clip_id"].to_pylist()
+        if captioned:
+            captions = batch["caption"].to_pylist()
+            ids = [content_hash(one, caption) for one, caption in zip(ids, captions, strict=True)]
+        columns = {"item_id": pa.array(ids, pa.string()), **{name: batch[name] for name in names}}
+        yield pa.record_batch(columns)
+
+
+def _work(job: EncodeJob, options: EncodeOptions) -> Work:
+    task = job.task
+
+    def graph(units: "ray.data.Dataset", num_units: int) -> tuple["ray.data.Dataset", Sequence[int]]:
+        on_gpus = cluster.total().gpus > 0 or (cluster.may_grow() and _trains_on_gpus(job.config))
+        if on_gpus:
+            instead = "--set base.training.use_gpu=false, and the same for the other stages, encodes on CPUs"
+            cluster.say_if_waiting("Encoding", cluster.Resources(cpus=1, gpus=options.encoders or 1), instead)
+        share = shares(num_units, _WORKER_BYTES, options.encoders, on_gpus)
+        return two_steps(units, decode_unit, EncodeUnit, task, share)
+
+    return Work("encode", "clips", UnitSize(_clips_per_unit(job)), graph, ("decode_s", "encode_s"))
+
+
+def _clips_per_unit(job: EncodeJob) -> int:
+    largest = max(size.height * size.width for size in job.spec.frame_sizes) / job.spec.size**2
+    clip_bytes = job.spec.num_frames * int(sum(size**2 for size in job.task.pixel_sizes) * largest) * 3
+    return max(1, min(CLIPS_PER_UNIT, _UNIT_BYTES // clip_bytes))
+
+
+def _trains_on_gpus(config: CascadeConfig) -> bool:
+    """Tell whether the preset is one for GPUs; where none runs yet, nothing else says whether to wait for one."""
+    return any(config.stage_config(stage).training.use_gpu for stage in config.trainable_stages())
+
+
+def _publish(
+    ledger: Ledger,
+    job: EncodeJob,
+    clips: ClipsTable,
+    options: EncodeOptions,
+    input_fingerprint: str,
+    progress: Progress,
+    lost: Sequence[pa.RecordBatch],
+) -> None:
+    """Pack, and make the table what readers see.
+
+    Raises:
+        UserError: not a single clip could be encoded.
+    """
+    counts = ledger.require_complete()
+    if not counts["ok"]:
+        ledger.write_outcomes(FAILED, ERRORS_NAME, lost)
+        raise UserError(_nothing_encoded(ledger, counts))
+    if counts["failed"]:
+        logger.warning(
+            "%d of %d gave no latents: see %s in %s", counts["failed"], counts["planned"], ERRORS_NAME, job.output
+        )
+    pack(ledger, options.run, progress)
+    manifest = _manifest(ledger, job, clips, options, input_fingerprint)
+    ledger.publish(manifest, map(_without_indices, ledger.locate()), lost)
+
+
+def _lost_videos(job: EncodeJob, clips: ClipsTable) -> list[pa.RecordBatch]:
+    """Return the videos that gave no clip, for errors.parquet: whoever encodes a folder looks for all losses there."""
+    if job.corpus.clips is not None:
+        return []
+    return [batch for name in (FILTERED_NAME, ERRORS_NAME) for batch in _outcomes(storage.join(clips.uri, name))]
+
+
+def _outcomes(uri: str) -> list[pa.RecordBatch]:
+    try:
+        return pq.read_table(pa.BufferReader(storage.read_bytes(uri))).to_batches()
+    except (FileNotFoundError, pa.ArrowException) as error:
+        manifest = storage.join(storage.parent(uri), MANIFEST_NAME)
+        raise UserError(
+            f"{uri!r} is gone or damaged: remove {manifest!r} and run the same command again, which does nothing twice."
+        ) from error
+
+
+def _without_indices(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a batch of the index without its one long column, which rows have too."""
+    return batch.drop_columns(["frame_indices"])
+
+
+def _manifest(
+    ledger: Ledger, job: EncodeJob, clips: ClipsTable, options: EncodeOptions, input_fingerprint: str
+) -> Mapping[str, Any]:
+    return {
+        "kind": KIND,
+        "schema_version": SCHEMA_VERSION,
+        **job.about,
+        "num_frames": job.spec.num_frames,
+        "fps": job.spec.fps,
+        "latent_channels": job.config.autoencoder.model.latent_channels,
+        "scaling_factor": job.encoders.scaling_factor,
+        "has_captions": job.corpus.has_captions,
+        "clips": {"uri": clips.uri, "fingerprint": clips.fingerprint, "where": options.where},
+        "input_fingerprint": input_fingerprint,
+        "facts": ledger.facts(),
+        "decoders": decoder_versions(),
+    }
+
+
+def _nothing_encoded(ledger: Ledger, counts: Mapping[str, int]) -> str:
+    if not counts["planned"]:
+        return "The policy of the clips table, or --where, leaves no clip with what it needs: loosen it."
+    first = next(ledger.failures()).slice(0, 1).to_pylist()[0]
+    return f"None of the {counts['planned']} clips could be encoded; of {first['uri']!r}: {first['error']}."

@@ -1,0 +1,202 @@
+"""What is to be encoded, with what and how: all that is known, and refused, before any video is opened."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines.encode._encoders import Encoders, find_encoders
+from pipelines.encode._workers import EncodeTask
+from pipelines.encode.corpus import Corpus
+from pipelines.ingest.pipeline import require_own_clips
+from pipelines.runner.preflight import require_apart, require_kind, require_same
+from pipelines.runner.run import RunOptions
+from videogen import storage
+from videogen.config import CascadeConfig
+from videogen.data.datasets.clips import ClipSpec
+from videogen.data.datasets.clips_table import SCHEMA_VERSION as CLIPS_SCHEMA_VERSION
+from videogen.data.datasets.clips_table import ClipsTable, IngestSpec, index_schema
+from videogen.data.datasets.latents_schema import KIND, SCHEMA_VERSION
+from videogen.data.sources.source import content_hash
+from videogen.data.tables.published import read_manifest
+from videogen.data.tables.query import check_expression
+from videogen.data.video.decoders import require_decoder
+from videogen.errors import UserError
+
+CLIPS_FOLDER = "clips"
+"""Where in a table of latents the clips of a folder of videos are."""
+_SAME_FPS = 1e-6
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """How an encoding is spread over the cluster, which clips it takes, and how it treats what goes wrong."""
+
+    encoders: int | None = None
+    """Actors with the VAE; None: one for each GPU of the cluster, or without GPUs one for each free core, and more as
+    the cluster grows."""
+    where: str | None = None
+    """SQL expression over the columns of the clips table, which clips must pass beside its policy."""
+    with_dropped: bool = False
+    """Whether clips that the policy drops are taken as well."""
+    decoder: str = "auto"
+    run: RunOptions = field(default_factory=RunOptions)
+
+
+@dataclass(frozen=True)
+class EncodeJob:
+    """Everything that is known before any video is opened."""
+
+    corpus: Corpus
+    captions: str | None
+    spec: ClipSpec
+    config: CascadeConfig
+    encoders: Encoders
+    output: str
+    decoder: str
+    limit_s: float
+
+    @property
+    def identity(self) -> str:
+        """Hash of what decides the latents of a clip, beside the clip itself."""
+        return content_hash(KIND, SCHEMA_VERSION, self.about)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What decides the latents of a clip, as the manifest says it."""
+        return {
+            "encoder_fingerprint": self.encoders.autoencoder_fingerprint,
+            "text_encoder_fingerprint": self.encoders.text_encoder_fingerprint,
+            "latent_sizes": list(self.config.latent_sizes),
+            "clip": {**self.spec.as_dict(), "read_with": self.decoder},
+        }
+
+    @property
+    def task(self) -> EncodeTask:
+        """What workers need to know."""
+        sizes, factor = tuple(self.config.latent_sizes), self.config.vae_scale_factor
+        return EncodeTask(
+            self.output, self.identity, self.encoders, sizes, factor, self.spec, self.decoder, self.limit_s
+        )
+
+
+def prepare(
+    input_uri: str,
+    output_uri: str,
+    config: CascadeConfig,
+    autoencoder: str,
+    captions: str | None = None,
+    options: EncodeOptions | None = None,
+) -> EncodeJob:
+    """Check every argument of `encode` within seconds, and find out what the input is.
+
+    Raises:
+        UserError: in one sentence, for whatever is wrong first.
+    """
+    output = storage.absolute(output_uri)
+    corpus = Corpus(input_uri, captions, "Input")
+    if corpus.clips is not None and captions is not None:
+        raise UserError(
+            f"--captions {captions!r} has no effect on a clips table, whose clips have theirs: give it to "
+            f"jobs/ingest.py."
+        )
+    options = options or EncodeOptions()
+    require_fitting(corpus, output, config, options)
+    encoders = find_encoders(autoencoder, config, captioned=corpus.has_captions)
+    storage.require_writable(output, "Output")
+    job = EncodeJob(
+        corpus, captions, ClipSpec.of(config), config, encoders, output, options.decoder, options.run.limit_s
+    )
+    _require_own(job, options.run.replace)
+    return job
+
+
+def clips_of_folder(config: CascadeConfig, decoder: str) -> IngestSpec:
+    """Return how the clips of a folder of videos are found: from headers alone, all of them."""
+    return IngestSpec(config.num_output_frames, config.output_fps, decoder=decoder)
+
+
+def require_fitting(corpus: Corpus, output: str, config: CascadeConfig, options: EncodeOptions) -> None:
+    """Refuse what can be refused before there is an autoencoder, which may take long to train.
+
+    Raises:
+        UserError: the output is the input, or holds another table, or curated or other clips where those of a folder
+            would lie; the clips table is damaged, or of clips of another length or rate; --where is no condition on the
+            columns that the clips have, or will have; or the decoder cannot be loaded.
+    """
+    require_apart(corpus.uri, output)
+    require_decoder(options.decoder)
+    require_kind(output, KIND, SCHEMA_VERSION)
+    if corpus.clips is None:
+        clips, spec = storage.join(output, CLIPS_FOLDER), clips_of_folder(config, options.decoder)
+        _require_plain(clips)
+        require_own_clips(clips, spec, spec.identity(), options.run.replace)
+    else:
+        require_clips_for(corpus.clips, config)
+        corpus.clips.require_index()
+    if options.where is not None:
+        schema = index_schema(()) if corpus.clips is None else corpus.clips.schema
+        check_expression(options.where, schema, "--where")
+
+
+def _require_plain(uri: str) -> None:
+    """Refuse to replace a table of clips that somebody has curated."""
+    manifest = read_manifest(uri) or {}
+    if manifest.get("policy") or manifest.get("scores"):
+        raise UserError(
+            f"{uri!r} holds a table of clips with scores or rules of its own, which encoding a folder would replace: "
+            f"give it as --input, or another --output."
+        )
+
+
+def require_clips_for(clips: ClipsTable, config: CascadeConfig) -> None:
+    """Raise `UserError` unless clips are as long and as fast as the cascade wants them."""
+    if clips.spec.num_frames != config.num_output_frames:
+        raise UserError(
+            f"The clips in {clips.uri!r} have {clips.spec.num_frames} frames, but preset {config.name!r} needs "
+            f"{config.num_output_frames}: ingest with this preset."
+        )
+    if abs(clips.spec.fps - config.output_fps) > _SAME_FPS:
+        raise UserError(
+            f"The clips in {clips.uri!r} have {clips.spec.fps:g} frames/s, but preset {config.name!r} needs "
+            f"{config.output_fps:g}: ingest with this preset."
+        )
+
+
+def is_of_other(job: EncodeJob) -> bool:
+    """Tell whether the output holds latents that were made otherwise than by this job."""
+    manifest = read_manifest(job.output)
+    return manifest is not None and manifest.get("identity") != job.identity
+
+
+def is_of_other_release(output: str) -> bool:
+    """Tell whether the output, or the clips in it, is a table that this release cannot go on with."""
+    ours = {output: SCHEMA_VERSION, storage.join(output, CLIPS_FOLDER): CLIPS_SCHEMA_VERSION}
+    manifests = [(read_manifest(uri), version) for uri, version in ours.items()]
+    return any(manifest is not None and manifest.get("schema_version") != version for manifest, version in manifests)
+
+
+def _require_own(job: EncodeJob, replace: bool) -> None:
+    manifest = read_manifest(job.output)
+    if manifest is None or replace:
+        return
+    theirs = manifest.get("encoder_fingerprint")
+    if theirs != job.encoders.autoencoder_fingerprint:
+        raise UserError(
+            f"Output {job.output!r} holds latents of another encoder ({theirs}) than the given autoencoder "
+            f"({job.encoders.autoencoder_fingerprint}): give another --output, or --replace to encode anew."
+        )
+    require_same(job.output, job.identity, job.about, replace)
+
+
+def find_autoencoder(output_uri: str, config: CascadeConfig) -> str | None:
+    """Return the autoencoder to use where none is named: the preset's, one trained earlier, or that of a model nearby.
+
+    None means that the preset has to train its own first.
+    """
+    if config.autoencoder.pretrained:
+        return config.autoencoder.pretrained
+    output = storage.absolute(output_uri)
+    above = storage.parent(output)
+    for folder in (output, storage.join(above, "model"), storage.join(storage.parent(above), "model")):
+        if storage.exists(storage.join(folder, "autoencoder", "config.json")):
+            return storage.join(folder, "autoencoder")
+    return None

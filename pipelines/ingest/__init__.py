@@ -1,0 +1,1 @@
+"""Ingesting: a corpus of raw videos to a table of clips, on Ray Data."""

@@ -1,0 +1,134 @@
+"""From located clips to the index of a clips table: near duplicates found, the policy applied, the funnel counted."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from videogen.data.curation.duplicates import DedupThresholds, find_duplicates, find_duplicates_by_embedding
+from videogen.data.curation.policy import Policy
+from videogen.data.datasets.clips_table import IngestSpec, index_schema
+from videogen.data.tables.query import select
+
+_ROWS_PER_GROUP = 65_536
+
+
+class Verdicts:
+    """What becomes of every clip of a table.
+
+    Args:
+        path: the located clips, one row each, with `ordinal` and `duplicate_of`.
+        policy: rules that a clip must pass.
+        schema: of the index.
+    """
+
+    def __init__(self, path: Path, policy: Policy, schema: pa.Schema) -> None:
+        self._path, self._schema = path, schema
+        with pq.ParquetFile(path) as file:
+            num_clips = file.metadata.num_rows
+        names = ["", *policy.rules]
+        # The first rule that a clip breaks is the one that drops it; unknown (NULL) is not passing.
+        self._dropped_by = np.zeros(num_clips, np.int32)
+        self.funnel: list[dict[str, Any]] = []
+        for number, (name, expression) in enumerate(policy.rules.items(), start=1):
+            broken = self._breaking(expression)
+            first = broken[self._dropped_by[broken] == 0]
+            self._dropped_by[first] = number
+            left = int((self._dropped_by == 0).sum())
+            said = {"rule": name, "expression": expression, "breaks": len(broken), "drops": len(first), "left": left}
+            self.funnel.append(said)
+        self._names = pa.array(names, pa.string())
+        self.kept = int((self._dropped_by == 0).sum())
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of the index, in order."""
+        start = 0
+        with pq.ParquetFile(self._path) as file:
+            for batch in file.iter_batches(_ROWS_PER_GROUP):
+                numbers = self._dropped_by[start : start + len(batch)]
+                start += len(batch)
+                columns = {name: batch[name] for name in batch.schema.names}
+                columns["dropped_by"] = self._names.take(pa.array(numbers))
+                yield pa.record_batch([columns[field.name] for field in self._schema], schema=self._schema)
+
+    def _breaking(self, expression: str) -> np.ndarray:
+        where = f"NOT coalesce((\n{expression}\n), false)"
+        parts = [batch["ordinal"].to_numpy() for batch in select([str(self._path)], ["ordinal"], where)]
+        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+@dataclass
+class _Looks:
+    """What duplicates are told by, one entry a clip."""
+
+    ids: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+    hashes: list[int | None] = field(default_factory=list)
+    embeddings: list[bytes | None] = field(default_factory=list)
+
+    def duplicates(self, spec: IngestSpec, nearness: DedupThresholds) -> list[str]:
+        """Return for each clip the first clip of another video that looks the same, or ""."""
+        copies = [""] * len(self.ids)
+        if spec.hashes:
+            copies = find_duplicates(self.ids, self.hashes, nearness.distance, self.sources)
+        width = max((len(one) for one in self.embeddings if one), default=0)
+        if width:
+            vectors = np.stack([np.frombuffer(one or bytes(width), np.float16) for one in self.embeddings])
+            alike = find_duplicates_by_embedding(self.ids, vectors, nearness.cosine, self.sources)
+            copies = [by_hash or by_embedding for by_hash, by_embedding in zip(copies, alike, strict=True)]
+        return copies
+
+
+@contextlib.contextmanager
+def judged(
+    located: Iterable[pa.RecordBatch], spec: IngestSpec, policy: Policy, nearness: DedupThresholds
+) -> Iterator[Verdicts]:
+    """Yield what becomes of the located clips; what that needs on disk is gone afterwards.
+
+    Args:
+        located: rows of `Ledger.locate`, with the columns of the index but for the verdicts.
+        spec: what was found out about them.
+        policy: rules that a clip must pass to be kept.
+        nearness: what counts as a near duplicate.
+    """
+    schema = index_schema(spec.scores)
+    with tempfile.TemporaryDirectory(prefix="videogen-publish-") as name:
+        spooled, judged_path = Path(name) / "located.parquet", Path(name) / "clips.parquet"
+        looks = _spool(located, spooled, schema)
+        _add_duplicates(spooled, judged_path, looks.duplicates(spec, nearness))
+        yield Verdicts(judged_path, policy, schema)
+
+
+def _spool(located: Iterable[pa.RecordBatch], path: Path, schema: pa.Schema) -> _Looks:
+    """Write the clips to disk; return by what duplicates are told."""
+    wanted = pa.schema([column for column in schema if column.name not in ("duplicate_of", "dropped_by")])
+    looks = _Looks()
+    with pq.ParquetWriter(path, wanted) as writer:
+        for batch in located:
+            columns = {**{name: batch[name] for name in batch.schema.names}, "source": batch["uri"]}
+            writer.write_batch(pa.record_batch([columns[column.name] for column in wanted], schema=wanted))
+            looks.ids += batch["clip_id"].to_pylist()
+            looks.sources += batch["video_id"].to_pylist()
+            looks.hashes += batch["perceptual_hash"].to_pylist()
+            if "embedding" in columns:
+                looks.embeddings += batch["embedding"].to_pylist()
+    return looks
+
+
+def _add_duplicates(source: Path, target: Path, copies: Sequence[str]) -> None:
+    start = 0
+    with pq.ParquetFile(source) as file:
+        more = [pa.field("ordinal", pa.int64()), pa.field("duplicate_of", pa.string())]
+        schema = pa.schema([*file.schema_arrow, *more])
+        with pq.ParquetWriter(target, schema) as writer:
+            for batch in file.iter_batches(_ROWS_PER_GROUP):
+                end = start + len(batch)
+                added = [pa.array(np.arange(start, end)), pa.array(copies[start:end], pa.string())]
+                writer.write_batch(pa.record_batch([*batch.columns, *added], schema=schema))
+                start = end

@@ -1,0 +1,158 @@
+"""What runs in Ray workers while ingesting: looking at a unit of videos, and committing what was found.
+
+A unit travels as a one-row Arrow table: first the place of its items, then {unit_id, rows, outcomes, samples, seconds},
+at last {record}.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.runner.plan import Unit
+from pipelines.runner.timeouts import video_limit_s
+from videogen.data import VideoError
+from videogen.data.datasets.clips_table import IngestSpec, clip_rows, clips_schema
+from videogen.data.isolation.decoder import DecoderDiedError, IsolatedDecoder, shared_decoder
+from videogen.data.sources.listing import find_versions
+from videogen.data.sources.source import version_mismatch
+from videogen.data.tables.parts import write_part
+from videogen.data.tables.records import FAILED, FILTERED, OK, Outcome
+
+ATTEMPTS = 2
+"""For a decoder that died or was stopped; a video that is plainly unreadable is not tried again."""
+_SAMPLES = 4
+"""Frames of a clip that learned models see."""
+_LOG_TAIL = 2000
+
+
+@dataclass(frozen=True)
+class IngestTask:
+    """What a worker needs to know beside the unit. Plain values, so that it travels."""
+
+    output: str
+    identity: str
+    spec: IngestSpec
+    limit_s: float
+    """Seconds that a small video may take."""
+    needs_captions: bool
+    """Whether a video without a caption is left out: the corpus is captioned and nobody describes the rest."""
+
+
+def analyse_unit(table: pa.Table, task: IngestTask) -> pa.Table:
+    """Look at every video of a unit.
+
+    Args:
+        table: one row, a `Unit`.
+        task: what to look for.
+    """
+    started = time.perf_counter()
+    unit = Unit.of(table.to_pylist()[0])
+    rows: list[dict[str, Any]] = []
+    samples: list[list[bytes]] = []
+    outcomes = []
+    items = unit.items()
+    # Also the question whether storage answers at all: where it does not, no video is to blame.
+    versions = find_versions([item["uri"] for item in items])
+    for item, (version, num_bytes) in zip(items, versions, strict=True):
+        found, outcome, pictures = _analyse(shared_decoder(), item, version, num_bytes, task)
+        rows += found
+        samples += pictures
+        outcomes.append(outcome.after(item))
+    return pa.table(
+        {
+            "unit_id": [unit.unit_id],
+            "rows": pa.array(
+                [_ipc(pa.Table.from_pylist(rows, schema=clips_schema(task.spec.scores)))], pa.large_binary()
+            ),
+            "outcomes": [json.dumps([outcome.as_dict() for outcome in outcomes])],
+            "samples": pa.array([samples], pa.list_(pa.list_(pa.large_binary()))),
+            "seconds": [time.perf_counter() - started],
+        }
+    )
+
+
+def commit_unit(table: pa.Table, task: IngestTask) -> pa.Table:
+    """Write a unit that `analyse_unit` has looked at; return its record."""
+    row = table.to_pylist()[0]
+    with pa.ipc.open_stream(row["rows"]) as reader:
+        rows = reader.read_all()
+    return commit(row["unit_id"], rows, row["outcomes"], task, {"analyse_s": row["seconds"]})
+
+
+def commit(unit_id: str, rows: pa.Table, outcomes: str, task: IngestTask, facts: Mapping[str, float]) -> pa.Table:
+    """Write the part of a unit; return its record as a table of one row."""
+    ended = [Outcome(**values) for values in json.loads(outcomes)]
+    record = write_part(task.output, unit_id, rows, ended, task.identity, facts)
+    return pa.table({"record": [record.to_json()]})
+
+
+def _analyse(
+    decoder: IsolatedDecoder, item: Mapping[str, Any], version: str, num_bytes: int | None, task: IngestTask
+) -> tuple[list[dict[str, Any]], Outcome, list[list[bytes]]]:
+    """Return the rows of a video, how it ended, and for each row the pictures that learned models look at.
+
+    Args:
+        decoder: reads it.
+        item: what is planned.
+        version: of the file as it is now, "" if there is none.
+        num_bytes: its size.
+        task: what to look for.
+    """
+    known = {"item_id": item["item_id"], "uri": item["uri"]}
+    if task.needs_captions and item["given_caption"] is None:
+        return [], Outcome(**known, status=FILTERED, stage="captions", error="it has no caption"), []
+    if reason := _why_not_planned(item["version"], version):
+        return [], Outcome(**known, status=FAILED, stage="fetch", error=reason), []
+    limit_s = video_limit_s(task.limit_s, num_bytes)
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            header, body = decoder.call("analyse", _request(item["uri"], task.spec), limit_s)
+        except VideoError as error:
+            stage = "analyse" if task.spec.decodes else "probe"
+            tail = error.log_tail[-_LOG_TAIL:]
+            outcome = Outcome(**known, status=FAILED, stage=stage, error=str(error), attempts=attempt, log_tail=tail)
+            if not isinstance(error, DecoderDiedError):
+                break
+            continue
+        rows = clip_rows(item, header, bytes(body), task.spec.scores)
+        if not rows:
+            reason = f"it has {header['info']['num_frames']} frames, too few for a clip of {task.spec.num_frames}"
+            return [], Outcome(**known, status=FILTERED, stage="plan", error=reason, attempts=attempt), []
+        pictures = [[bytes(body[at : at + size]) for at, size in clip["samples"]] for clip in header["clips"]]
+        return rows, Outcome(**known, status=OK, attempts=attempt), pictures
+    return [], outcome, []
+
+
+def _why_not_planned(planned: str, now: str) -> str:
+    """Return why the file is not the one that was planned; "" if it is."""
+    if not planned or not now:
+        return "there is no such file"
+    if version_mismatch(now, planned):
+        return "it was replaced while the corpus was ingested: run the same command again"
+    return ""
+
+
+def _request(uri: str, spec: IngestSpec) -> dict[str, Any]:
+    from videogen.data.curation.analyse import AnalyseRequest
+    from videogen.data.curation.windows import WindowSpec
+
+    return AnalyseRequest(
+        source=uri,
+        windows=WindowSpec(spec.num_frames, spec.fps, spec.stride_frames, spec.split_shots),
+        scores=tuple(name for name in spec.scores if name != "aesthetic"),
+        phash=spec.hashes,
+        thumbnails=spec.thumbnails,
+        num_samples=_SAMPLES if spec.is_learned else 0,
+        decoder=spec.decoder,
+    ).as_arguments()
+
+
+def _ipc(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()

@@ -1,0 +1,288 @@
+"""Ingesting: a corpus of raw videos in, a table of clips out.
+
+    videos -> plan, in units -> look at each in a child process (CPU tasks) -> learned models (actors, if any)
+           -> parts -> shards -> near duplicates, policy -> index, report
+
+Every video ends as rows, or as a row of `filtered.parquet` or `errors.parquet`. Scores are stored for all clips; which
+clips are kept is decided when the table is published, so another policy decodes nothing again.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, astuple, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from pipelines import cluster
+from pipelines.cluster.pools import affordable, shares, two_steps
+from pipelines.cluster.progress import Progress
+from pipelines.ingest._publish import judged
+from pipelines.ingest._workers import IngestTask, analyse_unit, commit_unit
+from pipelines.runner.plan import UnitSize
+from pipelines.runner.preflight import require_apart, require_kind, require_same
+from pipelines.runner.run import (
+    FILTERED_NAME,
+    Fingerprint,
+    RunOptions,
+    Work,
+    is_unchanged,
+    pack,
+    run_pending,
+)
+from videogen import storage
+from videogen.data.curation.duplicates import DedupThresholds
+from videogen.data.curation.policy import Policy
+from videogen.data.datasets.clips_table import (
+    BLOB_COLUMNS,
+    KIND,
+    SCHEMA_VERSION,
+    IngestSpec,
+    clips_schema,
+    index_schema,
+)
+from videogen.data.sources.source import Source, content_hash, find_captions, open_source
+from videogen.data.tables.files import ERRORS_NAME
+from videogen.data.tables.lease import Lease
+from videogen.data.tables.ledger import Ledger
+from videogen.data.tables.records import FAILED, FILTERED
+from videogen.data.video.decoders import decoder_versions, require_decoder
+from videogen.errors import UserError
+from videogen.reporting.table import write_report
+
+if TYPE_CHECKING:
+    import ray.data
+
+_VIDEOS_PER_UNIT = 32
+_UNIT_BYTES = 1 << 30
+_WORKER_BYTES = 5 << 29
+"""Declared for each worker that looks at videos: what its child may occupy, and a little."""
+_LEARNED_BYTES = 4 << 30
+"""The same where networks look too."""
+
+
+@dataclass(frozen=True)
+class IngestOptions:
+    """What is found out, what is kept, and how the work is treated."""
+
+    spec: IngestSpec
+    policy: Policy = field(default_factory=lambda: Policy({}))
+    """Rules that a clip must pass to be kept."""
+    run: RunOptions = field(default_factory=RunOptions)
+    nearness: DedupThresholds = field(default_factory=DedupThresholds)
+    """What near duplicates are."""
+
+
+@dataclass(frozen=True)
+class IngestResult:
+    """What ingesting leaves behind; planned = ok + filtered + failed, in videos."""
+
+    uri: str
+    planned: int
+    ok: int
+    filtered: int
+    failed: int
+    clips: int
+    kept: int
+    """Clips that no rule drops."""
+    done_now: int
+    """Videos that were looked at by this call."""
+    seconds: float
+
+
+def ingest(
+    input_uri: str,
+    output_uri: str,
+    options: IngestOptions,
+    captions: str | None = None,
+    progress: Progress | None = None,
+) -> IngestResult:
+    """Turn a corpus into a table of clips, or bring the table up to date.
+
+    Args:
+        input_uri: folder, S3 prefix, video or manifest; see `videogen.data.sources.source.open_source`.
+        output_uri: folder of the table. Continues what an earlier call has begun there; videos that it has done
+            already are not looked at again.
+        options: what is found out and kept.
+        captions: table of captions; None: `captions.*` in the input folder, if any.
+        progress: where to show it; None shows it for this call alone.
+
+    Raises:
+        UserError: before any work, for anything that is wrong with the arguments; or if no video gives a clip.
+        RuntimeError: a worker met an error that is no video's own.
+    """
+    if progress is None:
+        with Progress() as progress:
+            return ingest(input_uri, output_uri, options, captions, progress)
+    started = time.perf_counter()
+    source, output, identity = prepare(input_uri, output_uri, options, captions)
+    spec = options.spec
+    needs_captions = source.has_captions and not spec.captioner
+    task = IngestTask(output, identity, spec, options.run.limit_s, needs_captions)
+    with Lease(output) as lease, Ledger(output, task.identity, lease) as ledger:
+        decided = (dict(options.policy.rules), *astuple(options.nearness), source.has_captions)
+        fingerprint = Fingerprint(SCHEMA_VERSION, decided)
+        ledger.plan(fingerprint.over(_items(source, needs_captions)))
+        for note in source.notes:
+            progress.say(note)
+        done_now = run_pending(ledger, _work(task), options.run, progress)
+        if done_now or not is_unchanged(ledger, fingerprint.value()):
+            _publish(ledger, source, options, fingerprint.value(), progress)
+        else:
+            ledger.tidy()
+        manifest = ledger.published()
+        write_report(output)
+    counts = manifest["counts"]
+    return IngestResult(
+        uri=output,
+        **{name: counts[name] for name in ("planned", "ok", "filtered", "failed")},
+        clips=counts["rows"],
+        kept=manifest["kept"],
+        done_now=done_now,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def prepare(
+    input_uri: str, output_uri: str, options: IngestOptions, captions: str | None = None
+) -> tuple[Source, str, str]:
+    """Check every argument of `ingest` within seconds; return the source, the table's folder and its identity.
+
+    Raises:
+        UserError: in one sentence, for whatever is wrong first.
+    """
+    output, spec = storage.absolute(output_uri), options.spec
+    require_decoder(spec.decoder)
+    options.policy.check(index_schema(spec.scores))
+    storage.require_writable(output, "Output")
+    require_apart(input_uri, output)
+    identity = spec.identity(_fingerprints(spec))
+    require_own_clips(output, spec, identity, options.run.replace)
+    storage.require_readable(input_uri, "Input")
+    location = storage.absolute(input_uri)
+    if captions is None and storage.is_dir(location):
+        captions = find_captions(location)
+    return open_source(input_uri, captions), output, identity
+
+
+def require_own_clips(output: str, spec: IngestSpec, identity: str, replace: bool) -> None:
+    """Refuse a folder for clips that holds something else, or clips that were made otherwise.
+
+    Raises:
+        UserError: in one sentence.
+    """
+    require_kind(output, KIND, SCHEMA_VERSION)
+    require_same(output, identity, {"spec": asdict(spec)}, replace)
+
+
+def _fingerprints(spec: IngestSpec) -> dict[str, str]:
+    """Return what identifies the networks of a specification, after a look at their folders."""
+    if not spec.is_learned:
+        return {}
+    from videogen.data.curation.learned import AestheticScore, Captioner, ClipEmbedding, fingerprint
+
+    named = {"embedding": spec.embedding, "aesthetic": spec.aesthetic, "captioner": spec.captioner}
+    found = {name: fingerprint(uri, f"--{name}") for name, uri in named.items() if uri}
+    if spec.captioner:
+        Captioner.check(spec.captioner)
+    width = ClipEmbedding.check(spec.embedding) if spec.embedding else 0
+    if spec.aesthetic:
+        AestheticScore.check(spec.aesthetic, width or ClipEmbedding.check(spec.aesthetic))
+    return found
+
+
+def _items(source: Source, needs_captions: bool) -> Iterator[pa.RecordBatch]:
+    """Yield videos as planned items: another caption makes another item, as another content does.
+
+    A video that nobody describes is another item where it needs a caption, for it ends otherwise there.
+    """
+    for batch in source.batches():
+        ids = batch["video_id"].to_pylist()
+        captions = batch["caption"].to_pylist()
+        told = [needs_captions if caption is None else caption for caption in captions]
+        named = [content_hash(one, caption) for one, caption in zip(ids, told, strict=True)]
+        columns = {"item_id": pa.array(named, pa.string())}
+        columns |= {name: batch[name] for name in ("video_id", "uri", "path", "version")}
+        columns |= {"given_caption": batch["caption"], "weight": batch["size_bytes"]}
+        yield pa.record_batch(columns)
+
+
+def _work(task: IngestTask) -> Work:
+    operators = ("analyse_s", "learn_s") if task.spec.is_learned else ("analyse_s",)
+
+    def graph(units: "ray.data.Dataset", num_units: int) -> tuple["ray.data.Dataset", Sequence[int]]:
+        one: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": 1}
+        if task.spec.is_learned:
+            from pipelines.ingest._model_workers import LearnedUnit
+
+            return two_steps(units, analyse_unit, LearnedUnit, task, shares(num_units, _LEARNED_BYTES))
+        # Two tasks of the same share are one task to Ray: nothing crosses the object store.
+        each = {"num_cpus": 1, "memory": affordable(_WORKER_BYTES)}
+        found = units.map_batches(analyse_unit, fn_args=(task,), **each, **one)
+        graph = found.map_batches(commit_unit, fn_args=(task,), **each, **one)
+        return graph, [max(1, int(cluster.total().cpus))]
+
+    return Work("ingest", "videos", UnitSize(_VIDEOS_PER_UNIT, _UNIT_BYTES), graph, operators)
+
+
+def _publish(
+    ledger: Ledger, source: Source, options: IngestOptions, input_fingerprint: str, progress: Progress
+) -> None:
+    """Pack, find duplicates, apply the policy, and make the table what readers see.
+
+    Raises:
+        UserError: not a single clip was found.
+    """
+    counts = ledger.require_complete()
+    ledger.write_outcomes(FILTERED, FILTERED_NAME)
+    if not counts["ok"]:
+        ledger.write_outcomes(FAILED, ERRORS_NAME)
+        raise UserError(_nothing_usable(ledger, counts["planned"], options.spec.num_frames))
+    pack(ledger, options.run, progress)
+    spec = options.spec
+    planned = {"item_id", "video_id", "path", "version"}
+    columns = [name for name in clips_schema(spec.scores).names if name not in planned | set(BLOB_COLUMNS)]
+    columns += ["embedding"] if spec.embedding else []
+    located = ledger.locate(columns=columns)
+    judging = judged(located, spec, options.policy, options.nearness)
+    with progress.task("publish", total=1, unit="tables") as task, judging as verdicts:
+        manifest = {
+            "kind": KIND,
+            "schema_version": SCHEMA_VERSION,
+            "spec": asdict(spec),
+            "scores": list(spec.scores),
+            "policy": dict(options.policy.rules),
+            "has_captions": source.has_captions or spec.captioner is not None,
+            "source": source.uri,
+            "input_fingerprint": input_fingerprint,
+            "kept": verdicts.kept,
+            "funnel": verdicts.funnel,
+            "facts": ledger.facts(),
+            "decoders": decoder_versions(),
+        }
+        ledger.publish(manifest, verdicts.batches())
+        task.advance()
+
+
+def _nothing_usable(ledger: Ledger, planned: int, num_frames: int) -> str:
+    for status in (FAILED, FILTERED):
+        for batch in ledger.outcomes(status):
+            first: dict[str, Any] = batch.slice(0, 1).to_pylist()[0]
+            reason = f"of {first['uri']!r}: {first['error']}"
+            return f"None of the {planned} videos gives a clip of {num_frames} frames; {reason}."
+    return f"None of the {planned} videos gives a clip of {num_frames} frames."
+
+
+def score_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the scores that are named, in their fixed order.
+
+    Raises:
+        UserError: one of them does not exist.
+    """
+    from videogen.cli import nearest
+    from videogen.data.curation.scores import SCORES
+
+    for name in names:
+        if name not in SCORES and name != "all":
+            raise UserError(f"There is no score {name!r}.{nearest(name, SCORES)} Choose from {', '.join(SCORES)}, all.")
+    return tuple(name for name in SCORES if name in names or "all" in names)

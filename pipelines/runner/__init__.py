@@ -1,0 +1,1 @@
+"""Resumable runs: plan, run pending work, pack and publish. Knows no verb."""

@@ -1,0 +1,33 @@
+"""The options that every table-making job has: the decoder, and how what goes wrong is treated."""
+
+import argparse
+
+from pipelines.runner.run import RunOptions
+from videogen.cli import nearest
+from videogen.errors import UserError
+
+_DECODERS = ("auto", "decord", "pyav", "torchcodec")
+
+
+def add_run_options(arguments: argparse.ArgumentParser) -> None:
+    """Add them in a group of their own."""
+    run = arguments.add_argument_group("reading, and what goes wrong")
+    run.add_argument("--decoder", default="auto", metavar="NAME", help=", ".join(_DECODERS))
+    run.add_argument("--retry-failed", action="store_true", help="try again what failed before")
+    run.add_argument("--replace", action="store_true", help="replace a table that was made with other settings")
+    run.add_argument("--max-failure-rate", type=float, default=0.5, metavar="SHARE", help="stop above this share")
+    run.add_argument("--video-limit", type=float, default=60.0, metavar="S", help="seconds that a small video may take")
+
+
+def run_options(options: argparse.Namespace) -> RunOptions:
+    """Return what they say.
+
+    Raises:
+        UserError: one of them is out of range, or there is no such decoder.
+    """
+    if options.decoder not in _DECODERS:
+        hint = nearest(options.decoder, _DECODERS)
+        raise UserError(f"There is no decoder {options.decoder!r}.{hint} Choose from {', '.join(_DECODERS)}.")
+    return RunOptions(
+        options.retry_failed, options.max_failure_rate, replace=options.replace, limit_s=options.video_limit
+    )

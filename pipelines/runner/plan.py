@@ -1,0 +1,140 @@
+"""Units of work: planned on the driver into files, read one by one by workers, so that neither holds the whole plan.
+
+A unit is a group of items that is done or not done as a whole. Its rows are a row group of a plan file; what travels
+through Ray is the number of that row group.
+"""
+
+import re
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from videogen import storage
+from videogen.data.sources.source import content_hash
+from videogen.data.tables.files import PARTIAL, atomic_stream, remove_files, written_at
+from videogen.data.tables.lease import Lease
+from videogen.data.tables.records import ATTEMPTS_BEFORE, ITEM_ID
+
+_FOLDER = "plan"
+_PLAN_FILE = re.compile(rf"\.?[0-9a-f]{{12}}-\d{{5}}\.parquet(\.[0-9a-f]+{re.escape(PARTIAL)})?")
+_UNITS_PER_FILE = 256
+"""A worker reads a file's whole footer for each of its units."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One unit of a plan."""
+
+    unit_id: str
+    plan: str
+    """URI of the file that holds its items."""
+    group: int
+    """Their row group there."""
+    num_items: int
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """Return the unit that `as_row` gave."""
+        return cls(row["unit_id"], row["plan"], row["group"], row["num_items"])
+
+    def as_row(self) -> dict[str, Any]:
+        """Return the unit as a row of a Ray dataset."""
+        return dict(vars(self))
+
+    def items(self) -> list[dict[str, Any]]:
+        """Read the unit's items, in the order of the plan."""
+        filesystem, path = storage.arrow_filesystem(self.plan)
+        with filesystem.open_input_file(path) as file, pq.ParquetFile(file) as plan:
+            return plan.read_row_group(self.group).to_pylist()
+
+
+@dataclass(frozen=True)
+class UnitSize:
+    """How many items make a unit: as many as fit into both."""
+
+    items: int
+    weight: float = float("inf")
+    """Sum of the column `weight`, if the items have one; a heavier item is a unit by itself."""
+
+
+def write_plan(
+    table_uri: str, batches: Iterator[pa.RecordBatch], identity: str, size: UnitSize, limit: int | None = None
+) -> list[Unit]:
+    """Group items, in their order, into units; write their rows and return where each unit's are.
+
+    Args:
+        table_uri: folder of the table that the units are for; the plan lies in it while a run goes on.
+        batches: items, all of one schema, with `item_id` and perhaps `weight`.
+        identity: names units together with their items: the same items always give the same unit.
+        size: of a unit.
+        limit: plan at most so many units.
+    """
+    folder = storage.join(table_uri, _FOLDER)
+    units: list[Unit] = []
+    groups = _groups(batches, size)
+    run = uuid.uuid4().hex[:12]
+    group = next(groups, None)
+    while group is not None and (limit is None or len(units) < limit):
+        uri = storage.join(folder, f"{run}-{len(units) // _UNITS_PER_FILE:05d}.parquet")
+        with atomic_stream(uri) as file, pq.ParquetWriter(file, group.schema) as writer:
+            for number in range(_UNITS_PER_FILE):
+                if group is None or (limit is not None and len(units) >= limit):
+                    break
+                writer.write_table(group, row_group_size=len(group))
+                units.append(Unit(_unit_id(identity, group), uri, number, len(group)))
+                group = next(groups, None)
+    return units
+
+
+def remove_plan(units: Sequence[Unit]) -> None:
+    """Remove a plan that `write_plan` has written; another run's beside it stays."""
+    remove_files(sorted({unit.plan for unit in units}))
+
+
+def remove_abandoned_plans(table_uri: str, lease: Lease) -> None:
+    """Remove the plans of runs that were killed: what was there before this run took the lease.
+
+    Raises:
+        UserError: another run has taken over the table.
+    """
+    filesystem, folder = storage.fsspec_filesystem(storage.join(table_uri, _FOLDER))
+    try:
+        entries = filesystem.ls(folder, detail=True)
+    except FileNotFoundError:
+        return
+    # Somebody may keep files of their own in a folder of this name.
+    own = [entry for entry in entries if _PLAN_FILE.fullmatch(entry["name"].rsplit("/", 1)[-1])]
+    old = [entry["name"].rsplit("/", 1)[-1] for entry in own if written_at(entry) < lease.since]
+    if old:
+        lease.require()
+        remove_files([storage.join(table_uri, _FOLDER, name) for name in old])
+
+
+def _unit_id(identity: str, items: pa.Table) -> str:
+    """Return the name of a unit: what is tried again is another unit, so it leaves the record of the first attempt."""
+    ids = items[ITEM_ID].to_pylist()
+    tried = items[ATTEMPTS_BEFORE].to_pylist() if ATTEMPTS_BEFORE in items.schema.names else []
+    again = any(one is not None for one in tried)
+    return content_hash(identity, ids, tried) if again else content_hash(identity, ids)
+
+
+def _groups(batches: Iterator[pa.RecordBatch], size: UnitSize) -> Iterator[pa.Table]:
+    pending: list[pa.RecordBatch] = []
+    items, weight = 0, 0.0
+    for batch in batches:
+        weights = batch["weight"].to_pylist() if "weight" in batch.schema.names else [0] * len(batch)
+        start = 0
+        for index, one in enumerate(weights):
+            if items and (items >= size.items or weight + (one or 0) > size.weight):
+                pending.append(batch.slice(start, index - start))
+                yield pa.Table.from_batches(pending)
+                pending, start, items, weight = [], index, 0, 0.0
+            items += 1
+            weight += one or 0
+        pending.append(batch.slice(start))
+    if items:
+        yield pa.Table.from_batches(pending)

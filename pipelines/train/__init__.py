@@ -1,0 +1,1 @@
+"""Training: one stage on Ray Train, and the whole cascade as a graph of steps."""

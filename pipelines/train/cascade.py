@@ -1,0 +1,63 @@
+"""The cascade as one graph: from raw video or latents to a finished model folder.
+
+    corpora -> text, autoencoder -> encode -> reference, base, upsample, interpolate, decode -> assemble
+
+Independent steps run side by side where the cluster has room; finished steps are skipped; a failed step stops only
+what needs it. Calling it again continues.
+"""
+
+from pipelines import cluster
+from pipelines.cluster.progress import Progress
+from pipelines.train import dag
+from pipelines.train.dag import Outcome
+from pipelines.train.inputs import CascadeInput, CascadeOptions
+from pipelines.train.steps import CascadeSteps
+from videogen import storage
+from videogen.config import CascadeConfig
+
+__all__ = ["Cascade", "CascadeOptions", "train_autoencoder"]
+
+
+class Cascade:
+    """The graph for one configuration. Building it checks all input, within seconds and without Ray.
+
+    Raises:
+        UserError: for whatever is wrong first, in one sentence.
+    """
+
+    def __init__(self, config: CascadeConfig, options: CascadeOptions, progress: Progress) -> None:
+        there = CascadeInput(config, options)
+        self.config, self.stages, self.output = config, there.stages, there.output
+        self.nodes = CascadeSteps(there, progress).nodes()
+        self._progress = progress
+
+    def run(self) -> Outcome:
+        """Run what is not done yet."""
+        pending = dag.pending(self.nodes)
+        if pending:
+            cluster.connect()
+        # All of them now, not each when its turn has come, which may be hours later.
+        for stage in self.config.trainable_stages():
+            if stage in pending:
+                cluster.require_room(self.config, stage)
+        return dag.run(
+            self.nodes, cluster.total(), on_skip=lambda node: self._progress.say(f"{node.name}: done before")
+        )
+
+
+def train_autoencoder(config: CascadeConfig, data: str, output: str, progress: Progress | None = None) -> str:
+    """Train the preset's image VAE on a corpus, with the text encoder beside it; return the VAE's folder.
+
+    Raises:
+        UserError: bad input.
+        RuntimeError: it has failed; the message says why.
+    """
+    if progress is None:
+        with Progress() as progress:
+            return train_autoencoder(config, data, output, progress)
+    cascade = Cascade(config, CascadeOptions(output, data, stages=("autoencoder",)), progress)
+    cascade.nodes = [node for node in cascade.nodes if node.name in ("text", "autoencoder")]
+    outcome = cascade.run()
+    for step, cause in outcome.failed.items():
+        raise RuntimeError(f"{step} failed: {cause}")
+    return storage.join(cascade.output, "autoencoder")

@@ -1,0 +1,47 @@
+"""Making the demonstration corpus, with the progress that a job shows."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+from pipelines.cluster.progress import Progress, Task
+from videogen import storage
+from videogen.config import CascadeConfig
+from videogen.data.synthetic.corpus import CorpusSize, camera_clips, make_corpus
+from videogen.data.video.frames import SUFFIXES
+
+_LOOK_EVERY_S = 1.0
+
+
+def make_demonstration_corpus(
+    uri: str, config: CascadeConfig, progress: Progress, size: CorpusSize | None = None, seed: int = 0
+) -> dict[str, int]:
+    """Write the corpus, as `make_corpus` does, and show how many of its videos are there."""
+    size = size or CorpusSize()
+    total = size.captioned + size.held_out + len(camera_clips())
+    with progress.task("corpora", total=total, unit="videos") as task:
+        with _watched(uri, task):
+            counts = make_corpus(uri, config, size, seed)
+        task.update(completed=total)
+    return counts
+
+
+@contextlib.contextmanager
+def _watched(uri: str, task: Task) -> Iterator[None]:
+    """Count the files at `uri` now and then: a video is there when it is whole."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while True:
+            with contextlib.suppress(OSError):  # whoever writes there says so better
+                task.update(completed=min(task.total, len(storage.list_files(uri, SUFFIXES))))
+            if ended.wait(_LOOK_EVERY_S):
+                return
+
+    watcher = threading.Thread(target=watch, name="corpus-progress", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()

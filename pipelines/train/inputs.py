@@ -1,0 +1,252 @@
+"""What a run of the cascade reads and writes: found and checked within seconds, before any work and without Ray."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines.encode import preflight
+from pipelines.encode.corpus import Corpus, is_clips_table
+from pipelines.encode.plan import require_clips_for
+from pipelines.runner import step_records
+from pipelines.train.stage import batch_plan
+from videogen import storage
+from videogen.cli import nearest
+from videogen.config import CascadeConfig
+from videogen.data import LatentsTable, discover_tables, encoder_fingerprint, require_same_encoder
+from videogen.data.datasets.clips import CAPTIONS_NAME
+from videogen.data.tables.files import MANIFEST_NAME
+from videogen.errors import UserError
+from videogen.models import components
+from videogen.training.datasets import dataset_kind, open_clips, where_of
+from videogen.training.objectives import require_can_start_from_image_model
+
+_CORPORA = ("captioned", "unlabeled")
+_FROM_IMAGE_MODEL = ("autoencoder", "reference", "base", "upsample")
+
+
+@dataclass(frozen=True)
+class CascadeOptions:
+    """What a run of the cascade reads and writes."""
+
+    output: str
+    """Model folder."""
+    data: str | None = None
+    """Corpus of videos, or latents; None: the demonstration corpus, made first, in `data/` beside the output."""
+    latents: str | None = None
+    """Where latents of a corpus go; None: `latents/` beside the output."""
+    stages: tuple[str, ...] | None = None
+    """What to train; None: all that the preset trains. What they need is made too."""
+    init_from: str | None = None
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A table of latents that is to be made."""
+
+    corpus: str
+    table: str
+    config: CascadeConfig
+    """With the number of frames that its clips have."""
+
+
+class CascadeInput:
+    """What is there, for one configuration.
+
+    Raises:
+        UserError: for whatever is wrong first, in one sentence.
+    """
+
+    def __init__(self, config: CascadeConfig, options: CascadeOptions) -> None:
+        self.config = config
+        self.stages = _chosen_stages(config, options.stages)
+        # Absolute, because workers run in other directories.
+        self.output = storage.absolute(options.output)
+        beside = storage.require_parent(self.output, "Output")
+        # Before anything there is read: what a bucket refuses to reading is refused here, in one sentence.
+        storage.require_writable(self.output, "Output")
+        self.makes_corpora = options.data is None
+        self.data = storage.absolute(options.data or storage.join(beside, "data"))
+        self.latents = storage.absolute(options.latents or storage.join(beside, "latents"))
+        self._init_from = options.init_from
+        if self._init_from and not components.is_hub_id(self._init_from):
+            self._init_from = storage.absolute(self._init_from)
+        self.tables = [] if self.makes_corpora else _tables(self.data, config)
+        self._opened: dict[str, Corpus] = {}
+        self.corpora = {} if self.tables else self._find_corpora()
+        _check_init_from(self._init_from, self.stages, config)
+        for stage in self.stages:
+            batch_plan(config, stage)
+        self._check_captions()
+        self._check_videos()
+        self.encoder_source = self._source_of_latents()
+        """The folder that holds the `autoencoder/` of given latents; None without latents, or of a preset's own."""
+        self._check_latents()
+
+    @property
+    def encodes(self) -> bool:
+        """Whether latents are needed: by all but the autoencoder."""
+        return self.stages != ("autoencoder",)
+
+    @property
+    def table_uris(self) -> list[str]:
+        """Latents that stages train on."""
+        if self.tables:
+            return [table.uri for table in self.tables]
+        return [encoding.table for encoding in self.encodings.values()]
+
+    @property
+    def encodings(self) -> dict[str, Encoding]:
+        """The tables of latents to be made, by the name of the step: of each corpus one for each length of clips."""
+        wanted = {}
+        for name, corpus in self.corpora.items():
+            for config in self.config.of_each_length():
+                is_bucket = config.num_frames != self.config.num_frames
+                table = f"{name}_{config.num_output_frames}_frames" if is_bucket else name
+                # A step keeps its name when lengths are added: its table is the same.
+                step = f"encode_{table}" if is_bucket or len(self.corpora) > 1 else "encode"
+                wanted[step] = Encoding(corpus, storage.join(self.latents, table), config)
+        return wanted
+
+    def init_from(self, stage: str) -> str | None:
+        """Return what a stage starts from; the decoder always starts from the model's own image decoder."""
+        return self._init_from if stage.partition("_")[0] in _FROM_IMAGE_MODEL else None
+
+    def _find_corpora(self) -> dict[str, str]:
+        """Return the folders of videos by the name of their table of latents."""
+        if self.makes_corpora:
+            return {name: storage.join(self.data, name) for name in _CORPORA}
+        parts = {name: storage.join(self.data, name) for name in _CORPORA}
+        found = {name: uri for name, uri in parts.items() if storage.exists(uri)} or {"clips": self.data}
+        self._opened = {name: Corpus(uri) for name, uri in found.items()}
+        return found
+
+    def _check_captions(self) -> None:
+        wanted = [stage for stage in self.stages if dataset_kind(stage) == "captioned"]
+        if self.tables:
+            for stage in self.stages:
+                if dataset_kind(stage) != "raw":
+                    uris = [table.uri for table in self.tables]
+                    open_clips(dataset_kind(stage), uris, self.config, where_of(stage, self.config))
+            self._check_lengths_of_latents(any(dataset_kind(stage) == "captioned" for stage in self.stages))
+            return
+        if self.makes_corpora or not self.encodes:
+            return
+        # Read here as encoding will read them, which begins only when the autoencoder has been trained.
+        if wanted and not any(corpus.has_captions for corpus in self._opened.values()):
+            raise UserError(
+                f"Data {self.data!r} has no captions, which {', '.join(wanted)} need: put a {CAPTIONS_NAME} with the "
+                f"columns `video` and `caption` beside the videos, or train only others with --stages."
+            )
+
+    def _check_lengths_of_latents(self, captioned: bool) -> None:
+        there = {table.manifest["num_frames"] for table in self.tables if table.has_captions or not captioned}
+        missing = [frames for frames in self.config.clip_lengths if frames not in there]
+        if missing:
+            raise UserError(
+                f"Data {self.data!r} has no {'captioned ' if captioned else ''}latents of clips of {missing[0]} "
+                f"frames, which num_frames and num_frames_buckets ask for: encode them too (--set num_frames="
+                f"{(missing[0] - 1) // self.config.temporal_factor + 1}), or do not ask for them."
+            )
+
+    def _check_videos(self) -> None:
+        if self.makes_corpora or self.tables:
+            return
+        for corpus in self._opened.values():
+            preflight.require_usable_video(corpus, self.config)
+            if self.encodes:
+                self._check_lengths_of_videos(corpus)
+
+    def _check_lengths_of_videos(self, corpus: Corpus) -> None:
+        if corpus.clips is None:
+            for config in self.config.of_each_length()[1:]:
+                preflight.require_usable_video(corpus, config)
+            return
+        require_clips_for(corpus.clips, self.config)
+        if self.config.num_frames_buckets:
+            raise UserError(
+                f"The clips in {corpus.uri!r} have one length, but num_frames_buckets asks for others: make a clips "
+                f"table for each length, encode each with jobs/encode_latents.py, and give the latents with --data."
+            )
+
+    def _check_latents(self) -> None:
+        """Refuse latents beside a new model that are not its own, before an autoencoder is trained for them."""
+        if self.tables or not self.encodes:
+            return
+        storage.require_writable(self.latents, "Latents")
+        for step, encoding in self.encodings.items():
+            # What this model's own earlier autoencoder has made is made anew.
+            is_ours = step_records.read(self.output, step) is not None
+            if not is_ours and storage.exists(storage.join(encoding.table, MANIFEST_NAME)):
+                preflight.require_own_latents(encoding.table, self._known_encoders(), f"the model {self.output!r}")
+
+    def _known_encoders(self) -> list[str]:
+        """Return the fingerprints of the autoencoder that is there and of the one that the preset names."""
+        found = []
+        if storage.exists(storage.join(self.output, "autoencoder", "config.json")):
+            found.append(encoder_fingerprint(storage.join(self.output, "autoencoder")))
+        if self.config.autoencoder.pretrained:
+            with components.component(self.config.autoencoder.pretrained, "vae") as vae:
+                found.append(encoder_fingerprint(str(vae)))
+        return found
+
+    def _source_of_latents(self) -> str | None:
+        """Return the folder that holds the `autoencoder/` whose latents are given; None if there are none, or none."""
+        if not self.tables:
+            return None
+        wanted = self.tables[0].encoder_fingerprint
+        for folder in (self.output, self.data, *(table.uri for table in self.tables)):
+            uri = storage.join(folder, "autoencoder")
+            if storage.exists(storage.join(uri, "config.json")) and encoder_fingerprint(uri) == wanted:
+                return folder
+        pretrained = self.config.autoencoder.pretrained
+        if pretrained:
+            with components.component(pretrained, "vae") as vae:
+                require_same_encoder(self.tables[0], encoder_fingerprint(str(vae)), f"the VAE of {pretrained!r}")
+            return None
+        raise UserError(
+            f"The latents in {self.data!r} are of an autoencoder that is not there (fingerprint {wanted}): copy its "
+            f"folder to {storage.join(self.output, 'autoencoder')!r}, or give the videos with --data instead."
+        )
+
+
+def _chosen_stages(config: CascadeConfig, names: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the stages to train, in the order of the cascade."""
+    known = config.trainable_stages()
+    if names is None:
+        return known
+    chosen = set()
+    for name in names:
+        matches = [stage for stage in known if stage == name or (name == "upsample" and stage.startswith("upsample_"))]
+        if not matches:
+            raise UserError(f"There is no stage {name!r} to train.{nearest(name, known)} There are {', '.join(known)}.")
+        chosen.update(matches)
+    return tuple(stage for stage in known if stage in chosen)
+
+
+def _tables(data: str, config: CascadeConfig) -> list[LatentsTable]:
+    """Return the tables of latents at `data`; empty if it is a corpus of videos."""
+    storage.require_readable(data, "Data")
+    if is_clips_table(data):
+        return []
+    folders = (data, *storage.list_dirs(data))
+    if not any(storage.exists(storage.join(folder, MANIFEST_NAME)) for folder in folders):
+        return []
+    tables = discover_tables(data)
+    for table in tables:
+        table.require_matches(config)
+    return tables
+
+
+def _check_init_from(init_from: str | None, stages: Sequence[str], config: CascadeConfig) -> None:
+    if not init_from:
+        return
+    begun = [stage for stage in stages if stage.partition("_")[0] in _FROM_IMAGE_MODEL]
+    parts = ["vae"] if "autoencoder" in begun and not config.autoencoder.pretrained else []
+    parts += ["unet"] if set(begun) - {"autoencoder"} else []
+    components.require_parts(init_from, parts, "--init-from")
+    for stage in begun:
+        require_can_start_from_image_model(stage, config)
+    if not begun:
+        raise UserError(
+            f"--init-from has no effect on {', '.join(stages)}: leave it out, or train one of "
+            f"{', '.join(_FROM_IMAGE_MODEL)} with --stages."
+        )

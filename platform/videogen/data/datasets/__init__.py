@@ -1,0 +1,1 @@
+"""Datasets: clips, latents and frames as training and evaluation read them."""

@@ -1,0 +1,1 @@
+"""Isolated decoding: reading untrusted videos in a child process with limits."""

@@ -1,0 +1,103 @@
+"""The child of `videogen.data.isolation.decoder`: reads requests on stdin, answers on what was its stdout.
+
+python -m videogen.data.isolation._server LIFE_LINE MAX_MEMORY_BYTES MAX_FILE_BYTES
+"""
+
+import dataclasses
+import importlib
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+from videogen.data.isolation._limits import end_with_parent, limit_process
+from videogen.data.isolation._messages import LENGTHS, pack
+from videogen.data.video.frames import read_clip
+from videogen.data.video.probe import VideoError, probe
+from videogen.errors import UserError
+
+Answer = tuple[dict[str, Any], bytes]
+
+_MEMORY_WORDS = ("Cannot allocate memory", "bad_alloc", "MemoryError", "Unable to allocate")
+
+
+class Server:
+    """Answers requests, one after the other."""
+
+    def __init__(self, max_file_bytes: int) -> None:
+        self._max_file_bytes = max_file_bytes
+        self._operations: dict[str, Callable[[dict[str, Any], bytes], Answer]] = {
+            "probe": self._probe,
+            "frames": self._frames,
+            "analyse": self._analyse,
+        }
+
+    def serve(self, requests: BinaryIO, answers: BinaryIO) -> None:
+        """Answer requests until the parent closes its end."""
+        while lengths := requests.read(LENGTHS.size):
+            header_bytes, body_bytes = LENGTHS.unpack(lengths)
+            request = json.loads(requests.read(header_bytes))
+            body = requests.read(body_bytes)
+            # The default action of SIGALRM ends the process inside any native loop: the second line, should the parent
+            # not do it.
+            signal.setitimer(signal.ITIMER_REAL, request["limit_s"])
+            answer = self._answer(request, body)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            # What native libraries printed must be there before the answer that it belongs to.
+            sys.stderr.flush()
+            answers.write(answer)
+            answers.flush()
+
+    def _answer(self, request: dict[str, Any], body: bytes) -> bytes:
+        try:
+            return pack(*self._operations[request["op"]](request["arguments"], body))
+        except MemoryError:
+            return pack({"error": "out of memory", "kind": "memory"})
+        except UserError as error:
+            return pack({"error": str(error), "kind": "user"})
+        except Exception as error:  # noqa: BLE001 - whatever a strange file provokes is that file's error
+            text = str(error) if isinstance(error, VideoError) else f"{type(error).__name__}: {error}"
+            return pack({"error": text, "kind": "memory" if any(word in text for word in _MEMORY_WORDS) else "video"})
+
+    def _probe(self, arguments: dict[str, Any], _: bytes) -> Answer:
+        return dataclasses.asdict(probe(arguments["source"], self._max_file_bytes)), b""
+
+    def _frames(self, arguments: dict[str, Any], body: bytes) -> Answer:
+        source = body if arguments["source"] is None else arguments["source"]
+        clip = read_clip(source, arguments["indices"], arguments["size"], arguments["decoder"], self._max_file_bytes)
+        return {"shape": clip.frames.shape, "decoder": clip.decoder}, clip.frames.tobytes()
+
+    def _analyse(self, arguments: dict[str, Any], _: bytes) -> Answer:
+        analyse = importlib.import_module("videogen.data.curation.analyse")
+        answer: Answer = analyse.analyse_request(arguments)
+        return answer
+
+
+def main() -> None:
+    """Serve on the process's own pipes; native libraries that print do so elsewhere."""
+    life_line, max_memory_bytes, max_file_bytes = map(int, sys.argv[1:])
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent(life_line)
+    limit_process(max_memory_bytes, max_file_bytes)
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    logging.getLogger("videogen").setLevel(logging.INFO)
+    _let_ffmpeg_print()
+    Server(max_file_bytes).serve(sys.stdin.buffer, answers)
+
+
+def _let_ffmpeg_print() -> None:
+    """Let PyAV's FFmpeg print errors as decord's does; by default it keeps them to itself."""
+    import av.logging
+
+    av.logging.restore_default_callback()
+    av.logging.set_libav_level(av.logging.ERROR)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Sources: folders, S3 prefixes and manifests of videos, with their captions."""

@@ -1,0 +1,1 @@
+"""Synthetic data: the moving-shapes world and the demonstration corpus."""

@@ -1,0 +1,1 @@
+"""Videos: probing, decoding, and writing mp4 files."""

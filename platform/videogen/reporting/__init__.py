@@ -1,0 +1,1 @@
+"""Reports: self-contained pages, charts, contact sheets and summaries for people."""
