@@ -14,11 +14,12 @@ import torch
 from pipelines.cluster.connection import Resources
 from pipelines.cluster.progress import Progress
 from pipelines.runner import step_records
+from pipelines.train import dag
 from pipelines.train import steps as cascade_steps
 from pipelines.train.cascade import Cascade, CascadeOptions
 from pipelines.train.dag import Node
 from pipelines.train.dry_run import state_bytes
-from pipelines.train.stage import TrainProgress, dag, train_stage
+from pipelines.train.stage import TrainProgress, train_stage
 from tests.conftest import load_job
 from videogen import storage
 from videogen.config import apply_overrides, load_preset
