@@ -163,3 +163,11 @@ def _imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             yield node.module or ""
+
+
+def test_the_installed_version_is_the_package_version():
+    import videogen
+
+    assert metadata.version("videogen-platform") == videogen.__version__
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert "version" in project["dynamic"], "the version stands in platform/videogen/__init__.py alone"
