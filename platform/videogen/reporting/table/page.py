@@ -20,8 +20,8 @@ from videogen.reporting.table.sheets import Picture
 from videogen.reporting.table_summary import in_bytes
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_HOUSE = Path(videogen.__file__).parent / "evaluation" / "templates"
-"""Where the style sheet of all our pages lies."""
+_SHARED_TEMPLATES = Path(videogen.__file__).parent / "reporting" / "cascade" / "templates"
+"""Folder of the style sheet that all pages share."""
 _COMPARISON = re.compile(r"\b([A-Za-z_]\w*)\s*(>=|<=|<|>)\s*(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\b")
 _UNITS = {
     "width": "pixels",
@@ -40,7 +40,7 @@ def render(contents: Contents) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([_TEMPLATES, _HOUSE]),
+        loader=jinja2.FileSystemLoader([_TEMPLATES, _SHARED_TEMPLATES]),
         # The style sheets are included as they are.
         autoescape=jinja2.select_autoescape(enabled_extensions=("html.j2",)),
         undefined=jinja2.StrictUndefined,
