@@ -37,7 +37,6 @@ from videogen import storage
 from videogen.config import CascadeConfig
 from videogen.data.datasets.clips_table import ClipsTable
 from videogen.data.datasets.latents_schema import KIND, SCHEMA_VERSION
-from videogen.data.sources.source import content_hash
 from videogen.data.tables.files import ERRORS_NAME, MANIFEST_NAME
 from videogen.data.tables.lease import Lease
 from videogen.data.tables.ledger import Ledger
@@ -45,6 +44,7 @@ from videogen.data.tables.query import both
 from videogen.data.tables.records import FAILED
 from videogen.data.video.decoders import decoder_versions
 from videogen.errors import UserError
+from videogen.hashing import content_hash
 from videogen.reporting.table import write_report
 
 if TYPE_CHECKING:

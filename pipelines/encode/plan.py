@@ -15,11 +15,11 @@ from videogen.data.datasets.clips import ClipSpec
 from videogen.data.datasets.clips_table import SCHEMA_VERSION as CLIPS_SCHEMA_VERSION
 from videogen.data.datasets.clips_table import ClipsTable, IngestSpec, index_schema
 from videogen.data.datasets.latents_schema import KIND, SCHEMA_VERSION
-from videogen.data.sources.source import content_hash
 from videogen.data.tables.published import read_manifest
 from videogen.data.tables.query import check_expression
 from videogen.data.video.decoders import require_decoder
 from videogen.errors import UserError
+from videogen.hashing import content_hash
 
 CLIPS_FOLDER = "clips"
 """Where in a table of latents the clips of a folder of videos are."""

@@ -1,9 +1,9 @@
 """Has what a result was made from changed since? Told from sizes and times (on S3: ETags), without reading content."""
 
-import hashlib
 from collections.abc import Sequence
 
 from videogen import storage
+from videogen.hashing import short_hash
 from videogen.stages import NOT_THE_MODEL
 
 _MODEL_FILES = (".json", ".safetensors", ".txt", ".model")
@@ -33,4 +33,4 @@ def _lines(uri: str) -> list[str]:
 
 
 def _hash(parts: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    return short_hash("\n".join(parts), digits=16)

@@ -41,13 +41,14 @@ from videogen.data.datasets.clips_table import (
     clips_schema,
     index_schema,
 )
-from videogen.data.sources.source import Source, content_hash, find_captions, open_source
+from videogen.data.sources.source import Source, find_captions, open_source
 from videogen.data.tables.files import ERRORS_NAME
 from videogen.data.tables.lease import Lease
 from videogen.data.tables.ledger import Ledger
 from videogen.data.tables.records import FAILED, FILTERED
 from videogen.data.video.decoders import decoder_versions, require_decoder
 from videogen.errors import UserError
+from videogen.hashing import content_hash
 from videogen.reporting.table import write_report
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from videogen import storage
-from videogen.data.sources.source import content_hash
 from videogen.data.tables.files import PARTIAL, atomic_stream, remove_files, written_at
 from videogen.data.tables.lease import Lease
 from videogen.data.tables.records import ATTEMPTS_BEFORE, ITEM_ID
+from videogen.hashing import content_hash
 
 _FOLDER = "plan"
 _PLAN_FILE = re.compile(rf"\.?[0-9a-f]{{12}}-\d{{5}}\.parquet(\.[0-9a-f]+{re.escape(PARTIAL)})?")

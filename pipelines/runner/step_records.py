@@ -3,8 +3,6 @@
 A record is the last file that a step writes: `OUTPUT/stages/<name>.json`.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -12,6 +10,7 @@ from typing import Any
 
 from videogen import storage
 from videogen.config import CascadeConfig
+from videogen.hashing import json_hash
 
 # Settings that say how and where to compute, or how to sample later, and leave the trained weights as they are.
 _OPERATIONAL = {"num_workers", "cpus_per_worker", "use_gpu", "checkpoint_every", "log_every"}
@@ -60,7 +59,7 @@ def config_hash(config: CascadeConfig, step: str) -> str:
 
 def hash_of(value: Any) -> str:
     """Return a short hash of plain values."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+    return json_hash(value, digits=12)
 
 
 def is_done(output_uri: str, step: str, identity: Identity) -> bool:

@@ -1,11 +1,10 @@
 """Which clips an objective trains on: captioned latents, all latents, or frames of the corpus itself."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from videogen.errors import UserError
+from videogen.hashing import json_hash
 from videogen.training.objectives import dataset_kind
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ def data_fingerprint(stage: str, uris: Sequence[str], config: "CascadeConfig") -
         return open_clips(dataset_kind(stage), uris, config, where).fingerprint
     from videogen.data.datasets.frames import corpus_fingerprint
 
-    return hashlib.sha256(json.dumps([corpus_fingerprint(uri) for uri in uris]).encode()).hexdigest()[:20]
+    return json_hash([corpus_fingerprint(uri) for uri in uris])
 
 
 def where_of(stage: str, config: "CascadeConfig") -> str:

@@ -13,10 +13,11 @@ from videogen.config import CascadeConfig, FrameSize, nearest_size
 from videogen.data.curation.windows import WindowSpec
 from videogen.data.datasets.dataset import Shapes
 from videogen.data.isolation.decoder import IsolatedDecoder
-from videogen.data.sources.source import content_hash, open_source
+from videogen.data.sources.source import open_source
 from videogen.data.video.frames import DECODE_SPEC
 from videogen.data.video.probe import VideoError, VideoInfo
 from videogen.errors import UserError
+from videogen.hashing import content_hash
 
 if TYPE_CHECKING:
     import pyarrow as pa

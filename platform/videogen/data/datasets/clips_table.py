@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from videogen import storage
-from videogen.data.sources.source import content_hash
 from videogen.data.video.probe import VideoInfo
 from videogen.errors import UserError
+from videogen.hashing import content_hash
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -5,7 +5,6 @@ itself (`SelectableClips`); the loader makes use of what there is.
 """
 
 import bisect
-import hashlib
 import itertools
 import threading
 from collections import OrderedDict
@@ -16,6 +15,7 @@ from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar, runtime_ch
 import numpy as np
 
 from videogen.errors import UserError
+from videogen.hashing import short_hash
 
 Row = dict[str, Any]
 """numpy arrays, strings and numbers by field name."""
@@ -105,7 +105,7 @@ class JoinedClips:
     @property
     def fingerprint(self) -> str:
         """Hash over the parts' fingerprints in order."""
-        return hashlib.sha256(" ".join(dataset.fingerprint for dataset in self._datasets).encode()).hexdigest()[:20]
+        return short_hash(" ".join(dataset.fingerprint for dataset in self._datasets))
 
     def block_ends(self) -> np.ndarray:
         """Return the parts' blocks; a part that tells none has one a row."""

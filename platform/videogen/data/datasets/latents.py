@@ -21,7 +21,7 @@ from videogen.data.datasets.dataset import ByteCache, Row, Shapes
 from videogen.data.datasets.latents_schema import KIND, SCHEMA_VERSION, array_columns
 from videogen.data.isolation.decoder import shared_decoder
 from videogen.data.sources.listing import find_versions
-from videogen.data.sources.source import content_hash, version_mismatch
+from videogen.data.sources.source import version_mismatch
 from videogen.data.tables.files import ERRORS_NAME, MANIFEST_NAME
 from videogen.data.tables.manifest import require_whole
 from videogen.data.tables.published import content_of, read_manifest
@@ -29,6 +29,7 @@ from videogen.data.tables.query import both
 from videogen.data.tables.shard_reading import read_shard
 from videogen.data.video.probe import VideoError
 from videogen.errors import UserError
+from videogen.hashing import content_hash
 
 _VALUES = ("clip_id", "source", "fps", "width", "height", "caption", "decoder")
 _CACHE_BYTES = 512 << 20

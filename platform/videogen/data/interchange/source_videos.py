@@ -9,10 +9,11 @@ from videogen.data.datasets.finished import FinishedTable
 from videogen.data.interchange.exporting import ExportOptions
 from videogen.data.isolation.decoder import shared_decoder
 from videogen.data.sources.listing import find_versions
-from videogen.data.sources.source import content_hash, version_mismatch
+from videogen.data.sources.source import version_mismatch
 from videogen.data.video.errors import VideoError
 from videogen.data.video.frames import SUFFIXES
 from videogen.errors import UserError
+from videogen.hashing import content_hash
 
 _SUFFIX_OF_CONTAINER = {
     "mp4": ".mp4",

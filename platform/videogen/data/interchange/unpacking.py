@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from videogen import storage
-from videogen.data.sources.source import content_hash
 from videogen.data.sources.text import well_formed
 from videogen.data.tables.files import atomic_stream
 from videogen.data.video.errors import reason_of
 from videogen.errors import UserError
+from videogen.hashing import content_hash
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -3,9 +3,7 @@
 A source is a stream in a fixed order, however many videos there are: sorted by the UTF-8 bytes of their paths.
 """
 
-import hashlib
 import itertools
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -17,6 +15,7 @@ from videogen.data.sources.text_table import TABLE_SUFFIXES
 from videogen.data.sources.video_table import VideoTable
 from videogen.data.video.frames import SUFFIXES
 from videogen.errors import UserError
+from videogen.hashing import content_hash
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,11 +27,6 @@ GIVEN_VERSION = "given:"
 """Begins the version of a video whose manifest names one: only whoever wrote it can tell whether the file is that."""
 
 _ROWS_AT_ONCE = 65536
-
-
-def content_hash(*parts: object) -> str:
-    """Return a short hash of JSON values."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
 
 
 def video_id(uri: str, version: str) -> str:

@@ -1,10 +1,11 @@
 """Which process is this, and does that one still live? Process ids alone are used again and again."""
 
 import contextlib
-import hashlib
 import socket
 import subprocess
 from pathlib import Path
+
+from videogen.hashing import short_hash
 
 _PROC = Path("/proc")
 _STATE, _START_TIME = 0, 19
@@ -17,7 +18,7 @@ def machine_id() -> str:
     with contextlib.suppress(OSError):
         parts.append((_PROC / "sys/kernel/random/boot_id").read_text().strip())
         parts.append(str((_PROC / "self/ns/pid").readlink()))
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+    return short_hash("\n".join(parts), digits=12)
 
 
 def start_mark(pid: int) -> str | None:

@@ -4,13 +4,14 @@ An *item* (a video, a clip) ends in exactly one status. A *unit* is a group of i
 that a worker writes for it is a *part*. Parts are packed into *shards*, which is what readers read.
 """
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
 import pyarrow as pa
+
+from videogen.hashing import json_hash
 
 OK, FILTERED, FAILED = "ok", "filtered", "failed"
 STATUSES = (OK, FILTERED, FAILED)
@@ -98,7 +99,7 @@ class PartRecord:
         It holds a hash of how the items ended: a second attempt at the same unit, or a worker that outlived its
         driver, can only write the same again or something beside it, never replace rows by a failure.
         """
-        return f"{self.unit_id}-{digest([[item.item_id, item.status, item.rows] for item in self.outcomes])[:8]}"
+        return f"{self.unit_id}-{json_hash([[item.item_id, item.status, item.rows] for item in self.outcomes])[:8]}"
 
     def to_json(self) -> str:
         """Return the record as text, for a column of a table or a footer."""
@@ -126,7 +127,7 @@ class Pack:
     @property
     def name(self) -> str:
         """Name of the shard in its table, e.g. "shards/0123456789abcdef0123.parquet": a hash of the parts' names."""
-        return f"shards/{digest(self.parts)}.parquet"
+        return f"shards/{json_hash(self.parts)}.parquet"
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,3 @@ class ShardRecord:
     def as_manifest(self) -> dict[str, Any]:
         """Return what the manifest says of a shard."""
         return {"name": self.name, "rows": self.rows, "bytes": self.num_bytes, "rows_per_group": self.rows_per_group}
-
-
-def digest(value: Sequence[Any] | Mapping[str, Any]) -> str:
-    """Return a hash of JSON values, 20 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:20]

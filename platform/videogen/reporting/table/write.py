@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from videogen import storage
 from videogen.data.datasets.finished import FinishedTable
-from videogen.data.sources.source import content_hash
 from videogen.data.tables.run_log import run_names
+from videogen.hashing import content_hash
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
