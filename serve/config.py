@@ -16,13 +16,19 @@ class _Section(BaseModel):
 class StageServeConfig(_Section):
     """One stage's deployment. The defaults fit all stages of the `tiny` preset on two cores."""
 
-    min_replicas: int = Field(default=1, ge=0)
-    max_replicas: int = Field(default=2, ge=1)
-    num_cpus: float = Field(default=0.2, gt=0, description="reserved per replica, not a limit")
-    num_gpus: float = Field(default=0, ge=0, description="reserved per replica; the stage runs on cuda when above 0")
+    min_replicas: int = Field(default=1, ge=0, description="fewest replicas that autoscaling keeps")
+    max_replicas: int = Field(default=2, ge=1, description="most replicas that autoscaling starts")
+    num_cpus: float = Field(default=0.2, gt=0, description="CPU cores reserved per replica, not a limit")
+    num_gpus: float = Field(
+        default=0, ge=0, description="GPUs reserved per replica; the stage runs on CUDA when above 0"
+    )
     max_batch_size: int = Field(default=4, ge=1, description="jobs in one forward pass")
-    batch_wait_s: float = Field(default=0.02, ge=0, description="how long a first job waits for company")
-    max_stage_s: float = Field(default=600, gt=0, description="longest that a batch may take; sets the drain time")
+    batch_wait_s: float = Field(
+        default=0.02, ge=0, description="seconds that the first job of a batch waits for further ones"
+    )
+    max_stage_s: float = Field(
+        default=600, gt=0, description="seconds that a batch may take at most; sets the drain time"
+    )
 
     @model_validator(mode="after")
     def _replicas_in_order(self) -> Self:
@@ -41,13 +47,15 @@ class StageServeConfig(_Section):
 class ServeConfig(_Section):
     """The whole service."""
 
-    host: str = "127.0.0.1"
-    port: int = Field(default=8000, ge=1, le=65535)
-    storage: str = Field(description="local folder of the job database and the finished videos")
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=8000, ge=1, le=65535, description="TCP port to listen on")
+    storage: str = Field(description="local folder of the job database and of the finished videos")
     max_queued_jobs: int = Field(default=64, ge=1, description="beyond this, new jobs are answered with 429")
     max_running_jobs: int = Field(default=8, ge=1, description="jobs inside the graph at once")
     max_attempts: int = Field(default=3, ge=1, description="starts of a job whose worker dies before it fails")
-    default_stage: StageServeConfig = StageServeConfig()
+    default_stage: StageServeConfig = Field(
+        default=StageServeConfig(), description="deployment of every stage that `stages` does not name"
+    )
     stages: dict[str, StageServeConfig] = Field(default_factory=dict, description="exceptions to default_stage")
 
     def stage(self, name: str) -> StageServeConfig:

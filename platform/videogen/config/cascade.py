@@ -31,7 +31,7 @@ def stage_kind(name: str) -> str:
 class CascadeConfig(Section):
     """One cascade from prompt to frames."""
 
-    name: str
+    name: str = Field(description="name of the preset, shown in reports")
     seed: int = Field(default=0, ge=0, description="of initial weights, data order and training noise")
     num_frames: int = Field(ge=2, description="key frames that the base stage generates")
     fps: float = Field(gt=0, description="key frames a second")
@@ -48,14 +48,16 @@ class CascadeConfig(Section):
         # As with aspect_ratios.
         exclude_if=lambda buckets: not buckets,
     )
-    diffusion: DiffusionConfig = DiffusionConfig()
-    text: TextConfig
-    autoencoder: AutoencoderConfig
-    reference: ReferenceConfig
-    base: BaseConfig
-    upsample: tuple[UpsampleConfig, ...] = Field(default=(), max_length=MAX_UPSAMPLE_STAGES)
-    interpolate: InterpolateConfig
-    decode: DecodeConfig
+    diffusion: DiffusionConfig = Field(default=DiffusionConfig(), description="noise schedule of all diffusion stages")
+    text: TextConfig = Field(description="text encoder")
+    autoencoder: AutoencoderConfig = Field(description="image VAE")
+    reference: ReferenceConfig = Field(description="text-to-image model")
+    base: BaseConfig = Field(description="base video diffusion model")
+    upsample: tuple[UpsampleConfig, ...] = Field(
+        default=(), max_length=MAX_UPSAMPLE_STAGES, description="latent super-resolution stages, in order"
+    )
+    interpolate: InterpolateConfig = Field(description="frame interpolation")
+    decode: DecodeConfig = Field(description="video decoder")
 
     @field_validator("temporal_factor")
     @classmethod
