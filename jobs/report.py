@@ -18,7 +18,8 @@ from pipelines.generate.manifest import MANIFEST_NAME, read_manifest
 from pipelines.generate.model import read_config
 from videogen import storage
 from videogen.cli import parser, run_job
-from videogen.reporting.cascade.page import ReportSources, made_from_of, write_report
+from videogen.reporting.cascade.page import ReportSources, write_report
+from videogen.reporting.page import made_from as made_from_of
 
 
 def main(argv: Sequence[str] | None = None) -> None:

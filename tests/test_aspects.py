@@ -25,8 +25,8 @@ from videogen.data.synthetic.moving_shapes import all_attributes, render_clip
 from videogen.data.video.frames import write_mp4
 from videogen.errors import UserError
 from videogen.pipeline import VideoGenPipeline
-from videogen.reporting.contact_sheet import contact_sheet
-from videogen.reporting.table.round_trips import round_trips
+from videogen.reporting.contact_sheet import render_png
+from videogen.reporting.table.reconstructions import reconstruct
 from videogen.training.loader import BatchPlan, Loader
 from videogen.training.objectives import build_objective
 
@@ -187,9 +187,9 @@ def test_each_clip_is_encoded_in_the_shape_nearest_to_its_own(table, tiny_model)
 def test_what_shows_a_table_shows_its_shapes(table, tiny_model):
     from diffusers import AutoencoderKL
 
-    trips = round_trips(table.uri, lambda: AutoencoderKL.from_pretrained(f"{tiny_model}/autoencoder").eval(), 8)
+    trips = reconstruct(table.uri, lambda: AutoencoderKL.from_pretrained(f"{tiny_model}/autoencoder").eval(), 8)
     assert len(trips) == 8
-    assert contact_sheet(FinishedTable.open(table.uri)).startswith(b"\x89PNG")
+    assert render_png(FinishedTable.open(table.uri)).startswith(b"\x89PNG")
     page = Path(table.uri, "report", "index.html").read_text()
     assert "from pictures of 48 x 80, 64 x 64, 80 x 48 pixels" in page
 

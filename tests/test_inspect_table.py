@@ -15,7 +15,8 @@ from videogen.data.synthetic.moving_shapes import all_attributes, render_clip
 from videogen.data.video.frames import write_mp4
 from videogen.errors import UserError
 from videogen.reporting.contact_sheet import false_colour
-from videogen.reporting.table_summary import in_bytes, summarise
+from videogen.reporting.formatting import in_bytes
+from videogen.reporting.table.summary import summarise
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +46,14 @@ def inspected(capsys, *arguments):
 def test_a_table_is_summed_up(clips):
     folder, rows = clips
     summary = summarise(FinishedTable.open(str(folder)))
-    assert (summary.kind, summary.num_chosen) == ("clips", len(rows))
+    assert (summary.kind, summary.num_selected) == ("clips", len(rows))
     assert summary.counts == {"planned": 4, "ok": 3, "filtered": 0, "failed": 1, "rows": 6}
     assert summary.num_bytes == sum(path.stat().st_size for path in (folder / "shards").iterdir())
-    motion = next(spread for spread in summary.spreads if spread.name == "motion")
+    motion = next(column for column in summary.statistics if column.name == "motion")
     values = np.array([row["motion"] for row in rows], np.float32)
     assert motion.quantiles == pytest.approx(np.percentile(values, (0, 5, 50, 95, 100)))
     assert motion.mean == pytest.approx(values.mean())
-    sharpness = next(spread for spread in summary.spreads if spread.name == "sharpness")
+    sharpness = next(column for column in summary.statistics if column.name == "sharpness")
     assert (sharpness.num_values, sharpness.num_missing) == (3, 3)
     assert summary.dropped == {"": 5, "still": 1}
     (reason,) = summary.reasons
@@ -66,8 +67,8 @@ def test_an_expression_chooses_the_rows(clips, capsys):
     folder, rows = clips
     chosen = [row for row in rows if row["motion"] > 0.32]
     summary = summarise(FinishedTable.open(str(folder)), "motion > 0.32")
-    assert summary.num_chosen == len(chosen) < len(rows)
-    assert next(spread for spread in summary.spreads if spread.name == "motion").quantiles[0] > 0.32
+    assert summary.num_selected == len(chosen) < len(rows)
+    assert next(column for column in summary.statistics if column.name == "motion").quantiles[0] > 0.32
     printed = inspected(capsys, folder, "--where", "motion > 0.32", "--row", 1)
     assert chosen[1]["clip_id"] in printed
     assert "JPEG" in printed
@@ -118,11 +119,11 @@ def test_the_sheet_of_latents_shows_source_and_false_colours(latents, s3, capsys
 
 
 def test_the_sheet_spreads_its_rows_over_the_table(clips):
-    from videogen.reporting.contact_sheet import contact_sheet
+    from videogen.reporting.contact_sheet import render_png
 
     folder, rows = clips
-    sheet = Image.open(io.BytesIO(contact_sheet(FinishedTable.open(str(folder)), num_rows=2)))
-    one = Image.open(io.BytesIO(contact_sheet(FinishedTable.open(str(folder)), num_rows=1)))
+    sheet = Image.open(io.BytesIO(render_png(FinishedTable.open(str(folder)), num_rows=2)))
+    one = Image.open(io.BytesIO(render_png(FinishedTable.open(str(folder)), num_rows=1)))
     assert sheet.height == 2 * one.height
     levels = [int(np.asarray(sheet)[one.height * index + 60, 50, 0]) for index in range(2)]
     expected = [np.asarray(Image.open(io.BytesIO(rows[index]["thumbnail"])))[0, 0, 0] for index in (0, 3)]

@@ -17,9 +17,10 @@ from videogen.data.video.frames import write_mp4
 from videogen.evaluation.evaluate import judge_videos
 from videogen.evaluation.faithfulness import ATTRIBUTES, confusion, summarise
 from videogen.evaluation.psnr import StagePsnr
-from videogen.reporting.cascade.curves import Curve, draw, read_curve
-from videogen.reporting.cascade.media import sprite
+from videogen.reporting.cascade.gallery import sprite
 from videogen.reporting.cascade.page import ReportSources, render
+from videogen.reporting.cascade.training_curves import read_training_curve
+from videogen.reporting.charts import draw_loss
 
 _SHOWN = [
     ("a red circle moving left", Attributes("red", "circle", "left")),
@@ -94,10 +95,10 @@ def test_the_page_shows_every_stage_of_every_prompt(page: Path, tiny) -> None:
     shown = [name for name in tiny.stage_names() if name != "text"]
     assert {f"{number}/{name}" for number in range(3) for name in shown} == set(pictures)
     rows = [attributes["class"] for tag, attributes in parsed.elements if tag == "article"]
-    assert rows == ["example correct", "example unjudged", "example wrong"]
+    assert rows == ["example correct", "example unscored", "example wrong"]
     # Prompts are people's text: shown, never markup.
     assert "moving down <quickly>" in parsed.text
-    curves = [attributes for tag, attributes in parsed.elements if attributes.get("class") == "curve"]
+    curves = [attributes for tag, attributes in parsed.elements if attributes.get("class") == "chart"]
     assert len(curves) == len(tiny.trainable_stages())
     for words in ("50%", "+1.50", "+2.50", "linear blend", "612.5"):
         assert words in parsed.text.replace("\n", ""), words
@@ -128,19 +129,19 @@ def test_a_sprite_holds_the_frames_in_reading_order() -> None:
 
 
 def test_curves_survive_resumed_and_broken_logs(tmp_path: Path) -> None:
-    assert read_curve(str(tmp_path), "base") is None
+    assert read_training_curve(str(tmp_path), "base") is None
     (tmp_path / "base").mkdir()
     lines = [(1, 1.0), (2, float("nan")), (3, 0.5), (3, 0.25)]
     text = "".join(
         json.dumps({"step": step, "samples": step, "loss": loss, "samples_per_s": 1.0}) + "\n" for step, loss in lines
     )
     (tmp_path / "base" / "metrics.jsonl").write_text(text)
-    curve = read_curve(str(tmp_path), "base")
+    curve = read_training_curve(str(tmp_path), "base")
     assert curve is not None
     assert list(curve.losses) == [1.0, 0.25]
-    assert "polyline" in draw(curve)
-    assert "nan" not in draw(Curve("<b>", [1, 2], [0.0, 0.0], 1.0, 1.0))
-    assert "<b>" not in draw(Curve("<b>", [1, 2], [1.0, 0.5], 1.0, 1.0))
+    assert "polyline" in curve.view()["chart"]
+    assert "nan" not in draw_loss("<b>", [1, 2], [0.0, 0.0], 0.0)
+    assert "<b>" not in draw_loss("<b>", [1, 2], [1.0, 0.5], 0.5)
 
 
 def test_a_video_that_is_gone_or_broken_is_said_in_its_row(page: Path, tiny, tiny_model: str, tmp_path: Path) -> None:

@@ -25,10 +25,10 @@ from videogen.data.datasets.finished import FinishedTable
 from videogen.data.datasets.latents import LatentsTable
 from videogen.data.tables.run_log import RunLog, Sample, read_run, run_names
 from videogen.data.video.frames import read_frames, write_mp4
-from videogen.reporting.reasons import read_reasons
 from videogen.reporting.table import PAGE_NAME, write_report
 from videogen.reporting.table.contents import gather
-from videogen.reporting.table.round_trips import round_trips
+from videogen.reporting.table.reasons import read_reasons
+from videogen.reporting.table.reconstructions import reconstruct
 
 HOSTILE = "<img src=x onerror=alert(1)>.mp4"
 AMPERSAND = "a & b <b>.mp4"
@@ -322,7 +322,7 @@ def test_round_trips_show_what_the_decoder_makes_of_the_latents(latents_table, t
     from videogen.evaluation.psnr import psnr_db
 
     vae = AutoencoderKL.from_pretrained(f"{tiny_model}/autoencoder").eval()
-    trips, opened = numbers_of(latents_table)["round_trips"], LatentsTable.open(latents_table)
+    trips, opened = numbers_of(latents_table)["reconstructions"], LatentsTable.open(latents_table)
     assert len(trips) == len(opened) == 6
     for index, trip in enumerate(trips):
         row = opened.row(index, ("clip_id", "latents_16", "source"))
@@ -346,7 +346,7 @@ def test_a_source_that_is_gone_has_no_round_trip(latents_table, world_corpus, ti
     source = world_corpus / "clip_2.mp4"
     source.rename(tmp_path / "elsewhere.mp4")
     try:
-        trips = round_trips(latents_table, lambda: AutoencoderKL.from_pretrained(f"{tiny_model}/autoencoder").eval())
+        trips = reconstruct(latents_table, lambda: AutoencoderKL.from_pretrained(f"{tiny_model}/autoencoder").eval())
     finally:
         (tmp_path / "elsewhere.mp4").rename(source)
     assert [Path(trip.source).name for trip in trips] == [f"clip_{number}.mp4" for number in (0, 1, 3, 4, 5)]
@@ -359,9 +359,9 @@ def test_latents_have_a_report_when_the_decoder_is_gone(latents_table, tmp_path,
     copy = shutil.copytree(latents_table, tmp_path / "table")
     shutil.rmtree(copy / "report")
     assert write_report(str(copy), gone)
-    assert "without its round trips: OSError: the bucket is gone" in caplog.text
+    assert "without its reconstructions: OSError: the bucket is gone" in caplog.text
     told = numbers_of(copy)
-    assert told["round_trips"] == []
+    assert told["reconstructions"] == []
     assert told["counts"] == numbers_of(latents_table)["counts"]
     assert [step["left"] for step in told["funnels"][0]["steps"]] == [6, 6, 6]
 

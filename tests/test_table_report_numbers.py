@@ -8,19 +8,20 @@ from tests._page import Page
 from videogen.data.datasets.finished import FinishedTable
 from videogen.data.tables.index import write_index
 from videogen.data.tables.run_log import Sample
-from videogen.reporting.table import words
-from videogen.reporting.table.charts import Mark, draw_histogram, draw_progress, draw_rate, rates_over_time
-from videogen.reporting.table.histograms import Histogram, Spread, round_step
+from videogen.reporting import formatting
+from videogen.reporting.charts import Mark, draw_histogram, draw_progress, draw_rate, rates_over_time
+from videogen.reporting.column_statistics import ColumnStatistics, Histogram
+from videogen.reporting.formatting import round_step
 from videogen.reporting.table.survey import survey
 
 # --- drawings ----------------------------------------------------------------------------------------------------
 
 
 def test_bars_are_as_high_as_their_counts():
-    spread = Spread(6)
+    statistics = ColumnStatistics(6)
     values = np.array([0.0, 0.0, 0.0, 0.5, 1.0, 1.0])
-    spread.add(0, values, np.ones(6, bool))
-    histogram = Histogram.of("x & y", spread)
+    statistics.add(0, values, np.ones(6, bool))
+    histogram = Histogram.of("x & y", statistics)
     histogram.add(values, np.array([True, True, False, True, False, False]))
     drawn = Page(str(draw_histogram(histogram, [Mark(0.5, "<= 0.5"), Mark(9.0, "outside")])))
     heights = {
@@ -35,9 +36,9 @@ def test_bars_are_as_high_as_their_counts():
 
 def test_far_values_do_not_squeeze_the_others():
     values = np.concatenate([np.linspace(0, 1, 999), [1e6]])
-    spread = Spread(1000)
-    spread.add(0, values, np.ones(1000, bool))
-    histogram = Histogram.of("x", spread)
+    statistics = ColumnStatistics(1000)
+    statistics.add(0, values, np.ones(1000, bool))
+    histogram = Histogram.of("x", statistics)
     histogram.add(values, np.ones(1000, bool))
     assert histogram.edges[-1] < 2
     assert histogram.greatest == 1e6
@@ -61,15 +62,20 @@ def test_steps_are_round(span, parts, step):
 
 
 def test_numbers_are_told_as_people_do():
-    assert [words.share(*pair) for pair in ((1, 3), (1, 5000), (4999, 5000), (5, 5), (0, 0))] == [
+    assert [formatting.percent(*pair) for pair in ((1, 3), (1, 5000), (4999, 5000), (5, 5), (0, 0))] == [
         "33.3 %",
         "< 0.1 %",
         "> 99.9 %",
         "100 %",
         "0 %",
     ]
-    assert [words.duration(s) for s in (0.42, 59.7, 185, 7620)] == ["0.4 s", "1 min 00 s", "3 min 05 s", "2 h 07 min"]
-    assert [words.rate(*pair) for pair in ((600, 5), (3, 60), (2, 7200), (0, 5))] == [
+    assert [formatting.duration(s) for s in (0.42, 59.7, 185, 7620)] == [
+        "0.4 s",
+        "1 min 00 s",
+        "3 min 05 s",
+        "2 h 07 min",
+    ]
+    assert [formatting.rate(*pair) for pair in ((600, 5), (3, 60), (2, 7200), (0, 5))] == [
         "120 a second",
         "3 a minute",
         "1 an hour",
@@ -107,7 +113,7 @@ def test_a_survey_does_not_depend_on_batches(tmp_path):
     assert histogram.dropped.sum() == (known & (dropped == "rule")).sum()
     assert histogram.median == pytest.approx(np.median(values[known]), abs=0.02)
     assert found.constants == {"same": 16}
-    assert found.words["codec"] == {"h264": (score > 0).sum(), "av1": (~(score > 0)).sum()}
+    assert found.values["codec"] == {"h264": (score > 0).sum(), "av1": (~(score > 0)).sum()}
     for group, most in (("", 24), ("rule", 12)):
         rows = np.flatnonzero(dropped == group)
         assert found.sampled[group] == [(0, rows[place * len(rows) // most]) for place in range(most)]

@@ -18,7 +18,7 @@ from videogen import storage
 from videogen.cli import parser, run_job
 from videogen.data.datasets.finished import FinishedTable
 from videogen.errors import UserError
-from videogen.reporting.table_summary import read_row, render_row, render_summary, summarise
+from videogen.reporting.table.summary import read_row, render_row, render_summary, summarise
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -38,12 +38,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     console = Console(soft_wrap=False)
     summary = summarise(table, options.where)
     console.print(render_summary(summary))
-    if options.row is not None or summary.num_chosen:
+    if options.row is not None or summary.num_selected:
         console.print(render_row(read_row(table, options.row or 0, options.where)))
     if options.sheet is not None:
-        from videogen.reporting.contact_sheet import contact_sheet
+        from videogen.reporting.contact_sheet import render_png
 
-        storage.write_bytes(options.sheet, contact_sheet(table, options.where, options.sheet_rows))
+        storage.write_bytes(options.sheet, render_png(table, options.where, options.sheet_rows))
         console.print(options.sheet, markup=False, soft_wrap=True)
 
 

@@ -24,7 +24,7 @@ from serve.deployments import StageReplica, stage_deployments
 from videogen.config import CascadeConfig, load_preset, preset_names
 from videogen.models import count_parameters
 from videogen.pipeline import VideoGenPipeline, save_random
-from videogen.reporting.cascade import page as report
+from videogen.reporting.cascade.stages import describe_stages, gallery_columns
 from videogen.stages import new_sample, run_stages
 from videogen.training.datasets import dataset_kind
 from videogen.training.objectives import build_objective
@@ -112,11 +112,10 @@ def in_service(model: str, folder: Path, config: CascadeConfig) -> None:
 
 def in_the_report(config: CascadeConfig, model: str) -> None:
     """Show that the page has a column for it."""
-    assert report._columns(config)[-1]["title"] == "Final"
-    assert report._columns(config)[-2]["title"] == "Decoded"
-    described = report._describe(config, model)
-    assert described["stages"][-1]["what"] == "Grades the colours of the finished frames"
-    assert described["stages"][-1]["parameters"] == 12
+    assert [column["title"] for column in gallery_columns(config)[-2:]] == ["Decoded", "Final"]
+    described = describe_stages(config, Path(model))
+    assert described[-1]["summary"] == "Grades the colours of the finished frames"
+    assert described[-1]["parameters"] == 12
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Reports: self-contained pages, charts, contact sheets and summaries for people."""
+"""Reports: HTML pages of tables and of trained cascades, contact sheets, and table summaries for a terminal."""

@@ -1,1 +1,1 @@
-"""Report of a trained cascade."""
+"""Cascade report: one self-contained page about a trained cascade, written by jobs/report.py."""

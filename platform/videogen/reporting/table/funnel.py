@@ -1,4 +1,4 @@
-"""The funnel: how many of what came in are left after each step, and what each step took."""
+"""Data funnel: items left and lost after each step of a table's making."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ class Step:
 
     label: str
     detail: str
-    """What the step asks, or ""."""
+    """Condition of the step, or ""."""
     left: int
-    """Items after it."""
+    """Items after the step."""
     lost: int
-    """Items that it took; 0 for a first step."""
+    """Items that the step removes; 0 for a first step."""
     breaks: int | None = None
-    """Of a rule: clips that break it, also those that an earlier rule has taken already."""
+    """Of a policy rule: clips that break it, including clips that an earlier rule has dropped."""
 
 
 @dataclass(frozen=True)
 class Funnel:
-    """Steps that count the same kind of thing."""
+    """Steps that count the same kind of item."""
 
     unit: str
     """Plural name of an item."""
@@ -37,7 +37,7 @@ class Funnel:
 def clips_funnels(manifest: Mapping[str, Any]) -> list[Funnel]:
     """Return the funnels of a clips table: its videos, then their clips through the rules of the policy."""
     counts = manifest["counts"]
-    videos = _outcome_steps(counts, "videos found", "can be read", "give a clip")
+    videos = _outcome_steps(counts, "videos found", "readable", "with a clip")
     clips = [Step("clips cut", _cut(manifest["spec"]), counts["rows"], 0)]
     for rule in manifest["funnel"]:
         detail = rule["expression"] if rule["expression"] != rule["rule"] else ""
@@ -53,24 +53,24 @@ def latents_funnels(manifest: Mapping[str, Any], num_clips: int | None) -> list[
         num_clips: rows of the clips table that it was made from, if known.
     """
     counts = manifest["counts"]
-    steps = _outcome_steps(counts, "clips to encode", "can be encoded", "are not filtered")
+    steps = _outcome_steps(counts, "clips to encode", "encoded without error", "not filtered")
     if num_clips is not None and num_clips >= counts["planned"]:
-        chosen = manifest["clips"].get("where") or "kept by the policy of the clips table"
+        selection = manifest["clips"].get("where") or "kept by the policy of the clips table"
         steps[:1] = [
             Step("clips in the clips table", "", num_clips, 0),
-            Step("chosen", chosen, counts["planned"], num_clips - counts["planned"]),
+            Step("selected", selection, counts["planned"], num_clips - counts["planned"]),
         ]
     return [Funnel("clips", steps)]
 
 
-def _outcome_steps(counts: Mapping[str, int], found: str, read: str, pass_: str) -> list[Step]:
+def _outcome_steps(counts: Mapping[str, int], found: str, succeeded: str, passed: str) -> list[Step]:
     planned, failed, filtered = (counts.get(name, 0) for name in ("planned", "failed", "filtered"))
-    steps = [Step(found, "", planned, 0), Step(read, "", planned - failed, failed)]
-    return [*steps, Step(pass_, "", planned - failed - filtered, filtered)] if filtered else steps
+    steps = [Step(found, "", planned, 0), Step(succeeded, "", planned - failed, failed)]
+    return [*steps, Step(passed, "", planned - failed - filtered, filtered)] if filtered else steps
 
 
 def _cut(spec: Mapping[str, Any]) -> str:
-    said = f"{spec['num_frames']} frames at {spec['fps']:g} a second"
+    text = f"{spec['num_frames']} frames at {spec['fps']:g} a second"
     if spec.get("stride_frames"):
-        said += f", every {spec['stride_frames']} frames"
-    return said + (", within shots" if spec.get("split_shots") else "")
+        text += f", every {spec['stride_frames']} frames"
+    return text + (", within shots" if spec.get("split_shots") else "")

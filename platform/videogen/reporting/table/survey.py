@@ -1,10 +1,10 @@
-"""Two passes over a table's index: what is in it, how its numbers are spread, and which rows stand for the rest.
+"""Table survey: groups by policy rule, value counts, histograms and evenly spaced samples, in two passes of the index.
 
-Only the columns that are asked for are read, batch by batch, so memory is flat for any number of rows.
+Only the needed columns are read, batch by batch, so memory is constant for any number of rows.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,33 +12,41 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from videogen.data.datasets.finished import FinishedTable
-from videogen.reporting.table.histograms import Histogram, Spread
+from videogen.reporting.column_statistics import (
+    NOT_MEASURED,
+    ColumnStatistics,
+    Histogram,
+    finite_values,
+    numeric_columns,
+)
+from videogen.reporting.contact_sheet import Place, evenly_spaced
 
 DROPPED_BY = "dropped_by"
-_WORDS = ("container", "codec", "pixel_format", "color_range", "decoder", "caption_source")
-_FACTS = ("rotation", "sample_aspect_ratio", "variable_fps", "has_audio")
-_NO_QUANTITY = ("shard", "row", "perceptual_hash", "shot", "start_s", "end_s", *_FACTS)
-_MAX_WORDS = 1000
-"""Different values of a column that are counted one by one; no codec has so many names."""
+"""Column of the policy rule that drops a row, "" for a kept row."""
+_CATEGORIES = ("container", "codec", "pixel_format", "color_range", "decoder", "caption_source")
+_DISCRETE = ("rotation", "sample_aspect_ratio", "variable_fps", "has_audio")
+_NO_HISTOGRAM = (*NOT_MEASURED, "shot", "start_s", "end_s", *_DISCRETE)
+_MAX_VALUES = 1000
+"""Distinct values of a column that are counted; the rest is counted as one."""
 
 
 @dataclass
 class Survey:
-    """What two passes have found."""
+    """Result of both passes."""
 
     num_rows: int = 0
     groups: dict[str, int] = field(default_factory=dict)
-    """Rows by the rule that drops them, "" for those that are kept; all are "" in a table without a policy."""
-    clip_s: dict[str, float] = field(default_factory=dict)
-    """Seconds of video by the same."""
-    words: dict[str, Counter[str]] = field(default_factory=dict)
-    """Rows by value, of each column that says what the videos are."""
+    """Rows by the rule that drops them, "" for kept rows; all are "" in a table without a policy."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds of video by the same groups."""
+    values: dict[str, Counter[str]] = field(default_factory=dict)
+    """Rows by value, of each categorical column."""
     histograms: list[Histogram] = field(default_factory=list)
-    """Of every number that is not the same in all rows."""
+    """Of every numeric column with more than one value."""
     constants: dict[str, float] = field(default_factory=dict)
-    """Numbers that are."""
-    sampled: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
-    """Shard and row in it of the rows that stand for a group, in the table's order."""
+    """Numeric columns with the same value in all rows."""
+    sampled: dict[str, list[Place]] = field(default_factory=dict)
+    """Evenly spaced rows of each group, in table order."""
 
     @property
     def kept(self) -> int:
@@ -47,112 +55,93 @@ class Survey:
 
 
 def survey(table: FinishedTable, rules: Sequence[str], num_kept: int, num_dropped: int) -> Survey:
-    """Read the index twice.
+    """Read the index twice and return the survey.
 
     Args:
-        table: a finished one.
+        table: a finished table.
         rules: names of the policy's rules.
-        num_kept: rows to choose of those that are kept, at most.
-        num_dropped: rows to choose of those that each rule drops, at most.
+        num_kept: maximum number of kept rows to sample.
+        num_dropped: maximum number of rows to sample of those that each rule drops.
     """
     names = table.index_schema.names
-    quantities = _quantities(table.index_schema)
-    words = [name for name in (*_WORDS, *_FACTS) if name in names]
-    found = Survey(words={name: Counter() for name in words})
+    measured = numeric_columns(table.index_schema, exclude=_NO_HISTOGRAM)
+    categories = [name for name in (*_CATEGORIES, *_DISCRETE) if name in names]
+    found = Survey(values={name: Counter() for name in categories})
     total = int(table.manifest["counts"]["rows"])
-    spreads = {name: Spread(total) for name in quantities}
-    has_policy = DROPPED_BY in names
+    statistics = {name: ColumnStatistics(total) for name in measured}
     extra = [name for name in (DROPPED_BY, "start_s", "end_s") if name in names]
-    for batch in table.index([*quantities, *words, *extra]):
-        groups = _groups(batch, has_policy)
-        _count_groups(found, batch, groups)
-        _count_words(found, batch, words)
-        for name, spread in spreads.items():
-            spread.add(found.num_rows, *_numbers(batch, name))
+    for batch in table.index([*measured, *categories, *extra]):
+        _count_groups(found, batch)
+        _count_categories(found, batch, categories)
+        for name, column in statistics.items():
+            column.add(found.num_rows, *finite_values(batch, name))
         found.num_rows += len(batch)
-    drawn = {name: Histogram.of(name, spread) for name, spread in spreads.items() if spread.varies}
-    found.constants = {name: spread.least for name, spread in spreads.items() if spread.count and not spread.varies}
-    wanted = {"": _evenly(found.kept, num_kept)}
-    wanted |= {rule: _evenly(found.groups.get(rule, 0), num_dropped) for rule in rules}
-    _second_pass(table, found, drawn, wanted, has_policy)
-    found.histograms = list(drawn.values())
+    histograms = {name: Histogram.of(name, column) for name, column in statistics.items() if column.varies}
+    found.constants = {
+        name: column.least for name, column in statistics.items() if column.num_values and not column.varies
+    }
+    positions = {"": evenly_spaced(found.kept, num_kept)}
+    positions |= {rule: evenly_spaced(found.groups.get(rule, 0), num_dropped) for rule in rules}
+    has_policy = DROPPED_BY in names
+    columns = [*histograms, "shard", "row", *([DROPPED_BY] if has_policy else [])]
+    found.sampled = _fill_histograms_and_sample(table.index(columns), histograms, positions)
+    found.histograms = list(histograms.values())
     return found
 
 
-def _second_pass(
-    table: FinishedTable,
-    found: Survey,
-    drawn: Mapping[str, Histogram],
-    wanted: Mapping[str, np.ndarray],
-    has_policy: bool,
-) -> None:
-    """Count into bins that are known now, and note where the sampled rows lie."""
-    seen: Counter[str] = Counter()
-    found.sampled = {group: [] for group in wanted}
-    columns = [*drawn, "shard", "row", *([DROPPED_BY] if has_policy else [])]
-    for batch in table.index(columns):
-        groups = _groups(batch, has_policy)
+def _fill_histograms_and_sample(
+    batches: Iterable[pa.RecordBatch], histograms: Mapping[str, Histogram], positions: Mapping[str, np.ndarray]
+) -> dict[str, list[Place]]:
+    """Count into the bins, and return the places of the rows at `positions` of each group."""
+    num_seen: Counter[str] = Counter()
+    sampled: dict[str, list[Place]] = {group: [] for group in positions}
+    for batch in batches:
+        groups = _groups(batch)
         is_kept = np.asarray(pc.equal(groups, ""))
-        for name, histogram in drawn.items():
-            values, known = _numbers(batch, name)
-            histogram.add(values, is_kept[known])
-        for group, positions in wanted.items():
+        for name, histogram in histograms.items():
+            values, is_known = finite_values(batch, name)
+            histogram.add(values, is_kept[is_known])
+        for group, wanted in positions.items():
             rows = np.flatnonzero(np.asarray(pc.equal(groups, group)))
-            here = positions[(positions >= seen[group]) & (positions < seen[group] + len(rows))] - seen[group]
-            seen[group] += len(rows)
-            found.sampled[group] += [(batch["shard"][row].as_py(), batch["row"][row].as_py()) for row in rows[here]]
+            start = num_seen[group]
+            here = wanted[(wanted >= start) & (wanted < start + len(rows))] - start
+            num_seen[group] += len(rows)
+            sampled[group] += [(batch["shard"][row].as_py(), batch["row"][row].as_py()) for row in rows[here]]
+    return sampled
 
 
-def _quantities(schema: pa.Schema) -> list[str]:
-    def is_number(kind: pa.DataType) -> bool:
-        return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
-
-    return [item.name for item in schema if is_number(item.type) and item.name not in _NO_QUANTITY]
-
-
-def _groups(batch: pa.RecordBatch, has_policy: bool) -> pa.Array:
-    return batch[DROPPED_BY] if has_policy else pa.array([""] * len(batch), pa.string())
+def _groups(batch: pa.RecordBatch) -> pa.Array:
+    if DROPPED_BY in batch.schema.names:
+        return batch[DROPPED_BY]
+    return pa.array([""] * len(batch), pa.string())
 
 
-def _count_groups(found: Survey, batch: pa.RecordBatch, groups: pa.Array) -> None:
+def _count_groups(found: Survey, batch: pa.RecordBatch) -> None:
+    groups = _groups(batch)
     lengths = None
     if {"start_s", "end_s"} <= set(batch.schema.names):
         lengths = batch["end_s"].to_numpy() - batch["start_s"].to_numpy()
-    for item in groups.value_counts().to_pylist():
-        name, count = item["values"], item["counts"]
+    for name, count in value_counts(groups).items():
         found.groups[name] = found.groups.get(name, 0) + count
         if lengths is not None:
             seconds = float(lengths[np.asarray(pc.equal(groups, name))].sum())
-            found.clip_s[name] = found.clip_s.get(name, 0.0) + seconds
+            found.seconds[name] = found.seconds.get(name, 0.0) + seconds
 
 
-def _count_words(found: Survey, batch: pa.RecordBatch, words: Sequence[str]) -> None:
-    for name in words:
-        for item in batch[name].value_counts().to_pylist():
-            said = _said(item["values"])
-            counter = found.words[name]
-            counter[said if said in counter or len(counter) < _MAX_WORDS else "(others)"] += item["counts"]
+def _count_categories(found: Survey, batch: pa.RecordBatch, names: Sequence[str]) -> None:
+    for name in names:
+        counter = found.values[name]
+        for value, count in value_counts(batch[name]).items():
+            label = _label(value)
+            counter[label if label in counter or len(counter) < _MAX_VALUES else "(others)"] += count
 
 
-def _said(value: object) -> str:
+def value_counts(column: pa.Array) -> Counter[str]:
+    """Return the number of rows of each value."""
+    return Counter({item["values"]: item["counts"] for item in column.value_counts().to_pylist()})
+
+
+def _label(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "not given" if value is None or value == "" else str(value)
-
-
-def _numbers(batch: pa.RecordBatch, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the finite values of a column, float64, and for each row whether it has one."""
-    values = np.asarray(pc.cast(batch[name], pa.float64()).fill_null(np.nan))
-    known = np.isfinite(values)
-    return values[known], known
-
-
-def _evenly(total: int, at_most: int) -> np.ndarray:
-    """Return `at_most` places of `total`, int64, spread evenly: the same rows give the same places."""
-    shown = min(total, at_most)
-    return np.arange(shown) * total // max(shown, 1)
-
-
-def in_table_order(sampled: Mapping[str, Sequence[tuple[int, int]]]) -> Iterator[tuple[int, int]]:
-    """Yield the places of all groups once."""
-    yield from sorted({place for places in sampled.values() for place in places})

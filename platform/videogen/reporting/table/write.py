@@ -1,4 +1,4 @@
-"""Writing a table's report, in a way that cannot harm the run that ends with it."""
+"""Report writer that never fails the run that calls it, and writes only when the table or its runs have changed."""
 
 import json
 import logging
@@ -17,19 +17,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PAGE_NAME, NUMBERS_NAME = "report/index.html", "report/report.json"
-_VERSION = 1
-"""Raised when the page changes, so that tables get the new one at their next run."""
+_VERSION = 2
+"""Version of the page; raise it to have reports rewritten at the next run of a table."""
 
 
 def write_report(uri: str, load_autoencoder: "Callable[[], AutoencoderKL] | None" = None) -> bool:
-    """Write the report of a finished table, unless the one that is there tells of the same table and the same runs.
+    """Write the report of a finished table, unless an up-to-date report exists.
 
-    Never raises: what goes wrong is logged, and a section that cannot be made is left out.
+    Never raises: errors are logged, and a section that fails is left out.
 
     Args:
         uri: folder of the table.
-        load_autoencoder: of a table of latents: returns the VAE that made them, for the round trips; None leaves these
-            out.
+        load_autoencoder: returns the VAE of a table of latents, for the reconstructions; None leaves these out.
 
     Returns:
         Whether a page was written.
@@ -42,7 +41,7 @@ def write_report(uri: str, load_autoencoder: "Callable[[], AutoencoderKL] | None
             return False
         _write(table, made_from, load_autoencoder)
     except Exception as error:
-        # The table is finished and right, with a page about it or without.
+        # The table itself is finished and valid without a report.
         logger.warning("no report about %s: %s", uri, _line(error), exc_info=logger.isEnabledFor(logging.DEBUG))
         return False
     logger.info("report of %s in %.1f s", uri, time.monotonic() - started)
@@ -55,13 +54,13 @@ def _write(table: FinishedTable, made_from: str, load_autoencoder: "Callable[[],
 
     contents = gather(table, load_autoencoder)
     storage.write_text(storage.join(table.uri, PAGE_NAME), render(contents))
-    # Last, as it says that the page is there.
+    # Written last: its fingerprint marks the page as complete.
     numbers = {"made_from": made_from, **contents.numbers()}
     storage.write_text(storage.join(table.uri, NUMBERS_NAME), json.dumps(numbers, allow_nan=False) + "\n")
 
 
 def _made_from(uri: str) -> Any:
-    """Return what the report that is there says it was made from; None without one."""
+    """Return the fingerprint in the existing report; None without one."""
     if not all(storage.exists(storage.join(uri, name)) for name in (PAGE_NAME, NUMBERS_NAME)):
         return None
     try:

@@ -1,7 +1,8 @@
 "use strict";
-// One clock for all pictures: each canvas shows the frame that its own rate has reached.
+// Sprite player and gallery filter. All canvases follow one clock, each at its own frame rate, so that the stages of a
+// row stay in step; animated images and <video> elements cannot be synchronised, paused or scrubbed together.
 const media = JSON.parse(document.getElementById("media").textContent);
-const HOLD_S = 0.35; // the last frame stays a moment before all start again
+const HOLD_S = 0.35; // pause on the last frame before the loop restarts
 const canvases = [...document.querySelectorAll("canvas[data-media]")].map((canvas) => {
   const sprite = media[canvas.dataset.media];
   canvas.width = sprite.width;
@@ -28,7 +29,7 @@ function drawVisible() {
   for (const item of canvases) if (item.visible) draw(item);
 }
 
-// Pictures are unpacked when their row first comes near the screen.
+// Images are decoded when their row first comes near the viewport.
 const observer = new IntersectionObserver((entries) => {
   for (const entry of entries) {
     const item = byCanvas.get(entry.target);
