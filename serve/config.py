@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from videogen.cli import nearest
+from videogen.cli import suggest
 from videogen.config import CascadeConfig
 from videogen.errors import UserError
 
@@ -68,5 +68,5 @@ class ServeConfig(_Section):
             if name not in cascade.stage_names():
                 raise UserError(
                     f"There is no stage {name!r} to set: the model's stages are {', '.join(cascade.stage_names())}."
-                    f"{nearest(name, [*cascade.stage_names(), 'default_stage'])}"
+                    f"{suggest(name, [*cascade.stage_names(), 'default_stage'])}"
                 )

@@ -17,7 +17,7 @@ from serve.batcher import Batcher
 from serve.config import ServeConfig, StageServeConfig
 from videogen import storage
 from videogen.config import CascadeConfig
-from videogen.startup import loading_for_good
+from videogen.startup import imports_without_gc
 
 if TYPE_CHECKING:
     from videogen.stages import Sample
@@ -52,7 +52,7 @@ class StageReplica:
         # Only here, in the stage's own process: the other replicas stay small without torch.
         from videogen.stages import NOT_THE_MODEL, load_stage
 
-        with storage.local_copy(model, exclude=NOT_THE_MODEL) as folder, loading_for_good():
+        with storage.local_copy(model, exclude=NOT_THE_MODEL) as folder, imports_without_gc():
             self._stage = load_stage(name, str(folder), device="cuda" if config.num_gpus else "cpu")
         self._batcher: Batcher[Sample, Sample] = Batcher(
             self._stage, max_batch_size=config.max_batch_size, wait_s=config.batch_wait_s, key=batch_key

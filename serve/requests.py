@@ -19,7 +19,7 @@ from serve.errors import ApiError
 from serve.images import read_data_url, read_upload
 from serve.job_store import NewJob
 from serve.protocol import CreateVideo, Model
-from videogen.cli import nearest
+from videogen.cli import suggest
 from videogen.config import CascadeConfig
 
 # The largest image as a JSON data URL (base64 adds a third), and room for the prompt.
@@ -126,7 +126,7 @@ def parse_fields(fields: Mapping[str, Any]) -> CreateVideo:
 def _explained(error: ErrorDetails, fields: Mapping[str, Any]) -> ApiError:
     param = str(error["loc"][0])
     if error["type"] == "extra_forbidden" and len(error["loc"]) == 1:
-        hint = nearest(param, CreateVideo.model_fields)
+        hint = suggest(param, CreateVideo.model_fields)
         return ApiError(f"Unknown parameter {param!r}.{hint}", code="unknown_parameter", param=param)
     if error["type"] == "missing" and param == "prompt":
         return ApiError("prompt is missing: say what the video shall show.", code="invalid_prompt", param="prompt")

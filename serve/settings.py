@@ -7,7 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from serve.config import ServeConfig, StageServeConfig
-from videogen.cli import nearest
+from videogen.cli import suggest
 from videogen.errors import UserError
 
 _EXAMPLE = "base.num_gpus=1"
@@ -46,7 +46,7 @@ def _parse(override: str) -> tuple[str, str, Any]:
     known = [*StageServeConfig.model_fields] if name else [k for k in ServeConfig.model_fields if k not in _SECTIONS]
     if key not in known:
         stage_key = not name and key in StageServeConfig.model_fields
-        hint = f" Did you mean 'default_stage.{key}'?" if stage_key else nearest(key, known)
+        hint = f" Did you mean 'default_stage.{key}'?" if stage_key else suggest(key, known)
         raise UserError(f"There is no key {path.strip()!r} to --set.{hint} It may be {', '.join(known)}.")
     try:
         return name, key, yaml.safe_load(text)

@@ -21,7 +21,7 @@ from types import ModuleType
 import pytest
 
 from videogen.malloc import KEEP_FREED_MEMORY
-from videogen.startup import loading_for_good
+from videogen.startup import imports_without_gc
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -53,7 +53,7 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     atexit.register(shutil.rmtree, os.environ["TMPDIR"], ignore_errors=True)
     # The other process wants a core too, and threads that wait for each other by spinning take it: a small network
     # learned in 37 s so, and alone in 1.3. (Not by OMP_NUM_THREADS, which Ray's workers and jobs would inherit.)
-    with loading_for_good():  # what most modules want anyway
+    with imports_without_gc():  # what most modules want anyway
         import torch
         from diffusers import AutoencoderKL, UNet2DConditionModel  # noqa: F401
 

@@ -5,11 +5,11 @@ import sys
 
 LOADED = """
 import gc
-from videogen.startup import loading_for_good
+from videogen.startup import imports_without_gc
 collections = []
 gc.callbacks.append(lambda phase, info: collections.append(phase))
-with loading_for_good():
-    with loading_for_good():
+with imports_without_gc():
+    with imports_without_gc():
         kept = [[number] for number in range(100_000)]
     kept += [[number] for number in range(100_000)]
 assert not collections, collections
@@ -19,11 +19,11 @@ assert len(gc.get_objects()) < 10_000
 """
 FAILED = """
 import gc
-from videogen.startup import loading_for_good
+from videogen.startup import imports_without_gc
 for before in (True, False):
     (gc.enable if before else gc.disable)()
     try:
-        with loading_for_good():
+        with imports_without_gc():
             assert not gc.isenabled()
             raise ValueError
     except ValueError:
@@ -31,16 +31,16 @@ for before in (True, False):
 """
 TWO_THREADS = """
 import gc, threading
-from videogen.startup import loading_for_good
+from videogen.startup import imports_without_gc
 inside, leave, seen = threading.Event(), threading.Event(), []
 def first():
-    with loading_for_good():
+    with imports_without_gc():
         inside.set()
         leave.wait()
 thread = threading.Thread(target=first)
 thread.start()
 inside.wait()
-with loading_for_good():
+with imports_without_gc():
     leave.set()
     thread.join()
     seen.append(gc.isenabled())

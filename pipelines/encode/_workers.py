@@ -28,7 +28,7 @@ from videogen.data.sources.listing import find_versions
 from videogen.data.sources.source import version_mismatch
 from videogen.data.tables.parts import write_part
 from videogen.data.tables.records import FAILED, OK, Outcome
-from videogen.startup import loading_for_good
+from videogen.startup import imports_without_gc
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -201,7 +201,7 @@ class EncodeUnit:
     """Encode the frames of a unit with the VAE and its captions with the text encoder, and commit its rows."""
 
     def __init__(self, task: EncodeTask) -> None:
-        with loading_for_good():
+        with imports_without_gc():
             import torch
             from diffusers import AutoencoderKL  # noqa: F401 - what `task.encoders` load
             from transformers import CLIPTextModel  # noqa: F401

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from videogen import storage
-from videogen.cli import nearest
+from videogen.cli import suggest
 from videogen.errors import UserError
 from videogen.stages import new_sample
 
@@ -176,7 +176,7 @@ def _columns_of(file: str) -> list[str]:
     if "prompt" not in names:
         raise UserError(
             f"Prompts {file!r} have no column 'prompt', only {', '.join(map(repr, names)) or 'none at all'}: "
-            f"name the column with the sentences 'prompt'.{nearest('prompt', names)}"
+            f"name the column with the sentences 'prompt'.{suggest('prompt', names)}"
         )
     return [name for name in COLUMNS if name in names]
 

@@ -18,7 +18,7 @@ from pipelines.generate.prompts import request_of
 from videogen import storage
 from videogen.config import CascadeConfig
 from videogen.stages import new_sample
-from videogen.startup import loading_for_good
+from videogen.startup import imports_without_gc
 
 if TYPE_CHECKING:
     from videogen.stages import Sample
@@ -95,7 +95,7 @@ class StageWorker:
         from videogen.stages import load_stage
 
         self.spec = spec
-        with model_folder(spec.model, spec.config) as folder, loading_for_good():
+        with model_folder(spec.model, spec.config) as folder, imports_without_gc():
             self.stage = load_stage(spec.name, folder, device=spec.device)
 
     def __call__(self, table: pa.Table) -> pa.Table:

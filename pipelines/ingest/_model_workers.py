@@ -8,14 +8,14 @@ import pyarrow as pa
 
 from pipelines.ingest._workers import IngestTask, commit
 from videogen.data.curation.learned.embedding import mean_direction
-from videogen.startup import loading_for_good
+from videogen.startup import imports_without_gc
 
 
 class LearnedUnit:
     """Fill the columns of a unit that need networks, then commit it."""
 
     def __init__(self, task: IngestTask) -> None:
-        with loading_for_good():
+        with imports_without_gc():
             import torch
             from transformers import CLIPModel  # noqa: F401 - what `ClipEmbedding` loads
 

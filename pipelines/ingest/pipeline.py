@@ -280,10 +280,10 @@ def score_names(names: Sequence[str]) -> tuple[str, ...]:
     Raises:
         UserError: one of them does not exist.
     """
-    from videogen.cli import nearest
+    from videogen.cli import suggest
     from videogen.data.curation.scores import SCORES
 
     for name in names:
         if name not in SCORES and name != "all":
-            raise UserError(f"There is no score {name!r}.{nearest(name, SCORES)} Choose from {', '.join(SCORES)}, all.")
+            raise UserError(f"There is no score {name!r}.{suggest(name, SCORES)} Choose from {', '.join(SCORES)}, all.")
     return tuple(name for name in SCORES if name in names or "all" in names)

@@ -3,7 +3,7 @@
 import argparse
 
 from pipelines.runner.run import RunOptions
-from videogen.cli import nearest
+from videogen.cli import suggest
 from videogen.errors import UserError
 
 _DECODERS = ("auto", "decord", "pyav", "torchcodec")
@@ -26,7 +26,7 @@ def run_options(options: argparse.Namespace) -> RunOptions:
         UserError: one of them is out of range, or there is no such decoder.
     """
     if options.decoder not in _DECODERS:
-        hint = nearest(options.decoder, _DECODERS)
+        hint = suggest(options.decoder, _DECODERS)
         raise UserError(f"There is no decoder {options.decoder!r}.{hint} Choose from {', '.join(_DECODERS)}.")
     return RunOptions(
         options.retry_failed, options.max_failure_rate, replace=options.replace, limit_s=options.video_limit

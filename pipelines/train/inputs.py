@@ -9,7 +9,7 @@ from pipelines.encode.plan import require_clips_for
 from pipelines.runner import step_records
 from pipelines.train.stage import batch_plan
 from videogen import storage
-from videogen.cli import nearest
+from videogen.cli import suggest
 from videogen.config import CascadeConfig
 from videogen.data import LatentsTable, discover_tables, encoder_fingerprint, require_same_encoder
 from videogen.data.datasets.clips import CAPTIONS_NAME
@@ -217,7 +217,7 @@ def _chosen_stages(config: CascadeConfig, names: Sequence[str] | None) -> tuple[
     for name in names:
         matches = [stage for stage in known if stage == name or (name == "upsample" and stage.startswith("upsample_"))]
         if not matches:
-            raise UserError(f"There is no stage {name!r} to train.{nearest(name, known)} There are {', '.join(known)}.")
+            raise UserError(f"There is no stage {name!r} to train.{suggest(name, known)} There are {', '.join(known)}.")
         chosen.update(matches)
     return tuple(stage for stage in known if stage in chosen)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from videogen import storage
 from videogen.config import CascadeConfig, config_from_dict
-from videogen.startup import loading_for_good
+from videogen.startup import imports_without_gc
 
 if TYPE_CHECKING:
     from videogen.training.engine import Engine
@@ -80,7 +80,7 @@ def run_worker(settings: dict[str, Any]) -> dict[str, Any]:
 
     import ray
 
-    with loading_for_good():
+    with imports_without_gc():
         from videogen.training.loop import TrainingError
 
     if ray.get(job.board.cause.remote(job.run_name)):
@@ -102,7 +102,7 @@ def keep_off_gpus(config: CascadeConfig, stage: str) -> None:
 
 def _train(job: TrainJob) -> dict[str, Any]:
     started = time.perf_counter()
-    with loading_for_good():
+    with imports_without_gc():
         import torch
         import torch.distributed as dist
 

@@ -1,4 +1,4 @@
-"""What every job shares: an argument parser, exit statuses, and hints for mistyped words."""
+"""Command line of all jobs: argument parser, shared options, exit statuses, spelling suggestions."""
 
 import argparse
 import difflib
@@ -16,9 +16,9 @@ EXIT_INTERRUPTED = 130
 
 
 class _Parser(argparse.ArgumentParser):
-    """Refuses `--option=--`, which Python 3.11 hands over as an empty list."""
+    """Parser that refuses `--option=--`, which Python 3.11 parses as an empty list."""
 
-    # Of the overloads only the one that is used.
+    # Only one of the base class's overloads.
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> Any:
@@ -29,7 +29,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
-    """Return a parser whose help text is the job's module docstring, kept as written."""
+    """Return a parser whose help text is the job's module docstring, verbatim."""
     return _Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
@@ -52,8 +52,8 @@ def add_set_option(arguments: argparse.ArgumentParser) -> None:
     )
 
 
-def nearest(word: str, options: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the option most like `word`, or an empty string."""
+def suggest(word: str, options: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the option closest to `word`, or an empty string."""
     close = difflib.get_close_matches(word, list(options), n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
 
@@ -76,5 +76,5 @@ def run_job(main: Callable[[Sequence[str] | None], None]) -> int:
         print("interrupted; run the same command again to continue", file=sys.stderr)
         return EXIT_INTERRUPTED
     finally:
-        gc.freeze()  # or Python looks through all of torch for garbage once more before it ends, for a second
+        gc.freeze()  # skips a final collection over all of torch's objects, which takes a second
     return 0

@@ -1,16 +1,16 @@
-"""The error that is addressed to the person who gave the input, and its kinds that are storage's doing."""
+"""User-facing errors, whose message is one sentence for the person who can fix the problem."""
 
 
 class UserError(ValueError):
-    """Bad input. The message is one sentence: the value, what was expected, and the fix.
+    """Invalid input. The message is one sentence with the value, what was expected, and the fix.
 
     Jobs print it without a traceback and exit with status 2.
     """
 
 
 class StorageError(UserError, OSError):
-    """S3 did not do what was asked, after all attempts; the same may succeed later."""
+    """S3 request that failed at every attempt; a later run may succeed."""
 
 
 class CredentialsError(StorageError, PermissionError):
-    """S3 refuses the credentials, whatever is asked with them."""
+    """S3 request that was refused because of the credentials."""

@@ -1,4 +1,4 @@
-"""What a process imports when it starts, and holds until it ends, is none of the garbage collector's business."""
+"""Garbage collection during imports: paused while libraries load, and kept off the loaded objects afterwards."""
 
 import gc
 import threading
@@ -7,14 +7,13 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def loading_for_good() -> Iterator[None]:
-    """Keep Python's garbage collector off while libraries are imported, and off them ever after.
+def imports_without_gc() -> Iterator[None]:
+    """Pause Python's garbage collector while libraries are imported, then exclude all live objects from collection.
 
-    torch, diffusers and transformers are more than half a million objects. By default the collector looks through all
-    of them again and again while they are imported, now and then later, and once more when the process ends: a third of
-    the CPU seconds of a process that does nothing else, see docs/decisions.md. May be nested, and entered from several
-    threads: the last one to leave sets the collector going again. For processes of our own, because what is garbage by
-    then is kept as well.
+    torch, diffusers and transformers create more than half a million objects. By default the collector traverses them
+    repeatedly during the imports, from time to time later, and once more at exit: a third of the CPU time of a process
+    that does nothing else. Calls may be nested and come from several threads; the collector resumes when the last one
+    ends. Use it only in processes of the platform's own, because garbage that exists at that moment is never freed.
     """
     _pause.enter()
     try:
@@ -24,17 +23,17 @@ def loading_for_good() -> Iterator[None]:
 
 
 class _Pause:
-    """Counts who wants the collector off."""
+    """Counter of nested and concurrent pauses of the collector."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._depth = 0
-        self._was_on = False
+        self._was_enabled = False
 
     def enter(self) -> None:
         with self._lock:
             if not self._depth:
-                self._was_on = gc.isenabled()
+                self._was_enabled = gc.isenabled()
                 gc.disable()
             self._depth += 1
 
@@ -43,7 +42,7 @@ class _Pause:
             self._depth -= 1
             if not self._depth:
                 gc.freeze()
-                if self._was_on:
+                if self._was_enabled:
                     gc.enable()
 
 

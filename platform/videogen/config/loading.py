@@ -9,7 +9,7 @@ from typing import Any
 import pydantic
 import yaml
 
-from videogen.cli import nearest
+from videogen.cli import suggest
 from videogen.config.cascade import CascadeConfig
 from videogen.errors import UserError
 
@@ -50,7 +50,7 @@ def load_preset(name: str, overrides: Sequence[str] = ()) -> CascadeConfig:
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"Preset file {name!r} cannot be read ({error}): give a file of UTF-8 text.") from error
     else:
-        hint = nearest(name, preset_names())
+        hint = suggest(name, preset_names())
         raise UserError(f"There is no preset {name!r}.{hint} Use {_choices()}, or a .yaml file.")
     try:
         values = _read_yaml(text)
@@ -125,7 +125,7 @@ def _child(node: Any, part: str, key: str) -> Any:
         known = [*node, *(CascadeConfig.model_fields if "num_frames" in node else ())]
         if part in known:
             return node.setdefault(part, {})
-        raise UserError(f"There is no key {key!r}: {part!r} is unknown.{nearest(part, known)}")
+        raise UserError(f"There is no key {key!r}: {part!r} is unknown.{suggest(part, known)}")
     raise UserError(f"There is no key {key!r}: {part!r} does not exist there.")
 
 
@@ -137,7 +137,7 @@ def _sentence(error: pydantic.ValidationError, origin: str) -> str:
     if first["type"] == "extra_forbidden":
         known = _known_keys(path)
         return (
-            f"There is no key {key!r} in {origin}.{nearest(str(last), known)} It may hold {', '.join(sorted(known))}."
+            f"There is no key {key!r} in {origin}.{suggest(str(last), known)} It may hold {', '.join(sorted(known))}."
         )
     if first["type"] == "missing":
         return f"The key {key!r} is missing from {origin}: add it."

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from videogen import storage
-from videogen.cli import nearest
+from videogen.cli import suggest
 from videogen.data.interchange.captions import CAPTION_NAMES, caption_of, holds_captions
 from videogen.data.interchange.source_videos import KEY_NAME, MEMBER_SUFFIXES
 from videogen.data.interchange.unpacking import (
@@ -113,7 +113,7 @@ def _find_columns(shard: str, schema: "pa.Schema", video: str | None, caption: s
         if asked is not None and asked not in schema.names:
             raise UserError(
                 f"Shard {shard!r} has no column {asked!r}, only {', '.join(schema.names)}: name one of these."
-                f"{nearest(asked, schema.names)}"
+                f"{suggest(asked, schema.names)}"
             )
     if len(set(schema.names)) < len(schema.names):
         twice = next(name for name in schema.names if schema.names.count(name) > 1)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 from videogen import storage
-from videogen.cli import nearest
+from videogen.cli import suggest
 from videogen.data.interchange.captions import CAPTION_NAMES, Caption, caption_of
 from videogen.data.interchange.source_videos import MEMBER_SUFFIXES
 from videogen.data.interchange.unpacking import (
@@ -82,7 +82,7 @@ def _require_caption(shards: Sequence[str], caption: str) -> None:
     there = f"only {', '.join(names)}: name one of these" if names else "nor any other name: leave --caption out"
     raise UserError(
         f"No json in {shards[0]!r}{' or the other shards' if len(shards) > 1 else ''} has a caption "
-        f"{caption!r}, {there}.{nearest(caption, seen)}"
+        f"{caption!r}, {there}.{suggest(caption, seen)}"
     )
 
 

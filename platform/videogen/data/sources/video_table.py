@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from videogen import storage
-from videogen.cli import nearest
+from videogen.cli import suggest
 from videogen.data.sources.text import listed, one_line, well_formed
 from videogen.data.sources.text_table import TextTable
 from videogen.errors import UserError
@@ -87,7 +87,7 @@ class VideoTable:
                 there = listed(columns) or "none"
                 raise UserError(
                     f"{self._table.name}: there is no column {name!r} (the columns are: {there}): name one so."
-                    f"{nearest(name, [one_line(column) for column in columns])}"
+                    f"{suggest(name, [one_line(column) for column in columns])}"
                 )
         for column in columns:
             meant = column.strip().lower()
