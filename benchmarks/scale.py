@@ -224,9 +224,8 @@ def _costs(options: argparse.Namespace) -> Costs:
 
 def _measure_analysis(options: argparse.Namespace) -> float:
     """Return core seconds a second of video: shots, all scores, hash, thumbnail."""
-    from videogen.data.curation.analyse import AnalyseRequest, analyse_request
+    from videogen.data.curation import AnalyseRequest, WindowSpec, analyse_request
     from videogen.data.curation.scores import SCORES
-    from videogen.data.curation.windows import WindowSpec
 
     windows = WindowSpec(options.frames, options.fps, None, split_shots=True)
     spent, seconds = 0.0, 0.0
@@ -241,9 +240,8 @@ def _measure_analysis(options: argparse.Namespace) -> float:
 
 def _measure_decoding(options: argparse.Namespace) -> float:
     """Return core seconds a clip: all clips of a video in one go, as the pipeline reads them."""
-    from videogen.data.curation.windows import WindowSpec
-    from videogen.data.video.frames import read_clip
-    from videogen.data.video.probe import probe
+    from videogen.data.curation import WindowSpec
+    from videogen.data.video import probe, read_clip
 
     spent, num_clips = 0.0, 0
     for video in _videos():

@@ -79,7 +79,7 @@ def _config(options: argparse.Namespace) -> CascadeConfig:
 
 def _make_model_and_latents(folder: Path, num_clips: int, config: CascadeConfig) -> None:
     from pipelines.encode.pipeline import encode
-    from videogen.data.synthetic.corpus import CorpusSize, make_corpus
+    from videogen.data.synthetic import CorpusSize, make_corpus
     from videogen.pipeline import save_random
 
     make_corpus(str(folder / "data"), config, CorpusSize(captioned=num_clips, held_out=1, prompts=1))

@@ -16,8 +16,7 @@ from pipelines.cluster.connection import require_output
 from pipelines.cluster.progress import Progress
 from videogen import storage
 from videogen.cli import parser, run_job
-from videogen.data.interchange import find_shards, import_videos
-from videogen.data.interchange.unpacking import MAX_VIDEO_BYTES
+from videogen.data.interchange import MAX_VIDEO_BYTES, find_shards, import_videos
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -29,7 +29,7 @@ from serve.engine import (
 )
 from serve.images import encode_png
 from videogen.config import CascadeConfig
-from videogen.data.video.frames import write_mp4
+from videogen.data.video import write_mp4
 from videogen.stages.sample import Sample, new_sample
 
 # A replica that dies is replaced by Serve; its stage is then run once more, from the values of the stages before.

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from tests.conftest import load_job
 from videogen import storage
-from videogen.data.sources.source import open_source
+from videogen.data.sources import open_source
 
 
 def run_import(source, output, *options):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from videogen.data.datasets.clips_table import clips_schema
 from videogen.data.datasets.latents_schema import latents_schema
-from videogen.data.sources.listing import find_versions
+from videogen.data.sources import find_versions
 from videogen.data.tables import Ledger, Outcome, pack_shard, write_part
 
 SCORES = ("motion", "sharpness")

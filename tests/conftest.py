@@ -165,8 +165,8 @@ def world_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with six rendered clips of the moving-shapes world and their captions.parquet."""
     import pandas as pd
 
-    from videogen.data.synthetic.moving_shapes import all_attributes, render_clip
-    from videogen.data.video.frames import write_mp4
+    from videogen.data.synthetic import all_attributes, render_clip
+    from videogen.data.video import write_mp4
 
     folder = tmp_path_factory.mktemp("world")
     attributes = all_attributes()

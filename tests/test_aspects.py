@@ -21,8 +21,8 @@ from videogen.config import FrameSize, apply_overrides, load_preset, nearest_siz
 from videogen.data import FrameDataset, JoinedClips, LatentsTable, read_frames, resize_frames
 from videogen.data.datasets.clips import ClipSpec
 from videogen.data.datasets.finished import FinishedTable
-from videogen.data.synthetic.moving_shapes import all_attributes, render_clip
-from videogen.data.video.frames import write_mp4
+from videogen.data.synthetic import all_attributes, render_clip
+from videogen.data.video import write_mp4
 from videogen.errors import UserError
 from videogen.pipeline import VideoGenPipeline
 from videogen.reporting.contact_sheet import render_png

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from videogen.data.curation.policy import Policy
+from videogen.data.curation import Policy
 from videogen.data.tables.query import Conditions
 from videogen.errors import UserError
 

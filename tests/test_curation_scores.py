@@ -8,13 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageDraw, ImageFont
 
-from videogen.data.curation.analyse import AnalyseRequest, analyse_request
-from videogen.data.curation.clip_frames import SHORT_SIDE, ClipFrames, shrink
-from videogen.data.curation.scores import SCORES, perceptual_hash
-from videogen.data.curation.windows import WindowSpec
-from videogen.data.video.decoders import open_video
-from videogen.data.video.frames import write_mp4
-from videogen.data.video.probe import probe
+from videogen.data.curation import AnalyseRequest, WindowSpec, analyse_request, shrink
+from videogen.data.curation.duplicates import perceptual_hash
+from videogen.data.curation.scores import SCORES, SHORT_SIDE, ClipFrames
+from videogen.data.video import open_video, probe, write_mp4
 
 FPS = 8.0
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from videogen.data.curation.windows import ShotWindows, WindowSpec, clock_of
-from videogen.data.video.probe import VideoInfo
+from videogen.data.curation import ShotWindows, WindowSpec, clock_of
+from videogen.data.video import VideoInfo
 
 
 def constant(num_frames: int, fps: float) -> VideoInfo:

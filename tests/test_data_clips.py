@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from videogen.data import FrameDataset, JoinedClips
 from videogen.data.datasets.clips import ClipSpec, list_videos, plan_clips, read_captions
 from videogen.data.datasets.dataset import ByteCache
-from videogen.data.synthetic.moving_shapes import all_attributes, render_clip
-from videogen.data.video.frames import VideoInfo, write_mp4
+from videogen.data.synthetic import all_attributes, render_clip
+from videogen.data.video import VideoInfo, write_mp4
 from videogen.errors import UserError
 
 SPEC = ClipSpec(num_frames=15, fps=16.0, size=64)

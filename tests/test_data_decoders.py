@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from tests._videos import KINDS, VFR_TICKS, make, number_in, picture
-from videogen.data.video.decoders import decoder_versions, frames_at_once, open_video
-from videogen.data.video.decoders.decord import DecordDecoder
-from videogen.data.video.probe import VideoError, VideoInfo, probe
+from videogen.data.video import VideoError, VideoInfo, decoder_versions, open_video, probe
+from videogen.data.video.decoders import DECODERS, frames_at_once
 from videogen.errors import UserError
 
 GOOD = [name for name, kind in KINDS.items() if kind.good]
@@ -127,7 +126,7 @@ def test_colours_are_those_that_were_encoded(name, video):
 @pytest.mark.parametrize("name", TRUSTED)
 def test_decord_reads_what_pyav_reads(name, video):
     info = probe(video(name))
-    assert DecordDecoder.doubts(info) == ""
+    assert DECODERS["decord"].doubts(info) == ""
     decord, _ = read_all(video(name), info, "decord", order_for(info))
     pyav, _ = read_all(video(name), info, "pyav", order_for(info))
     # Equal where both use the same instructions of the processor; a rounding apart where they do not.
@@ -136,7 +135,7 @@ def test_decord_reads_what_pyav_reads(name, video):
 
 @pytest.mark.parametrize("name", DOUBTED)
 def test_decord_is_not_asked_for_what_it_cannot_read(name, video):
-    assert DOUBTED[name] in DecordDecoder.doubts(probe(video(name)))
+    assert DOUBTED[name] in DECODERS["decord"].doubts(probe(video(name)))
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -153,7 +152,7 @@ def test_doubts_about_decord_are_justified(name, video):
 @pytest.mark.parametrize("name", FOUND_OUT)
 def test_pyav_takes_over_where_decord_fails(name, video):
     info = probe(video(name))
-    assert DecordDecoder.doubts(info) == ""
+    assert DECODERS["decord"].doubts(info) == ""
     _, decoder = read_all(video(name), info, "auto", order_for(info))
     assert decoder == "pyav"
     with pytest.raises(VideoError):

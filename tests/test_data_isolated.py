@@ -1,7 +1,9 @@
 """The decoder process: whatever a file does to it, its parent goes on, and nothing is left behind."""
 
+import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -13,13 +15,10 @@ import pytest
 
 from tests._videos import KINDS, make
 from videogen import storage
-from videogen.data.isolation import decoder as isolated
-from videogen.data.isolation._messages import pack
-from videogen.data.isolation.decoder import DecoderDiedError, IsolatedDecoder, shared_decoder
-from videogen.data.synthetic.moving_shapes import Attributes, render_clip
-from videogen.data.video import frames as video
-from videogen.data.video.frames import VideoError, read_frames, write_mp4
-from videogen.data.video.local_file import local_file
+from videogen.data import video
+from videogen.data.isolation import DecoderDiedError, IsolatedDecoder, shared_decoder
+from videogen.data.synthetic import Attributes, render_clip
+from videogen.data.video import VideoError, local_file, read_frames, write_mp4
 from videogen.errors import StorageError, UserError
 
 FRAMES = render_clip(Attributes("red", "square", "left"), 5)
@@ -29,10 +28,10 @@ QUICKLY_BAD = [name for name, kind in KINDS.items() if not kind.good and name no
 
 ASK = """
 import sys
-from videogen.data.isolation.decoder import IsolatedDecoder
+from videogen.data.isolation import IsolatedDecoder
 decoder = IsolatedDecoder()
 decoder.probe(sys.argv[1])
-print(decoder._child.process.pid, flush=True)
+print(decoder.child_pid, flush=True)
 decoder.read_frames(sys.argv[2], [0, *range(500, 20000, 500)], 64, "pyav")
 """
 
@@ -73,7 +72,7 @@ def wait_until(condition, seconds: float = 4.0) -> bool:
 def test_bad_files_are_video_errors_and_the_next_is_read(clip, tmp_path):
     with IsolatedDecoder(limit_s=20) as decoder:
         decoder.probe(str(clip))
-        child = decoder._child
+        child = decoder.child_pid
         for name in QUICKLY_BAD:
             path = tmp_path / f"{name}{KINDS[name].suffix}"
             make(name, path)
@@ -82,7 +81,7 @@ def test_bad_files_are_video_errors_and_the_next_is_read(clip, tmp_path):
             assert not isinstance(caught.value, DecoderDiedError)
             assert "github" not in str(caught.value)
             assert decoder.read_frames(str(clip), [0], 64).shape == (1, 64, 64, 3)
-        assert decoder._child is child
+        assert decoder.child_pid == child
 
 
 def test_a_decoder_that_waits_for_ever_is_stopped_and_replaced(clip, tmp_path):
@@ -101,7 +100,7 @@ def test_a_decoder_that_never_finishes_is_stopped(endless):
         arguments = {"source": str(endless), "indices": [19_000], "size": 64, "decoder": "auto"}
         with pytest.raises(DecoderDiedError, match=r"stopped after 1\.5 s"):
             decoder.call("frames", arguments, 1.5)
-        assert decoder._child is None
+        assert decoder.child_pid is None
 
 
 def test_memory_is_limited(clip, tmp_path):
@@ -116,7 +115,7 @@ def test_the_kernel_limits_memory_and_files_too(tmp_path):
     """The parent looks at the child's memory every 50 ms, which a fast allocation outruns."""
     script = """
 import sys
-from videogen.data.isolation._limits import limit_process
+from videogen.data.isolation._process import limit_process
 limit_process(300 * 2**20, 1000)
 try:
     bytearray(500 * 2**20)
@@ -137,7 +136,7 @@ except OSError as error:
 def test_a_crash_is_an_error_with_what_was_printed(clip):
     with IsolatedDecoder() as decoder:
         first = decoder.read_frames(str(clip), range(15), 64)
-        os.kill(decoder._child.process.pid, signal.SIGSEGV)
+        os.kill(decoder.child_pid, signal.SIGSEGV)
         with pytest.raises(DecoderDiedError, match="crashed"):
             decoder.read_frames(str(clip), range(15), 64)
         assert np.array_equal(decoder.read_frames(str(clip), range(15), 64), first)
@@ -151,7 +150,7 @@ def test_pyav_is_asked_when_decord_crashes_not_when_it_is_killed(death, reads_on
 
     def end_decord() -> None:
         wait_until(lambda: decoder._child is not None and "decord reads" in decoder._child._printed.decode())
-        os.kill(decoder._child.process.pid, death)
+        os.kill(decoder.child_pid, death)
 
     with IsolatedDecoder() as decoder:
         killer = threading.Thread(target=end_decord)
@@ -212,7 +211,8 @@ def test_a_childs_own_alarm_ends_it(clip, tmp_path):
     with IsolatedDecoder() as decoder:
         assert decoder.probe(str(clip)).num_frames == 15
         child = decoder._child.process
-        child.stdin.write(pack({"op": "probe", "arguments": {"source": str(tmp_path / "pipe.mp4")}, "limit_s": 0.3}))
+        request = json.dumps({"op": "probe", "arguments": {"source": str(tmp_path / "pipe.mp4")}, "limit_s": 0.3})
+        child.stdin.write(struct.pack("<QQ", len(request), 0) + request.encode())
         child.stdin.flush()
         assert child.wait(timeout=10) == -signal.SIGALRM
 
@@ -251,13 +251,12 @@ def open_files(pid: int) -> list[str]:
     return links
 
 
-def test_children_are_recycled_and_ended(clip, monkeypatch):
-    monkeypatch.setattr(isolated, "_REQUESTS_PER_CHILD", 2)
-    with IsolatedDecoder() as decoder:
+def test_children_are_recycled_and_ended(clip):
+    with IsolatedDecoder(requests_per_child=2) as decoder:
         children = set()
         for _ in range(5):
             decoder.probe(str(clip))
-            children.add(decoder._child.process.pid)
+            children.add(decoder.child_pid)
     assert len(children) == 3
     assert not any(is_running(child) for child in children)
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests._videos import FPS, KINDS, VFR_TICKS, make
 from videogen import storage
-from videogen.data.video.probe import MAX_PIXELS, VideoError, VideoInfo, probe
+from videogen.data.video import MAX_PIXELS, VideoError, VideoInfo, probe
 
 GOOD = [name for name, kind in KINDS.items() if kind.good]
 NOT_EVEN_OPENED = [

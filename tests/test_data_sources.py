@@ -13,8 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from videogen import storage
-from videogen.data.sources.listing import find_versions, list_files
-from videogen.data.sources.source import GIVEN_VERSION, find_captions, open_source, source_schema, video_id
+from videogen.data.sources import (
+    GIVEN_VERSION,
+    find_captions,
+    find_versions,
+    list_files,
+    open_source,
+    source_schema,
+    video_id,
+)
 from videogen.errors import UserError
 from videogen.hashing import content_hash
 

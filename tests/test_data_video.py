@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from tests._videos import KINDS, make
-from videogen.data.synthetic.moving_shapes import Attributes, render_clip
-from videogen.data.video.frames import VideoError, probe, read_clip, read_frames, resize_frames, write_mp4
+from videogen.data.synthetic import Attributes, render_clip
+from videogen.data.video import VideoError, probe, read_clip, read_frames, resize_frames, write_mp4
 
 FRAMES = render_clip(Attributes("red", "square", "left"), 5)
 

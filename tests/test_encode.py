@@ -31,9 +31,9 @@ from tests.conftest import load_job
 from videogen import storage
 from videogen.config import apply_overrides
 from videogen.data import LatentsTable, VideoError, encoder_fingerprint, read_frames, resize_frames
-from videogen.data.curation.policy import Policy
+from videogen.data.curation import Policy
 from videogen.data.datasets.clips_table import ClipsTable, IngestSpec
-from videogen.data.isolation.decoder import IsolatedDecoder
+from videogen.data.isolation import IsolatedDecoder
 from videogen.data.tables.records import Outcome, PartRecord
 from videogen.errors import UserError
 

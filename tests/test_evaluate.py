@@ -13,9 +13,9 @@ from pipelines.generate.manifest import write_manifest
 from pipelines.generate.model import read_config
 from pipelines.generate.prompts import read_requests
 from tests.conftest import load_job, without_frames
-from videogen.data.isolation.decoder import shared_decoder
-from videogen.data.synthetic.moving_shapes import Attributes, render_clip
-from videogen.data.video.frames import write_mp4
+from videogen.data.isolation import shared_decoder
+from videogen.data.synthetic import Attributes, render_clip
+from videogen.data.video import write_mp4
 from videogen.errors import UserError
 from videogen.evaluation.evaluate import evaluate
 from videogen.evaluation.faithfulness import confusion, judge, judge_failed, summarise

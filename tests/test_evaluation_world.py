@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from videogen.data.synthetic.moving_shapes import SPEEDS, Attributes, all_attributes, render_clip
-from videogen.data.video.frames import read_frames, write_mp4
+from videogen.data.synthetic import SPEEDS, Attributes, all_attributes, render_clip
+from videogen.data.video import read_frames, write_mp4
 from videogen.evaluation import measure
 
 

@@ -20,11 +20,11 @@ from pipelines.runner.failure_breaker import FailureBreaker
 from pipelines.runner.run import RunOptions
 from tests.conftest import load_job
 from videogen import storage
-from videogen.data.curation.policy import Policy
+from videogen.data.curation import Policy
 from videogen.data.curation.scores import SCORES
 from videogen.data.datasets.clips_table import ClipsTable, IngestSpec
 from videogen.data.tables.records import FAILED, OK, Outcome
-from videogen.data.video.frames import write_mp4
+from videogen.data.video import write_mp4
 from videogen.errors import UserError
 
 FULL = IngestSpec(

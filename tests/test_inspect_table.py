@@ -11,8 +11,8 @@ from tests._tables import clips_table, latents_table
 from tests.conftest import load_job
 from videogen import storage
 from videogen.data.datasets.finished import FinishedTable
-from videogen.data.synthetic.moving_shapes import all_attributes, render_clip
-from videogen.data.video.frames import write_mp4
+from videogen.data.synthetic import all_attributes, render_clip
+from videogen.data.video import write_mp4
 from videogen.errors import UserError
 from videogen.reporting.contact_sheet import false_colour
 from videogen.reporting.formatting import in_bytes

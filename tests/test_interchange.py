@@ -13,8 +13,8 @@ import pytest
 
 from tests._interchange import run_import, write_tar
 from videogen import storage
-from videogen.data.interchange.unpacking import copy_video, safe_name
-from videogen.data.interchange.webdataset_import import split_name
+from videogen.data.interchange._unpacking import copy_video, safe_name
+from videogen.data.interchange._webdataset_import import split_name
 from videogen.errors import UserError
 
 # --- WebDataset --------------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from tests._interchange import export, read_tars, run_import
 from tests._tables import clips_table, latents_table
 from tests.conftest import load_job
 from videogen import storage
-from videogen.data.interchange.source_videos import SourceVideo
-from videogen.data.video.frames import write_mp4
+from videogen.data.interchange._source_videos import SourceVideo
+from videogen.data.video import write_mp4
 from videogen.errors import UserError
 
 # webdataset leaves it to the garbage collector to close its files.

@@ -9,8 +9,8 @@ from pipelines.runner import step_records
 from pipelines.train.inputs import CascadeInput, CascadeOptions
 from videogen.config import apply_overrides, load_preset
 from videogen.data import discover_tables
-from videogen.data.synthetic.moving_shapes import all_attributes, render_clip
-from videogen.data.video.frames import write_mp4
+from videogen.data.synthetic import all_attributes, render_clip
+from videogen.data.video import write_mp4
 from videogen.errors import UserError
 from videogen.training.datasets import open_clips
 from videogen.training.loader import BatchPlan, Loader

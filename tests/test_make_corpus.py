@@ -12,8 +12,7 @@ from pipelines.train.demo_corpus import make_demonstration_corpus
 from tests.conftest import load_job
 from videogen import storage
 from videogen.data import list_videos, read_captions
-from videogen.data.synthetic.corpus import CorpusSize
-from videogen.data.synthetic.moving_shapes import held_out_captions, parse_caption
+from videogen.data.synthetic import CorpusSize, held_out_captions, parse_caption
 from videogen.errors import UserError
 
 
@@ -62,7 +61,7 @@ def test_making_it_again_changes_nothing_and_replaces_a_lost_video(corpus):
 
 
 def test_a_corpus_in_a_bucket(s3, tiny):
-    from videogen.data.synthetic.corpus import make_corpus
+    from videogen.data.synthetic import make_corpus
 
     make_corpus(f"{s3}/data", tiny, CorpusSize(captioned=2, held_out=1, prompts=3))
     assert len(storage.list_files(f"{s3}/data", [".mp4"])) == 2 + 1 + 4

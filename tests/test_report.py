@@ -12,8 +12,8 @@ from safetensors.numpy import save_file
 
 from tests._page import Page
 from tests.conftest import load_job
-from videogen.data.synthetic.moving_shapes import Attributes, render_clip
-from videogen.data.video.frames import write_mp4
+from videogen.data.synthetic import Attributes, render_clip
+from videogen.data.video import write_mp4
 from videogen.evaluation.evaluate import judge_videos
 from videogen.evaluation.faithfulness import ATTRIBUTES, confusion, summarise
 from videogen.evaluation.psnr import StagePsnr

@@ -34,9 +34,8 @@ from serve.engine import (
 from serve.images import encode_png
 from serve.requests import describe_model
 from videogen.config import CascadeConfig
-from videogen.data.synthetic.moving_shapes import Attributes, parse_caption, render_clip
-from videogen.data.video.frames import read_frames, write_mp4
-from videogen.data.video.probe import probe
+from videogen.data.synthetic import Attributes, parse_caption, render_clip
+from videogen.data.video import probe, read_frames, write_mp4
 
 PROMPT = "a red circle moving left"
 ENVELOPE = {"message", "type", "param", "code"}

@@ -19,12 +19,12 @@ from PIL import Image
 from pipelines.ingest.pipeline import IngestOptions, ingest
 from tests._page import Page
 from videogen import storage
-from videogen.data.curation.policy import Policy
+from videogen.data.curation import Policy
 from videogen.data.datasets.clips_table import ClipsTable, IngestSpec
 from videogen.data.datasets.finished import FinishedTable
 from videogen.data.datasets.latents import LatentsTable
 from videogen.data.tables.run_log import RunLog, Sample, read_run, run_names
-from videogen.data.video.frames import read_frames, write_mp4
+from videogen.data.video import read_frames, write_mp4
 from videogen.reporting.table import PAGE_NAME, write_report
 from videogen.reporting.table.contents import gather
 from videogen.reporting.table.reasons import read_reasons

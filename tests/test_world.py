@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from videogen.data.synthetic import moving_shapes
-from videogen.data.synthetic.moving_shapes import Attributes, parse_caption, render_clip
-from videogen.data.video.frames import read_frames, write_mp4
+from videogen.data import synthetic
+from videogen.data.synthetic import Attributes, parse_caption, render_clip
+from videogen.data.video import read_frames, write_mp4
 
-SENTENCES = moving_shapes.all_attributes()
+SENTENCES = synthetic.all_attributes()
 ANY_CLIP = given(attributes=st.sampled_from(SENTENCES), seed=st.integers(0, 2**32 - 1))
 
 
@@ -59,8 +59,8 @@ def test_unknown_attributes_are_refused():
 
 
 def test_held_out_combinations_are_whole_and_every_pair_is_seen():
-    train = [parse_caption(caption) for caption in moving_shapes.train_captions()]
-    held_out = [parse_caption(caption) for caption in moving_shapes.held_out_captions()]
+    train = [parse_caption(caption) for caption in synthetic.train_captions()]
+    held_out = [parse_caption(caption) for caption in synthetic.held_out_captions()]
     assert (len(train), len(held_out)) == (162, 54)
     triples = {(a.colour, a.shape, a.direction) for a in held_out}
     assert len(triples) == 18
@@ -83,9 +83,9 @@ def test_the_shape_moves_as_told_and_stays_in_the_frame(attributes, seed):
     assert not mask[:, [0, -1]].any()
     assert not mask[:, :, [0, -1]].any()
     path = centres(frames)
-    step = np.asarray(moving_shapes.DIRECTIONS[attributes.direction])
+    step = np.asarray(synthetic.DIRECTIONS[attributes.direction])
     moved = path[-1] - path[0]
-    assert moved @ step == pytest.approx(moving_shapes.SPEEDS[attributes.speed] * 64, abs=0.8)
+    assert moved @ step == pytest.approx(synthetic.SPEEDS[attributes.speed] * 64, abs=0.8)
     assert np.abs(moved - (moved @ step) * step).max() < 0.8
     # Evenly: no frame jumps or rests.
     assert np.abs(np.diff(path, axis=0) - moved / 14).max() < 0.6
@@ -96,8 +96,8 @@ def test_the_shape_moves_as_told_and_stays_in_the_frame(attributes, seed):
 def test_the_colour_can_be_measured(attributes, seed):
     frames = render_clip(attributes, seed)
     inside = frames[saturated(frames)].mean(axis=0)
-    names = list(moving_shapes.COLOURS)
-    references = np.asarray(list(moving_shapes.COLOURS.values()))
+    names = list(synthetic.COLOURS)
+    references = np.asarray(list(synthetic.COLOURS.values()))
     cosine = references @ inside / np.linalg.norm(references, axis=1)
     assert names[int(np.argmax(cosine))] == attributes.colour
 
@@ -110,7 +110,7 @@ def test_clips_are_functions_of_caption_and_seed(attributes, seed):
 
 
 def test_the_speeds_differ_clearly():
-    slow, normal, quick = (moving_shapes.SPEEDS[name] * 64 for name in ("slowly", "normal", "quickly"))
+    slow, normal, quick = (synthetic.SPEEDS[name] * 64 for name in ("slowly", "normal", "quickly"))
     assert 2 * slow <= normal
     assert 1.5 * normal <= quick
 
@@ -128,7 +128,7 @@ def test_backgrounds_are_textured_and_vary():
     assert np.std([np.nanmean(ground) for ground in grounds]) > 10
 
 
-@pytest.mark.parametrize("shape", moving_shapes.SHAPES)
+@pytest.mark.parametrize("shape", synthetic.SHAPES)
 def test_the_world_survives_an_mp4(shape):
     attributes = Attributes("blue", shape, "up", "quickly")
     decoded = read_frames(write_mp4(render_clip(attributes, 3), 16), range(15), 64)

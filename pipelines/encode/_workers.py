@@ -23,11 +23,11 @@ from pipelines.runner.timeouts import video_limit_s
 from videogen.config import FrameSize
 from videogen.data import ClipSpec, VideoError, resize_frames
 from videogen.data.datasets.latents_schema import ROWS_PER_GROUP, latents_row, latents_schema
-from videogen.data.isolation.decoder import DecodedClip, DecoderDiedError, IsolatedDecoder
-from videogen.data.sources.listing import find_versions
-from videogen.data.sources.source import version_mismatch
+from videogen.data.isolation import DecoderDiedError, IsolatedDecoder
+from videogen.data.sources import find_versions, version_mismatch
 from videogen.data.tables.parts import write_part
 from videogen.data.tables.records import FAILED, OK, Outcome
+from videogen.data.video import DecodedClip
 from videogen.startup import imports_without_gc
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from pipelines.runner import step_records
 from videogen import storage
 from videogen.data.datasets.clips import Video
 from videogen.data.datasets.clips_table import KIND, ClipsTable
-from videogen.data.sources.source import find_captions, open_source
+from videogen.data.sources import find_captions, open_source
 from videogen.data.tables.published import read_manifest
 
 

@@ -42,7 +42,7 @@ from videogen.data.tables.lease import Lease
 from videogen.data.tables.ledger import Ledger
 from videogen.data.tables.query import both
 from videogen.data.tables.records import FAILED
-from videogen.data.video.decoders import decoder_versions
+from videogen.data.video import decoder_versions
 from videogen.errors import UserError
 from videogen.hashing import content_hash
 from videogen.reporting.table import write_report

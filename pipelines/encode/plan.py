@@ -17,7 +17,7 @@ from videogen.data.datasets.clips_table import ClipsTable, IngestSpec, index_sch
 from videogen.data.datasets.latents_schema import KIND, SCHEMA_VERSION
 from videogen.data.tables.published import read_manifest
 from videogen.data.tables.query import check_expression
-from videogen.data.video.decoders import require_decoder
+from videogen.data.video import require_decoder
 from videogen.errors import UserError
 from videogen.hashing import content_hash
 

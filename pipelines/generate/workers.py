@@ -183,7 +183,7 @@ class LastWorker(StageWorker):
     def _write(self, name: str, sample: "Sample") -> dict[str, Any]:
         from safetensors.numpy import save
 
-        from videogen.data.video.frames import write_mp4
+        from videogen.data.video import write_mp4
 
         frames = sample["frames"]
         intermediates = kept(sample)

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.ingest._workers import IngestTask, commit
-from videogen.data.curation.learned.embedding import mean_direction
+from videogen.data.curation.learned import mean_direction
 from videogen.startup import imports_without_gc
 
 

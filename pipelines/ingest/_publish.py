@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from videogen.data.curation import Policy
 from videogen.data.curation.duplicates import DedupThresholds, find_duplicates, find_duplicates_by_embedding
-from videogen.data.curation.policy import Policy
 from videogen.data.datasets.clips_table import IngestSpec, index_schema
 from videogen.data.tables.query import select
 

@@ -16,9 +16,8 @@ from pipelines.runner.plan import Unit
 from pipelines.runner.timeouts import video_limit_s
 from videogen.data import VideoError
 from videogen.data.datasets.clips_table import IngestSpec, clip_rows, clips_schema
-from videogen.data.isolation.decoder import DecoderDiedError, IsolatedDecoder, shared_decoder
-from videogen.data.sources.listing import find_versions
-from videogen.data.sources.source import version_mismatch
+from videogen.data.isolation import DecoderDiedError, IsolatedDecoder, shared_decoder
+from videogen.data.sources import find_versions, version_mismatch
 from videogen.data.tables.parts import write_part
 from videogen.data.tables.records import FAILED, FILTERED, OK, Outcome
 
@@ -137,8 +136,7 @@ def _why_not_planned(planned: str, now: str) -> str:
 
 
 def _request(uri: str, spec: IngestSpec) -> dict[str, Any]:
-    from videogen.data.curation.analyse import AnalyseRequest
-    from videogen.data.curation.windows import WindowSpec
+    from videogen.data.curation import AnalyseRequest, WindowSpec
 
     return AnalyseRequest(
         source=uri,

@@ -31,8 +31,8 @@ from pipelines.runner.run import (
     run_pending,
 )
 from videogen import storage
+from videogen.data.curation import Policy
 from videogen.data.curation.duplicates import DedupThresholds
-from videogen.data.curation.policy import Policy
 from videogen.data.datasets.clips_table import (
     BLOB_COLUMNS,
     KIND,
@@ -41,12 +41,12 @@ from videogen.data.datasets.clips_table import (
     clips_schema,
     index_schema,
 )
-from videogen.data.sources.source import Source, find_captions, open_source
+from videogen.data.sources import Source, find_captions, open_source
 from videogen.data.tables.files import ERRORS_NAME
 from videogen.data.tables.lease import Lease
 from videogen.data.tables.ledger import Ledger
 from videogen.data.tables.records import FAILED, FILTERED
-from videogen.data.video.decoders import decoder_versions, require_decoder
+from videogen.data.video import decoder_versions, require_decoder
 from videogen.errors import UserError
 from videogen.hashing import content_hash
 from videogen.reporting.table import write_report
@@ -101,7 +101,7 @@ def ingest(
     """Turn a corpus into a table of clips, or bring the table up to date.
 
     Args:
-        input_uri: folder, S3 prefix, video or manifest; see `videogen.data.sources.source.open_source`.
+        input_uri: folder, S3 prefix, video or manifest; see `videogen.data.sources.open_source`.
         output_uri: folder of the table. Continues what an earlier call has begun there; videos that it has done
             already are not looked at again.
         options: what is found out and kept.

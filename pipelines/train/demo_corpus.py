@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pipelines.cluster.progress import Progress, Task
 from videogen import storage
 from videogen.config import CascadeConfig
-from videogen.data.synthetic.corpus import CorpusSize, camera_clips, make_corpus
-from videogen.data.video.frames import SUFFIXES
+from videogen.data.synthetic import CorpusSize, camera_clips, make_corpus
+from videogen.data.video import SUFFIXES
 
 _LOOK_EVERY_S = 1.0
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from videogen.config import CascadeConfig
-from videogen.data.isolation.decoder import shared_decoder
-from videogen.data.video.frames import VideoError
+from videogen.data.isolation import shared_decoder
+from videogen.data.video import VideoError
 from videogen.evaluation.faithfulness import ATTRIBUTES, Judgement, confusion, judge, judge_failed, summarise
 from videogen.evaluation.held_out import HeldOut, HeldOutClip
 from videogen.evaluation.psnr import measure_stages, overall

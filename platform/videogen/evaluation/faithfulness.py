@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from videogen.data.synthetic.moving_shapes import NUM_FRAMES, SPEEDS, parse_caption
+from videogen.data.synthetic import NUM_FRAMES, SPEEDS, parse_caption
 from videogen.evaluation.measurement import measure
 
 ATTRIBUTES = ("colour", "shape", "direction")

@@ -15,9 +15,9 @@ from videogen import storage
 from videogen.config import CascadeConfig, FrameSize
 from videogen.data.datasets.clips import CAPTIONS_NAME, Clip, ClipSpec, list_videos, plan_clips, read_captions
 from videogen.data.datasets.latents import LatentsTable, encoder_fingerprint
-from videogen.data.isolation.decoder import shared_decoder
+from videogen.data.isolation import shared_decoder
 from videogen.data.tables.files import MANIFEST_NAME
-from videogen.data.video.frames import SUFFIXES
+from videogen.data.video import SUFFIXES
 from videogen.errors import UserError
 
 PROMPTS_NAME = "prompts.parquet"

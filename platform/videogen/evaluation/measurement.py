@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.ndimage  # type: ignore[import-untyped]
 
-from videogen.data.synthetic.moving_shapes import COLOURS, SHAPES
+from videogen.data.synthetic import COLOURS, SHAPES
 
 _MIN_CHROMA = 24.0
 """Chroma (of 255) below which a pixel is background whatever the rest of the clip looks like."""

@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw
 
 from videogen.data.datasets.dataset import Row
 from videogen.data.datasets.finished import FinishedTable
-from videogen.data.isolation.decoder import shared_decoder
-from videogen.data.video.frames import VideoError
+from videogen.data.isolation import shared_decoder
+from videogen.data.video import VideoError
 from videogen.errors import UserError
 
 Place = tuple[int, int]

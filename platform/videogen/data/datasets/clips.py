@@ -10,12 +10,11 @@ import numpy as np
 
 from videogen import storage
 from videogen.config import CascadeConfig, FrameSize, nearest_size
-from videogen.data.curation.windows import WindowSpec
+from videogen.data.curation import WindowSpec
 from videogen.data.datasets.dataset import Shapes
-from videogen.data.isolation.decoder import IsolatedDecoder
-from videogen.data.sources.source import open_source
-from videogen.data.video.frames import DECODE_SPEC
-from videogen.data.video.probe import VideoError, VideoInfo
+from videogen.data.isolation import IsolatedDecoder
+from videogen.data.sources import open_source
+from videogen.data.video import DECODE_SPEC, VideoError, VideoInfo
 from videogen.errors import UserError
 from videogen.hashing import content_hash
 
@@ -122,7 +121,7 @@ class Plan:
 
 
 def list_videos(uri: str, what: str = "Input") -> list[Video]:
-    """Return the videos of a source (see `videogen.data.sources.source.open_source`), sorted by path.
+    """Return the videos of a source (see `videogen.data.sources.open_source`), sorted by path.
 
     Raises:
         UserError: missing or unreadable, empty, or without any video.

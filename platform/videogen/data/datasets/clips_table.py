@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from videogen import storage
-from videogen.data.video.probe import VideoInfo
+from videogen.data.video import VideoInfo
 from videogen.errors import UserError
 from videogen.hashing import content_hash
 
@@ -141,7 +141,7 @@ def clip_rows(item: Mapping[str, Any], analysis: Mapping[str, Any], body: bytes,
 
     Args:
         item: the video: item_id, video_id, uri, path, version, given_caption.
-        analysis: header of `videogen.data.curation.analyse.analyse_request`.
+        analysis: header of `videogen.data.curation.analyse_request`.
         body: its thumbnails.
         scores: names of the columns to fill.
     """

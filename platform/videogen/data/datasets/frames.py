@@ -12,9 +12,9 @@ from videogen.data.datasets.clips import Clip, ClipSpec, list_videos, plan_clips
 from videogen.data.datasets.clips_table import KIND as CLIPS_KIND
 from videogen.data.datasets.clips_table import ClipsTable
 from videogen.data.datasets.dataset import ByteCache, Row, Shapes
-from videogen.data.isolation.decoder import shared_decoder
+from videogen.data.isolation import shared_decoder
 from videogen.data.tables.published import read_manifest
-from videogen.data.video.frames import VideoError
+from videogen.data.video import VideoError
 from videogen.errors import UserError
 from videogen.hashing import content_hash
 

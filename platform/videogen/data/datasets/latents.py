@@ -19,15 +19,14 @@ from videogen.config import CascadeConfig
 from videogen.data.datasets.clips import ClipSpec
 from videogen.data.datasets.dataset import ByteCache, Row, Shapes
 from videogen.data.datasets.latents_schema import KIND, SCHEMA_VERSION, array_columns
-from videogen.data.isolation.decoder import shared_decoder
-from videogen.data.sources.listing import find_versions
-from videogen.data.sources.source import version_mismatch
+from videogen.data.isolation import shared_decoder
+from videogen.data.sources import find_versions, version_mismatch
 from videogen.data.tables.files import ERRORS_NAME, MANIFEST_NAME
 from videogen.data.tables.manifest import require_whole
 from videogen.data.tables.published import content_of, read_manifest
 from videogen.data.tables.query import both
 from videogen.data.tables.shard_reading import read_shard
-from videogen.data.video.probe import VideoError
+from videogen.data.video import VideoError
 from videogen.errors import UserError
 from videogen.hashing import content_hash
 

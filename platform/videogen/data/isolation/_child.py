@@ -11,10 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from videogen.data.isolation._limits import resident_bytes
-from videogen.data.isolation._messages import LENGTHS, pack
-from videogen.data.video.decoders import READS
-from videogen.data.video.errors import VideoError
+from videogen.data.isolation._process import LENGTHS, pack, resident_bytes
+from videogen.data.video import READS, VideoError
 
 MEBIBYTE = 2**20
 

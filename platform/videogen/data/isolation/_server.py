@@ -1,10 +1,9 @@
-"""The child of `videogen.data.isolation.decoder`: reads requests on stdin, answers on what was its stdout.
+"""The child of `videogen.data.isolation`: reads requests on stdin, answers on what was its stdout.
 
 python -m videogen.data.isolation._server LIFE_LINE MAX_MEMORY_BYTES MAX_FILE_BYTES
 """
 
 import dataclasses
-import importlib
 import json
 import logging
 import os
@@ -13,10 +12,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from videogen.data.isolation._limits import end_with_parent, limit_process
-from videogen.data.isolation._messages import LENGTHS, pack
-from videogen.data.video.frames import read_clip
-from videogen.data.video.probe import VideoError, probe
+from videogen.data.isolation._process import LENGTHS, end_with_parent, limit_process, pack
+from videogen.data.video import VideoError, probe, read_clip
 from videogen.errors import UserError
 
 Answer = tuple[dict[str, Any], bytes]
@@ -71,9 +68,9 @@ class Server:
         return {"shape": clip.frames.shape, "decoder": clip.decoder}, clip.frames.tobytes()
 
     def _analyse(self, arguments: dict[str, Any], _: bytes) -> Answer:
-        analyse = importlib.import_module("videogen.data.curation.analyse")
-        answer: Answer = analyse.analyse_request(arguments)
-        return answer
+        from videogen.data.curation import analyse_request
+
+        return analyse_request(arguments)
 
 
 def main() -> None:

@@ -39,8 +39,8 @@ def example(
     decoder: ImageDecoder,
 ) -> dict[str, Any]:
     """Return one row of the gallery: prompt, score, and a sprite for each stage."""
-    from videogen.data.isolation.decoder import shared_decoder
-    from videogen.data.video.frames import VideoError
+    from videogen.data.isolation import shared_decoder
+    from videogen.data.video import VideoError
 
     shown: dict[str, Any] = {name: row[name] for name in ("id", "prompt", "seed", "error")}
     shown |= {"mp4": None, "media": {}, "correct": None, "checks": []}

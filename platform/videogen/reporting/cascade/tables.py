@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from videogen.data.synthetic.moving_shapes import COLOURS, DIRECTIONS, SHAPES, SPEEDS
+from videogen.data.synthetic import COLOURS, DIRECTIONS, SHAPES, SPEEDS
 from videogen.evaluation.faithfulness import ATTRIBUTES
 from videogen.reporting.page import Tile
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from videogen.data.curation.thumbnails import encode_jpeg
+from videogen.data.curation import encode_jpeg
 from videogen.data.datasets.latents import LatentsTable
-from videogen.data.isolation.decoder import IsolatedDecoder
-from videogen.data.video.frames import VideoError
+from videogen.data.isolation import IsolatedDecoder
+from videogen.data.video import VideoError
 from videogen.evaluation.psnr import psnr_db
 from videogen.reporting.contact_sheet import evenly_spaced
 

@@ -1,13 +1,9 @@
-"""Near duplicates in a whole table of clips, by perceptual hash and by embedding.
-
-Which clip of a group is kept has one rule, in `assignment.py`; which pairs are near is found in `by_hash.py` and
-`by_embedding.py`, both by comparing only what shares a bucket.
-"""
+"""Near-duplicate detection over a whole table of clips, by perceptual hash and by embedding."""
 
 from dataclasses import dataclass
 
-from videogen.data.curation.duplicates.by_embedding import MIN_COSINE, find_duplicates_by_embedding
-from videogen.data.curation.duplicates.by_hash import LARGEST_DISTANCE, MAX_DISTANCE, find_duplicates
+from videogen.data.curation.duplicates._by_embedding import MIN_COSINE, find_duplicates_by_embedding
+from videogen.data.curation.duplicates._by_hash import LARGEST_DISTANCE, MAX_DISTANCE, find_duplicates, perceptual_hash
 
 __all__ = [
     "LARGEST_DISTANCE",
@@ -16,12 +12,13 @@ __all__ = [
     "DedupThresholds",
     "find_duplicates",
     "find_duplicates_by_embedding",
+    "perceptual_hash",
 ]
 
 
 @dataclass(frozen=True)
 class DedupThresholds:
-    """How alike clips of different videos are that count as near duplicates."""
+    """Thresholds from which clips of different videos count as near duplicates."""
 
     distance: int = MAX_DISTANCE
     """Bits in which their perceptual hashes may differ."""

@@ -1,12 +1,12 @@
-"""Scores and captions by networks: plug-ins that run on weights which you bring, read from a folder of safetensors.
+"""Learned scores and captions: CLIP embeddings, an aesthetic head and a captioner, on weights that users bring.
 
-Each is made by `from_pretrained(uri)` and called with the frames of a clip, uint8 RGB (F, h, w, 3), as sample frames
-come from `analyse_request`. The same weights, frames and device give the same answer.
+Each is made by `from_pretrained(uri)` from a folder of safetensors and called with the frames of a clip, uint8 RGB
+(F, h, w, 3). The same weights, frames and device give the same answer.
 """
 
-from videogen.data.curation.learned.aesthetic import AestheticScore
-from videogen.data.curation.learned.captioner import Captioner
-from videogen.data.curation.learned.embedding import ClipEmbedding
-from videogen.data.curation.learned.weights import fingerprint
+from videogen.data.curation.learned._aesthetic import AestheticScore
+from videogen.data.curation.learned._captioner import Captioner
+from videogen.data.curation.learned._embedding import ClipEmbedding, mean_direction
+from videogen.data.curation.learned._weights import fingerprint
 
-__all__ = ["AestheticScore", "Captioner", "ClipEmbedding", "fingerprint"]
+__all__ = ["AestheticScore", "Captioner", "ClipEmbedding", "fingerprint", "mean_direction"]

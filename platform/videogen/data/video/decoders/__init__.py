@@ -1,22 +1,20 @@
-"""Decoders, one a file behind one interface, and the choice among them."""
+"""Video decoders (decord, PyAV, torchcodec) behind one interface, and the choice among them."""
 
-import logging
-from collections.abc import Iterator, Sequence
-from typing import Self
-
-import numpy as np
-
-from videogen.data.video.decoders.base import Decoder, frames_at_once
-from videogen.data.video.decoders.decord import DecordDecoder
-from videogen.data.video.decoders.pyav import PyavDecoder
-from videogen.data.video.decoders.torchcodec import TorchcodecDecoder
-from videogen.data.video.errors import VideoError, reason_of
-from videogen.data.video.probe import MAX_PIXELS, VideoInfo
-from videogen.errors import UserError
+from videogen.data.video.decoders._base import Decoder, frames_at_once
+from videogen.data.video.decoders._open_video import (
+    AUTO,
+    DECODERS,
+    READS,
+    OpenVideo,
+    decoder_versions,
+    open_video,
+    require_decoder,
+)
 
 __all__ = [
     "AUTO",
     "DECODERS",
+    "READS",
     "Decoder",
     "OpenVideo",
     "decoder_versions",
@@ -24,147 +22,3 @@ __all__ = [
     "open_video",
     "require_decoder",
 ]
-
-logger = logging.getLogger(__name__)
-
-DECODERS: dict[str, type[Decoder]] = {
-    decoder.name: decoder for decoder in (DecordDecoder, PyavDecoder, TorchcodecDecoder)
-}
-
-AUTO = ("decord", "pyav")
-"""What "auto" tries, in this order: the fast one where it can be trusted, else the one that reads everything."""
-
-READS = "%s reads the video"
-"""Logged at each choice; the parent of a decoder that died learns from it which one it was."""
-
-
-def open_video(path: str, info: VideoInfo, decoder: str = "auto") -> "OpenVideo":
-    """Open a local video for reading.
-
-    Args:
-        path: a local file.
-        info: what `probe` says of it.
-        decoder: a name in `DECODERS`, or "auto": the first of `AUTO` that reads this file without an error.
-
-    Raises:
-        UserError: there is no such decoder, or it is not installed.
-        VideoError: the file cannot be read by it.
-    """
-    if decoder != "auto" and decoder not in DECODERS:
-        raise _unknown(decoder)
-    if info.width * info.height > MAX_PIXELS:
-        raise VideoError(f"its frames of {info.width} x {info.height} pixels are larger than {MAX_PIXELS} pixels")
-    return OpenVideo(path, info, AUTO if decoder == "auto" else (decoder,))
-
-
-def require_decoder(name: str) -> None:
-    """Refuse a decoder that cannot be loaded here, before workers find that out one after another.
-
-    Raises:
-        UserError: there is no such decoder, or it is not installed; of "auto", that is never so.
-    """
-    if name == "auto":
-        return
-    if name not in DECODERS:
-        raise _unknown(name)
-    try:
-        DECODERS[name].version()
-    except (ImportError, OSError) as error:
-        raise UserError(
-            f"Decoder {name!r} cannot be loaded ({reason_of(error)}): choose the decoder 'auto'."
-        ) from error
-
-
-def _unknown(name: str) -> UserError:
-    return UserError(f"Decoder {name!r} does not exist: choose 'auto', {', '.join(map(repr, DECODERS))}.")
-
-
-def decoder_versions() -> dict[str, str]:
-    """Return the versions of the decoders that can be loaded here, by name: part of a table's provenance."""
-    versions = {}
-    for name, decoder in DECODERS.items():
-        try:
-            versions[name] = decoder.version()
-        except (UserError, ImportError):
-            continue
-    return versions
-
-
-class OpenVideo:
-    """A video read by one decoder; by the next of its candidates from the moment when one fails."""
-
-    def __init__(self, path: str, info: VideoInfo, candidates: Sequence[str]) -> None:
-        self.info = info
-        self._path = path
-        self._candidates = list(candidates)
-        self._opened: Decoder | None = None
-        self._advance(None)
-
-    @property
-    def decoder(self) -> str:
-        """Name of the decoder that really reads."""
-        return self._current.name
-
-    def read(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
-        """See `Decoder.read`; frames already given are not given again when the decoder changes."""
-        remaining = [int(index) for index in indices]
-        while remaining:
-            try:
-                for frames in self._current.read(remaining):
-                    yield frames
-                    remaining = remaining[len(frames) :]
-            except VideoError as error:
-                self._require_existing(remaining, error)
-                self._advance(error)
-
-    def stream(self) -> Iterator[tuple[int, np.ndarray]]:
-        """See `Decoder.stream`; goes on with the next frame when the decoder changes."""
-        position = 0
-        while position < self.info.num_frames:
-            try:
-                for number, frame in self._current.stream():
-                    if number >= position:
-                        position = number + 1
-                        yield number, frame
-            except VideoError as error:
-                self._advance(error)
-
-    def close(self) -> None:
-        """Let go of the file."""
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @property
-    def _current(self) -> Decoder:
-        assert self._opened is not None, "the video is closed"
-        return self._opened
-
-    def _require_existing(self, indices: list[int], error: VideoError) -> None:
-        if not all(0 <= index < self.info.num_frames for index in indices):
-            raise error
-
-    def _advance(self, error: VideoError | None) -> None:
-        """Open the next candidate that can; raise the last error when there is none."""
-        self.close()
-        while self._candidates:
-            decoder = DECODERS[self._candidates.pop(0)]
-            # The last one has to try: there is nobody else.
-            if self._candidates and (doubts := decoder.doubts(self.info)):
-                logger.debug("%s is not asked: %s", decoder.name, doubts)
-                continue
-            logger.info(READS, decoder.name)
-            try:
-                self._opened = decoder(self._path, self.info)
-            except VideoError as problem:
-                error = problem
-                continue
-            return
-        assert error is not None
-        raise error

@@ -1,0 +1,79 @@
+"""What every decoder does: give numbered frames as players show them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Self
+
+import numpy as np
+
+from videogen.data.video._info import VideoError, VideoInfo
+
+_BYTES_AT_ONCE = 512 * 2**20
+_FRAMES_AT_ONCE = 8
+
+
+def frames_at_once(info: VideoInfo) -> int:
+    """Return how many full-size frames may be held in memory: 8, fewer where they are huge."""
+    return max(1, min(_FRAMES_AT_ONCE, _BYTES_AT_ONCE // (info.width * info.height * 3)))
+
+
+class Decoder(ABC):
+    """One open video.
+
+    Frame i is the i-th frame in presentation order as `videogen.data.video.probe` counts them, whatever decoder.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, path: str, info: VideoInfo) -> None:
+        self.path = path
+        self.info = info
+
+    @classmethod
+    @abstractmethod
+    def version(cls) -> str:
+        """Return the versions of the library and of the FFmpeg in it.
+
+        Raises:
+            UserError: it is not installed here; the sentence says how to get it.
+        """
+
+    @classmethod
+    def doubts(cls, info: VideoInfo) -> str:  # noqa: ARG003
+        """Return why this decoder is not to be trusted with such a video, "" if it is."""
+        return ""
+
+    @abstractmethod
+    def _read(self, indices: list[int]) -> np.ndarray:
+        """Return these few existing frames, uint8 RGB (n, H, W, 3)."""
+
+    @abstractmethod
+    def stream(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield every frame's number and uint8 RGB (H, W, 3), in presentation order.
+
+        Raises:
+            VideoError: a frame cannot be decoded.
+        """
+
+    def read(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
+        """Yield frames in the order asked for, repetitions allowed: uint8 RGB (n, H, W, 3), n at most 8.
+
+        Raises:
+            VideoError: there is no frame of such a number, or it cannot be decoded.
+        """
+        numbers = [int(index) for index in indices]
+        if numbers and not (min(numbers) >= 0 and max(numbers) < self.info.num_frames):
+            wrong = max(numbers) if max(numbers) >= self.info.num_frames else min(numbers)
+            raise VideoError(f"frame {wrong} was asked of a video of {self.info.num_frames} frames")
+        step = frames_at_once(self.info)
+        for start in range(0, len(numbers), step):
+            yield self._read(numbers[start : start + step])
+
+    def close(self) -> None:  # noqa: B027 - some have nothing to close
+        """Let go of the file."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

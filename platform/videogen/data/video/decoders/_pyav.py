@@ -1,0 +1,145 @@
+"""PyAV: FFmpeg of today, hence every codec, and the reference for what a frame is."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from videogen.data.video._info import VideoError, VideoInfo, reason_of
+from videogen.data.video._probe import clockwise, index_packets, open_container, packets_of, video_stream
+from videogen.data.video.decoders._base import Decoder
+
+if TYPE_CHECKING:
+    import av.container
+    import av.video.frame
+
+_UNKNOWN = -1
+
+
+class PyavDecoder(Decoder):
+    """Frames read by PyAV: from the last key frame before each, forward."""
+
+    name = "pyav"
+
+    def __init__(self, path: str, info: VideoInfo) -> None:
+        super().__init__(path, info)
+        # Packets are read again rather than handed over by the probe: their times would make VideoInfo heavy, and the
+        # file is in the page cache.
+        with open_container(path) as container:
+            self._index = index_packets(container, video_stream(container))
+        self._number_of = {pts: number for number, pts in enumerate(self._index.pts)}
+        self._container: av.container.InputContainer | None = None
+        self._frames: Iterator[tuple[int, Any]] = iter(())
+        self._next = _UNKNOWN
+        """Number of the frame that `_frames` gives next, if all goes well."""
+
+    @classmethod
+    def version(cls) -> str:
+        """Return PyAV's version and its FFmpeg's."""
+        from av import __version__, library_versions
+
+        return f"PyAV {__version__} (libavcodec {'.'.join(map(str, library_versions['libavcodec']))})"
+
+    def _read(self, indices: list[int]) -> np.ndarray:
+        found: dict[int, np.ndarray] = {}
+        for wanted in sorted(set(indices)):
+            found[wanted] = self._pixels(self._find(wanted))
+        return np.stack([found[index] for index in indices])
+
+    def stream(self) -> Iterator[tuple[int, np.ndarray]]:
+        """See `Decoder.stream`."""
+        for number in range(self.info.num_frames):
+            yield number, self._pixels(self._find(number))
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._frames = iter(())
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+    def _find(self, wanted: int) -> "av.video.frame.VideoFrame":
+        key = self._key_before(wanted)
+        if not self._key_number(key) <= self._next <= wanted:
+            self._go_to(key)
+        frame = self._scan(wanted)
+        if frame is None and key is not None:
+            # Some containers' seeking lands behind the key frame that it was sent to.
+            self._go_to(None)
+            frame = self._scan(wanted)
+        if frame is None:
+            raise VideoError(f"its frame {wanted} cannot be decoded")
+        return frame
+
+    def _scan(self, wanted: int) -> "av.video.frame.VideoFrame | None":
+        for number, frame in self._frames:
+            self._next = number + 1
+            if number == wanted:
+                return frame
+            if number > wanted:
+                return None
+        self._next = _UNKNOWN
+        return None
+
+    def _key_before(self, wanted: int) -> int | None:
+        """Return the time of the last key frame from which `wanted` can be decoded; None for the file's beginning."""
+        if not self._index.pts:
+            return None
+        position = bisect_right(self._index.key_pts, self._index.pts[wanted])
+        return self._index.key_pts[position - 1] if position > 1 else None
+
+    def _key_number(self, key: int | None) -> int:
+        """Return the number of the first frame shown at or after a key frame."""
+        return 0 if key is None else bisect_left(self._index.pts, key)
+
+    def _go_to(self, key: int | None) -> None:
+        """Let `_frames` begin at a key frame, or at the file's beginning."""
+        if self._container is None or key is None:
+            self.close()
+            self._container = open_container(self.path)
+        stream = video_stream(self._container)
+        if key is not None:
+            self._container.seek(key, stream=stream, backward=True, any_frame=False)
+        self._next = self._key_number(key)
+        self._frames = self._decode(stream)
+
+    def _decode(self, stream: Any) -> Iterator[tuple[int, Any]]:
+        """Yield the number and the frame of all that can be decoded from here on.
+
+        After a frame that cannot, the following are left out up to the next key frame: they are built upon it.
+        """
+        import av
+
+        count, damaged = 0, False
+        for packet in _with_flush(packets_of(self._container, stream)):
+            try:
+                frames = packet.decode() if packet is not None else stream.codec_context.decode(None)
+            except MemoryError:
+                # Not the frame's fault; FFmpeg's own error for it is also one of FFmpegError.
+                raise
+            except (av.FFmpegError, EOFError, ValueError):
+                damaged = True
+                continue
+            for frame in frames:
+                number = self._number_of.get(frame.pts, -1) if self._index.pts else count
+                count += 1
+                damaged = frame.is_corrupt or (damaged and not frame.key_frame)
+                if number >= 0 and not damaged:
+                    yield number, frame
+
+    def _pixels(self, frame: "av.video.frame.VideoFrame") -> np.ndarray:
+        turns = clockwise(frame.rotation) // 90
+        width, height = (self.info.height, self.info.width) if turns % 2 else (self.info.width, self.info.height)
+        # Streams may change their size on the way.
+        try:
+            pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
+        except (ValueError, RuntimeError) as error:
+            raise VideoError(f"its frames cannot be decoded ({reason_of(error)})") from error
+        return np.ascontiguousarray(np.rot90(pixels, -turns)) if turns else pixels
+
+
+def _with_flush(packets: Iterator[Any]) -> Iterator[Any]:
+    """Yield the packets, and None when the decoder is to give what it holds back."""
+    yield from packets
+    yield None
