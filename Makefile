@@ -15,10 +15,10 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test serve lint format benchmarks clean
+.PHONY: help install demo test serve lint format docs docs-serve reference benchmarks clean
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## create .venv and install everything, as constraints.txt says (done by the others when needed)
 
@@ -41,6 +41,16 @@ format: $(STAMP) ## put the code into the house format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+docs: $(STAMP) ## build the documentation into site/: open site/index.html
+	$(BIN)/python -m tools.reference
+	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet
+
+docs-serve: docs ## show the documentation on http://127.0.0.1:8001
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory site 8001
+
+reference: $(STAMP) ## write docs/reference/ anew from the code and from benchmarks/results/
+	$(BIN)/python -m tools.reference
+
 benchmarks: $(STAMP) ## the ratios of docs/benchmarks.md
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/encode.py
@@ -48,8 +58,8 @@ benchmarks: $(STAMP) ## the ratios of docs/benchmarks.md
 	$(BIN)/python benchmarks/ledger.py --items 10000 100000
 	$(BIN)/python benchmarks/scale.py
 
-clean: ## remove .venv and caches; runs/ stays
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+clean: ## remove .venv, site/ and caches; runs/ stays
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch comes first, because building DeepSpeed needs it, and because it is the one package of which there are two
@@ -71,5 +81,5 @@ $(STAMP): pyproject.toml constraints.txt
 	       "Linux brings gigabytes of CUDA libraries. TORCH_INDEX=https://download.pytorch.org/whl/cpu gives the small one."; \
 	  set -x; $(PIP) install -qq -c constraints.txt torch; \
 	fi
-	DS_BUILD_OPS=0 $(PIP) install -qq -c constraints.txt --no-build-isolation -e '.[demo,test,lint]'
+	DS_BUILD_OPS=0 $(PIP) install -qq -c constraints.txt --no-build-isolation -e '.[demo,docs,lint,test]'
 	@touch $@

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
-TARGETS = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -29,7 +29,7 @@ def test_links_resolve(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_make_commands_exist(document):
-    called = re.findall(r"(?:^|`)make(?: [A-Z_]+=\S+)* ([a-z]+)", document.read_text(), re.MULTILINE)
+    called = re.findall(r"(?:^|`)make(?: [A-Z_]+=\S+)* ([a-z-]+)", document.read_text(), re.MULTILINE)
     assert set(called) <= TARGETS
 
 

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from pipelines.generate.prompts import Request
 from videogen import storage
+from videogen.data.datasets.columns import Column
 
 MANIFEST_NAME = "manifest.parquet"
 
@@ -27,6 +28,19 @@ MANIFEST_SCHEMA = pa.schema(
     ]
 )
 """`status` is "ok" or "failed"; `video` is a URI, empty where it failed."""
+
+MANIFEST_COLUMNS = {
+    "id": Column("name of the video: from the prompts table, or a hash of what was asked for"),
+    "prompt": Column("prompt"),
+    "seed": Column("seed of all noise of the video"),
+    "video": Column("URI of the mp4 file; empty where it failed"),
+    "status": Column("`ok` or `failed`"),
+    "error": Column("reason of the failure, or empty"),
+    "num_frames": Column("length", "frames"),
+    "fps": Column("rate", "frames/s"),
+    "width": Column("width", "pixels"),
+    "height": Column("height", "pixels"),
+}
 
 _MADE_BY = b"videogen.made_by"
 """Footer entry: hash of the model and of its settings, so that another model's videos are not taken for done."""

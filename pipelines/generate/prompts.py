@@ -12,11 +12,19 @@ import pyarrow.parquet as pq
 
 from videogen import storage
 from videogen.cli import suggest
+from videogen.data.datasets.columns import Column
 from videogen.errors import UserError
 from videogen.stages import new_sample
 
-COLUMNS = ("prompt", "id", "seed", "negative_prompt", "reference_image")
-"""What is read of a prompts table; other columns are left alone."""
+COLUMN_MEANINGS = {
+    "prompt": Column("what the video shows; required, not empty"),
+    "id": Column("name of the video file, unique; default: a hash of the row"),
+    "seed": Column("whole number from 0 to 2**63 - 1; default: from the id"),
+    "negative_prompt": Column("what the video shall not show; default: empty"),
+    "reference_image": Column("image that the video starts from: its bytes, or a URI; default: generated"),
+}
+COLUMNS = tuple(COLUMN_MEANINGS)
+"""Columns that are read of a prompts table; others are left alone."""
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _MAX_SEED = 2**63 - 1

@@ -1,0 +1,1 @@
+"""Development tools: the generated reference and the navigation of the documentation site."""

@@ -1,0 +1,1 @@
+"""Generated reference pages of docs/reference/, one module a subject."""

@@ -1,0 +1,99 @@
+"""Reference of benchmark results: the newest result file of each benchmark, as tables."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.result_files import load_results
+from tools.reference.markdown import code, escape, page, table
+
+_INTRODUCTION = """
+The newest result of each benchmark, from `benchmarks/results/`. Absolute speeds depend on the machine; ratios compare
+contenders of one run. `0.96 (0.89 to 1.03)` is the median with the least and the greatest value.
+"""
+
+DESCRIPTIONS = {
+    "train_step": "Step of a training through the platform (Ray Train, DeepSpeed, loader, logging) beside a step of a "
+    "bare PyTorch loop on the same data with the same losses. The aim is a ratio of at most 1.05.",
+    "encode": "Throughput of encoding over the bound that its kernels allow: cores divided by the core seconds of "
+    "decoding and encoding a clip. Three VAEs: the smallest possible, one as expensive as decoding, and the one of the "
+    "`tiny` preset. The aim is a ratio of at least 0.92.",
+    "encode_peers": "Throughput of encoding beside a plain loop, a torch DataLoader, Ray Data and Daft on the same "
+    "clips with the same VAE. The latents are compared.",
+    "ledger": "Time and peak memory of each phase of a table's ledger as the number of work items grows. Each phase is "
+    "a process of its own. Time should grow linearly, memory should stay flat.",
+    "listing": "Time and peak memory of listing a corpus as it grows, from a folder and from a manifest.",
+    "loader": "Throughput of the training loader beside MosaicML Streaming and WebDataset on the same clips.",
+    "scale": "Extrapolated cost of a large corpus on a cluster, and simulations that check the scheduling part of the "
+    "model. [Scale](../explanation/scale.md) explains model and limits.",
+    "dedup": "Time and peak memory of finding near duplicates when a clips table is published.",
+    "demo": "Quality of the models that `make demo` trains, on held-out prompts and clips, and its duration.",
+    "chaos_kills": "Ingest and encode of a corpus with damaged videos while processes are killed.",
+    "chaos_nodes": "Ingest and encode while nodes of the cluster die.",
+    "chaos_s3": "Ingest and encode through a proxy that damages S3 requests.",
+    "tests": "Duration of the test commands.",
+}
+"""Benchmarks in the order of the page. A result of one that is not listed here is refused."""
+
+
+def render(folder: Path) -> str:
+    """Return the page."""
+    results = load_results(folder)
+    assert set(results) <= set(DESCRIPTIONS), f"describe {set(results) - set(DESCRIPTIONS)} in {__name__}.DESCRIPTIONS"
+    sections = [_section(name, results[name]) for name in DESCRIPTIONS if name in results]
+    return page("Benchmark results", _INTRODUCTION, *sections)
+
+
+def _section(name: str, results: list[dict[str, Any]]) -> str:
+    newest = results[-1]
+    blocks = [f"## {name}", DESCRIPTIONS[name]]
+    if newest["command"]:
+        blocks.append(f"```bash\n{newest['command']}\n```")
+    blocks.append(_origin(newest))
+    single = {key: value for key, value in newest["figures"].items() if not isinstance(value, list)}
+    if single:
+        blocks.append(table(("figure", "value"), [(_words(key), _value(value)) for key, value in single.items()]))
+    for title, rows in newest["figures"].items():
+        if isinstance(rows, list):
+            blocks += [f"**{_words(title).capitalize()}**", _rows(rows)]
+    if newest["note"]:
+        blocks.append(escape(newest["note"]))
+    if older := [code(result["file"]) for result in reversed(results[:-1])]:
+        blocks.append(f"Older results in `benchmarks/results/`: {', '.join(older)}.")
+    return "\n\n".join(blocks)
+
+
+def _origin(result: Mapping[str, Any]) -> str:
+    """Return date, commit and machine; what is not known is left out."""
+    machine = result["machine"] or {}
+    parts = [result["date"][:10]]
+    if result["commit"]:
+        parts.append(f"commit {code(result['commit'])}")
+    if machine.get("cpu"):
+        parts.append(f"{machine['cores']} cores of {escape(machine['cpu'])}")
+    if machine.get("memory_gb"):
+        parts.append(f"{machine['memory_gb']} GB of memory")
+    return "; ".join(parts) + "."
+
+
+def _rows(rows: list[Mapping[str, Any]]) -> str:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    return table(
+        [_words(column) for column in columns], [[_value(row.get(column)) for column in columns] for row in rows]
+    )
+
+
+def _words(name: str) -> str:
+    return escape(name.replace("_", " "))
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, Mapping):
+        return f"{value['median']:g} ({value['least']:g} to {value['most']:g})"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:g}" if isinstance(value, float) else escape(str(value))
