@@ -363,7 +363,8 @@ def _prepare(job: Mapping[str, Any]) -> dict[str, Any]:
 def _make_corpus(folder: Path, which: int, video: bytes, num_videos: int, config: CascadeConfig) -> int:
     """Write copies of a video, and what can be planned of them."""
     from pipelines.ingest.pipeline import IngestOptions, ingest
-    from videogen.data.datasets.clips_table import ClipsTable, IngestSpec
+    from videogen.data.datasets.clips_schema import IngestSpec
+    from videogen.data.datasets.clips_table import ClipsTable
 
     videos = folder / f"videos-{which}"
     videos.mkdir()

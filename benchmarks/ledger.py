@@ -22,8 +22,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from videogen.cli import parser, run_job
-from videogen.data.tables import Ledger, Outcome, PartRecord, pack_shard, write_part
-from videogen.data.tables.scratch import MEMORY_MB
+from videogen.data.tables import MEMORY_MB, Ledger, Outcome, PartRecord, pack_shard, write_part
 from videogen.errors import UserError
 
 ITEMS_PER_UNIT = 32
@@ -111,7 +110,7 @@ def _publish(ledger: Ledger, num_items: int) -> None:
     with ledger:
         ledger.plan(_planned(num_items))
         assert not ledger.plan_packs(SHARD_BYTES)
-        ledger.publish({"kind": "benchmark"}, ledger.locate(columns=["score"]))
+        ledger.publish({"kind": "benchmark"}, ledger.index_rows(columns=["score"]))
 
 
 def _again(ledger: Ledger, num_items: int) -> None:

@@ -203,7 +203,7 @@ def _write_table(folder: Path) -> None:
             outcomes = [Outcome(row["item_id"], OK) for row in rows]
             unit_id = f"unit-{len(ids):06d}"
             record = write_part(uri, unit_id, part, outcomes, "benchmark", rows_per_group=ROWS_PER_GROUP)
-            ledger.note([record])
+            ledger.add([record])
             ids += [row["item_id"] for row in rows]
         shape = {"width": [_PIXELS] * len(ids), "height": [_PIXELS] * len(ids), "fps": [24.0] * len(ids)}
         ledger.plan([pa.record_batch({"item_id": ids, **shape})])
@@ -211,7 +211,7 @@ def _write_table(folder: Path) -> None:
             pack_shard(uri, pack)
         manifest = {"kind": KIND, "schema_version": SCHEMA_VERSION, "latent_sizes": [size], "has_captions": True}
         manifest |= {"encoder_fingerprint": "none", "clip": ClipSpec(_LATENTS[0], 24.0, _PIXELS).as_dict()}
-        ledger.publish(manifest, ledger.locate())
+        ledger.publish(manifest, ledger.index_rows())
 
 
 def _table_row(clip_id: str, latents: np.ndarray, text: np.ndarray) -> dict[str, Any]:

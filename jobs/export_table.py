@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from pipelines.cluster.connection import require_output
 from pipelines.cluster.progress import Progress
 from videogen.cli import parser, run_job
-from videogen.data.datasets.finished import FinishedTable
+from videogen.data.datasets import open_table
 from videogen.data.interchange import ARRAY_FORMS, ExportOptions, export_huggingface, export_webdataset
-from videogen.data.tables.query import check_expression
+from videogen.data.tables import check_expression
 from videogen.errors import UserError
 
 _MOST_MB = 1 << 20
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.arrays and options.format != "webdataset":
         raise UserError(f"--arrays {options.arrays} is for --format webdataset: parquet has columns of numbers.")
     require_output(options.output)
-    table = FinishedTable.open(options.table)
+    table = open_table(options.table)
     if options.where is not None:
         check_expression(options.where, table.index_schema, "--where")
     export = ExportOptions(

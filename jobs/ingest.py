@@ -23,7 +23,7 @@ from videogen.cli import add_preset_options, parser, run_job
 from videogen.config import load_preset
 from videogen.data.curation import Policy
 from videogen.data.curation.duplicates import LARGEST_DISTANCE, DedupThresholds
-from videogen.data.datasets.clips_table import IngestSpec
+from videogen.data.datasets.clips_schema import IngestSpec
 from videogen.errors import UserError
 
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from videogen.cli import parser, run_job
-from videogen.data.tables.garbage import vacuum
+from videogen.data.tables import vacuum_table
 from videogen.errors import UserError
 
 
@@ -31,11 +31,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not 0 <= options.retain_hours < math.inf:
         raise UserError(f"--retain-hours is {options.retain_hours}, but it is a number of hours, 0 or more.")
     for table in options.tables:
-        found = vacuum(table, 3600 * options.retain_hours, options.dry_run)
-        for garbage in found:
-            print(garbage.uri)
+        found = vacuum_table(table, 3600 * options.retain_hours, options.dry_run)
+        for file in found:
+            print(file.uri)
         said = "would be removed" if options.dry_run else "removed"
-        print(f"{table}: {len(found)} files, {sum(garbage.num_bytes for garbage in found) / 1e6:.1f} MB {said}")
+        print(f"{table}: {len(found)} files, {sum(file.num_bytes for file in found) / 1e6:.1f} MB {said}")
 
 
 if __name__ == "__main__":

@@ -50,14 +50,14 @@ def finish(uri: str, numbers: Sequence[int], ledger: Ledger, shard_bytes: int = 
     for batch in ledger.pending(planned(numbers)):
         left = batch["n"].to_pylist()
         for start in range(0, len(left), per_unit):
-            ledger.note([work(uri, left[start : start + per_unit])])
+            ledger.add([work(uri, left[start : start + per_unit])])
     return publish(uri, ledger, shard_bytes)
 
 
 def publish(uri: str, ledger: Ledger, shard_bytes: int = 9000) -> dict:
     for pack in ledger.plan_packs(shard_bytes):
         pack_shard(uri, pack)
-    return ledger.publish({"kind": "test"}, ledger.locate(columns=["value"]))
+    return ledger.publish({"kind": "test"}, ledger.index_rows(columns=["value"]))
 
 
 def run(uri: str, numbers: Sequence[int], **options) -> dict:

@@ -11,11 +11,10 @@ import pyarrow.parquet as pq
 
 from videogen import storage
 from videogen.data.datasets.clips import ClipSpec
-from videogen.data.datasets.dataset import ByteCache, ClipDataset, Row, Shapes
-from videogen.data.datasets.latents import LatentsTable
+from videogen.data.datasets.dataset import ClipDataset, Shapes
 from videogen.data.datasets.latents_schema import KIND, ROWS_PER_GROUP, SCHEMA_VERSION, latents_row, latents_schema
-from videogen.data.tables import OK, Lease, Ledger, Outcome, pack_shard, write_part
-from videogen.data.tables.shard_reading import read_shard
+from videogen.data.datasets.latents_table import LatentsTable
+from videogen.data.tables import OK, ByteCache, Lease, Ledger, Outcome, Row, pack_shard, read_shard, write_part
 from videogen.training.buckets import Batches
 from videogen.training.loader import BatchPlan, Loader
 
@@ -131,12 +130,12 @@ def write_latents(uri: str, num_clips: int) -> LatentsTable:
             unit = rows[start : start + 16]
             outcomes = [Outcome(row["item_id"], OK) for row in unit]
             part = pa.Table.from_pylist(unit, schema=schema)
-            ledger.note([write_part(uri, f"unit-{start}", part, outcomes, "test", rows_per_group=ROWS_PER_GROUP)])
+            ledger.add([write_part(uri, f"unit-{start}", part, outcomes, "test", rows_per_group=ROWS_PER_GROUP)])
         for pack in ledger.plan_packs(8000):
             pack_shard(uri, pack)
         manifest = {"kind": KIND, "schema_version": SCHEMA_VERSION, "latent_sizes": [2], "has_captions": False}
         manifest |= {"encoder_fingerprint": "none", "clip": spec.as_dict()}
-        ledger.publish(manifest, ledger.locate())
+        ledger.publish(manifest, ledger.index_rows())
     return LatentsTable.open(uri)
 
 

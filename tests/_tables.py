@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from videogen.data.datasets.clips_table import clips_schema
+from videogen.data.datasets.clips_schema import clips_schema
 from videogen.data.datasets.latents_schema import latents_schema
 from videogen.data.sources import find_versions
 from videogen.data.tables import Ledger, Outcome, pack_shard, write_part
@@ -31,10 +31,10 @@ def write_table(uri, manifest, items, rows_of_item, failures, columns, verdicts=
                 outcomes.append(Outcome(key, "failed" if error else "ok", uri=item["uri"], stage=stage, error=error))
                 part += rows
             table = pa.Table.from_pylist(part, schema=manifest["schema"])
-            ledger.note([write_part(uri, f"unit{start}", table, outcomes, identity, rows_per_group=rows_per_group)])
+            ledger.add([write_part(uri, f"unit{start}", table, outcomes, identity, rows_per_group=rows_per_group)])
         for pack in ledger.plan_packs(target_bytes=20_000):
             pack_shard(uri, pack)
-        batches = ledger.locate(columns=[name for name in columns if name != "item_id"])
+        batches = ledger.index_rows(columns=[name for name in columns if name != "item_id"])
         said = {name: value for name, value in manifest.items() if name != "schema"}
         return ledger.publish(said, (_judged(batch, verdicts) for batch in batches))
 

@@ -23,8 +23,9 @@ from pipelines.ingest import pipeline as ingesting
 from tests._faulty_s3 import Fault, FaultySite
 from videogen import storage
 from videogen.data import LatentsTable
-from videogen.data.datasets.clips_table import ClipsTable, IngestSpec
-from videogen.data.tables.files import atomic_stream
+from videogen.data.datasets.clips_schema import IngestSpec
+from videogen.data.datasets.clips_table import ClipsTable
+from videogen.data.tables import atomic_stream
 from videogen.errors import CredentialsError, StorageError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,7 +44,7 @@ import sys
 from pipelines import encode, ingest
 from videogen.cli import run_job
 from videogen.config import load_preset
-from videogen.data.datasets.clips_table import IngestSpec
+from videogen.data.datasets.clips_schema import IngestSpec
 
 def main(_):
     videos, model, output = sys.argv[1:]

@@ -19,8 +19,8 @@ from pipelines.runner import step_records
 from tests._videos import make
 from videogen.config import FrameSize, apply_overrides, load_preset, nearest_size
 from videogen.data import FrameDataset, JoinedClips, LatentsTable, read_frames, resize_frames
+from videogen.data.datasets import open_table
 from videogen.data.datasets.clips import ClipSpec
-from videogen.data.datasets.finished import FinishedTable
 from videogen.data.synthetic import all_attributes, render_clip
 from videogen.data.video import write_mp4
 from videogen.errors import UserError
@@ -189,7 +189,7 @@ def test_what_shows_a_table_shows_its_shapes(table, tiny_model):
 
     trips = reconstruct(table.uri, lambda: AutoencoderKL.from_pretrained(f"{tiny_model}/autoencoder").eval(), 8)
     assert len(trips) == 8
-    assert render_png(FinishedTable.open(table.uri)).startswith(b"\x89PNG")
+    assert render_png(open_table(table.uri)).startswith(b"\x89PNG")
     page = Path(table.uri, "report", "index.html").read_text()
     assert "from pictures of 48 x 80, 64 x 64, 80 x 48 pixels" in page
 

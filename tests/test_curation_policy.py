@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from videogen.data.curation import Policy
-from videogen.data.tables.query import Conditions
+from videogen.data.tables import Conditions
 from videogen.errors import UserError
 
 SCHEMA = pa.schema(

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from videogen.data import FrameDataset, JoinedClips
 from videogen.data.datasets.clips import ClipSpec, list_videos, plan_clips, read_captions
-from videogen.data.datasets.dataset import ByteCache
 from videogen.data.synthetic import all_attributes, render_clip
+from videogen.data.tables import ByteCache
 from videogen.data.video import VideoInfo, write_mp4
 from videogen.errors import UserError
 
@@ -145,10 +145,10 @@ def test_raw_frames_as_a_dataset(tmp_path, tiny, caplog):
     (tmp_path / "00_damaged.mp4").write_bytes(good[: middle - 600] + bytes(len(good) - middle + 600))
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     dataset = FrameDataset.open(str(tmp_path), tiny)
-    assert "broken.mp4 is left out" in caplog.text
+    assert "broken.mp4 is skipped" in caplog.text
     rows = [dataset.row(index)["frames"] for index in range(len(dataset))]
     assert {(row.shape, str(row.dtype)) for row in rows} == {((15, 64, 64, 3), "uint8")}
-    assert "00_damaged.mp4 cannot be decoded, the next clip stands in" in caplog.text
+    assert "00_damaged.mp4 cannot be decoded, the next clip replaces it" in caplog.text
     assert FrameDataset.open(str(tmp_path), tiny).fingerprint == dataset.fingerprint
     with pytest.raises(KeyError, match="caption"):
         dataset.row(0, ("caption",))

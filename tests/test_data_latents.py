@@ -109,7 +109,7 @@ def test_an_unfinished_table_is_refused(latents_table, tmp_path):
     shutil.copytree(latents_table, unfinished)
     (unfinished / "manifest.json").unlink()
     for opening in (LatentsTable.open, discover_tables):
-        with pytest.raises(UserError, match=r"hold no manifest\.json"):
+        with pytest.raises(UserError, match=r"holds no manifest\.json"):
             opening(str(unfinished))
     with pytest.raises(UserError, match="does not exist"):
         LatentsTable.open(str(tmp_path / "missing"))
@@ -119,7 +119,7 @@ def test_tables_of_other_schemas_or_without_rows_are_refused(latents_table, tmp_
     with pytest.raises(UserError, match="schema version 99"):
         LatentsTable.open(altered(latents_table, tmp_path / "newer", schema_version=99))
     none = {"planned": 1, "ok": 0, "filtered": 0, "failed": 1, "rows": 0}
-    with pytest.raises(UserError, match="hold no clip"):
+    with pytest.raises(UserError, match="holds no clip"):
         LatentsTable.open(altered(latents_table, tmp_path / "none", counts=none, shards=[]))
 
 

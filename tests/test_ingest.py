@@ -22,8 +22,9 @@ from tests.conftest import load_job
 from videogen import storage
 from videogen.data.curation import Policy
 from videogen.data.curation.scores import SCORES
-from videogen.data.datasets.clips_table import ClipsTable, IngestSpec
-from videogen.data.tables.records import FAILED, OK, Outcome
+from videogen.data.datasets.clips_schema import IngestSpec
+from videogen.data.datasets.clips_table import ClipsTable
+from videogen.data.tables import FAILED, OK, Outcome
 from videogen.data.video import write_mp4
 from videogen.errors import UserError
 
@@ -226,7 +227,7 @@ def test_a_rule_may_end_in_a_comment(camera_clip, ray_cluster, tmp_path):
         ("[]", "none of a table"),
         ('{"name": "of something else"}', "none of a table"),
         ('{"kind": "clips", "schema_version": 99}', "schema version 99, but this release writes 2"),
-        ('{"kind": "clips", "schema_version": 2}', "damaged .of 'identity': Field required"),
+        ('{"kind": "clips", "schema_version": 2}', "damaged .key 'identity': Field required"),
     ],
     ids=["empty", "deep", "list", "foreign", "newer", "cut"],
 )

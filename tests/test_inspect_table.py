@@ -10,7 +10,7 @@ from PIL import Image
 from tests._tables import clips_table, latents_table
 from tests.conftest import load_job
 from videogen import storage
-from videogen.data.datasets.finished import FinishedTable
+from videogen.data.datasets import open_table
 from videogen.data.synthetic import all_attributes, render_clip
 from videogen.data.video import write_mp4
 from videogen.errors import UserError
@@ -45,7 +45,7 @@ def inspected(capsys, *arguments):
 
 def test_a_table_is_summed_up(clips):
     folder, rows = clips
-    summary = summarise(FinishedTable.open(str(folder)))
+    summary = summarise(open_table(str(folder)))
     assert (summary.kind, summary.num_selected) == ("clips", len(rows))
     assert summary.counts == {"planned": 4, "ok": 3, "filtered": 0, "failed": 1, "rows": 6}
     assert summary.num_bytes == sum(path.stat().st_size for path in (folder / "shards").iterdir())
@@ -66,7 +66,7 @@ def test_a_table_is_summed_up(clips):
 def test_an_expression_chooses_the_rows(clips, capsys):
     folder, rows = clips
     chosen = [row for row in rows if row["motion"] > 0.32]
-    summary = summarise(FinishedTable.open(str(folder)), "motion > 0.32")
+    summary = summarise(open_table(str(folder)), "motion > 0.32")
     assert summary.num_selected == len(chosen) < len(rows)
     assert next(column for column in summary.statistics if column.name == "motion").quantiles[0] > 0.32
     printed = inspected(capsys, folder, "--where", "motion > 0.32", "--row", 1)
@@ -122,8 +122,8 @@ def test_the_sheet_spreads_its_rows_over_the_table(clips):
     from videogen.reporting.contact_sheet import render_png
 
     folder, rows = clips
-    sheet = Image.open(io.BytesIO(render_png(FinishedTable.open(str(folder)), num_rows=2)))
-    one = Image.open(io.BytesIO(render_png(FinishedTable.open(str(folder)), num_rows=1)))
+    sheet = Image.open(io.BytesIO(render_png(open_table(str(folder)), num_rows=2)))
+    one = Image.open(io.BytesIO(render_png(open_table(str(folder)), num_rows=1)))
     assert sheet.height == 2 * one.height
     levels = [int(np.asarray(sheet)[one.height * index + 60, 50, 0]) for index in range(2)]
     expected = [np.asarray(Image.open(io.BytesIO(rows[index]["thumbnail"])))[0, 0, 0] for index in (0, 3)]
@@ -145,7 +145,7 @@ def test_false_colours_use_the_whole_range_of_each_channel():
     [
         (["{missing}"], "does not exist"),
         (["{empty}"], "holds no manifest.json"),
-        (["{other}"], "no table of this release"),
+        (["{other}"], "has schema version None"),
         (["{clips}", "--where", "moton > 1"], "motion"),
         (["{clips}", "--row", "6"], "from 0 to 5"),
         (["{clips}", "--row", "-1"], "from 0 to 5"),

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from tests._loader_clips import Numbered, ParquetClips, collate, numbers, write_latents, write_shards
 from videogen.data import FrameDataset, JoinedClips, LatentsTable
-from videogen.data.datasets.dataset import ClipDataset, Row
-from videogen.data.tables.shard_reading import ShardReadError, read_shard
+from videogen.data.datasets.dataset import ClipDataset
+from videogen.data.tables import Row, ShardReadError, read_shard
 from videogen.errors import UserError
 from videogen.training.datasets import data_fingerprint, require_unchanged, where_of
 from videogen.training.loader import BatchPlan, Loader

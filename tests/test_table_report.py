@@ -20,11 +20,12 @@ from pipelines.ingest.pipeline import IngestOptions, ingest
 from tests._page import Page
 from videogen import storage
 from videogen.data.curation import Policy
-from videogen.data.datasets.clips_table import ClipsTable, IngestSpec
-from videogen.data.datasets.finished import FinishedTable
-from videogen.data.datasets.latents import LatentsTable
-from videogen.data.tables.run_log import RunLog, Sample, read_run, run_names
+from videogen.data.datasets import open_table
+from videogen.data.datasets.clips_schema import IngestSpec
+from videogen.data.datasets.clips_table import ClipsTable
+from videogen.data.datasets.latents_table import LatentsTable
 from videogen.data.video import read_frames, write_mp4
+from videogen.reporting.run_log import RunLog, Sample, read_run, run_names
 from videogen.reporting.table import PAGE_NAME, write_report
 from videogen.reporting.table.contents import gather
 from videogen.reporting.table.reasons import read_reasons
@@ -210,7 +211,7 @@ def test_a_run_leaves_what_it_measured(table):
 def test_a_killed_run_leaves_its_trace_and_the_page_says_so(table, tmp_path):
     copy = str(shutil.copytree(table, tmp_path / "table"))
     script = (
-        "import os, signal, sys; from videogen.data.tables.run_log import RunLog\n"
+        "import os, signal, sys; from videogen.reporting.run_log import RunLog\n"
         "with RunLog(sys.argv[1], 'ingest', 'videos', 9, write_every_s=0) as log:\n"
         "    log.sample({'ok': 3, 'failed': 1}, {'analyse_s': 2.5})\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -367,6 +368,6 @@ def test_latents_have_a_report_when_the_decoder_is_gone(latents_table, tmp_path,
 
 
 def test_sampled_clips_are_the_same_every_time(table):
-    first, second = (gather(FinishedTable.open(table)) for _ in range(2))
+    first, second = (gather(open_table(table)) for _ in range(2))
     assert first.numbers() == second.numbers()
     assert list(first.pictures) == list(second.pictures)

@@ -13,14 +13,14 @@ import pytest
 from tests._ledger import IDENTITY, expected, files, planned, read, run, work
 from tests.conftest import load_job
 from videogen import storage
-from videogen.data.tables import Lease, Ledger, garbage, vacuum
+from videogen.data.tables import Lease, Ledger, vacuum_table
 from videogen.errors import UserError
 
-# --- garbage -----------------------------------------------------------------------------------------------------
+# --- vacuum ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("where", ["local", "s3"])
-def test_garbage_is_what_neither_readers_nor_the_next_run_need(where, tmp_path, request):
+def test_vacuum_removes_what_neither_readers_nor_the_next_run_need(where, tmp_path, request):
     uri = str(tmp_path / "table") if where == "local" else request.getfixturevalue("s3")
     run(uri, range(20))
     old = run(uri, range(10))
@@ -34,16 +34,16 @@ def test_garbage_is_what_neither_readers_nor_the_next_run_need(where, tmp_path, 
     before = storage.list_files(uri)
     if where == "s3":
         time.sleep(1.1)  # times of objects are whole seconds
-    assert vacuum(uri, retain_s=3600) == []
-    found = vacuum(uri, retain_s=0, dry_run=True)
+    assert vacuum_table(uri, retain_s=3600) == []
+    found = vacuum_table(uri, retain_s=0, dry_run=True)
     assert storage.list_files(uri) == before
-    assert vacuum(uri, retain_s=0) == found
-    names = {garbage.uri.removeprefix(f"{uri}/") for garbage in found}
+    assert vacuum_table(uri, retain_s=0) == found
+    names = {file.uri.removeprefix(f"{uri}/") for file in found}
     assert {"shards/old.parquet", "index/old.parquet", "parts/old.parquet", "commits/other-old.parquet"} < names
     assert "shards/.new.0.partial" in names
     assert len([name for name in names if name.startswith("parts/")]) == 2
     assert len([name for name in names if name.startswith("history/")]) == 1
-    assert set(storage.list_files(uri)) == set(before) - {garbage.uri for garbage in found}
+    assert set(storage.list_files(uri)) == set(before) - {file.uri for file in found}
     assert not [name for name in names if "mine" in name]
     assert read(uri, old) == expected(range(10))
     with Ledger(uri, IDENTITY) as ledger:
@@ -59,17 +59,17 @@ def test_what_an_earlier_manifest_names_is_kept_for_as_long_as_is_asked_for(tmp_
     day = time.time() - 24 * 3600
     for path in tmp_path.rglob("*.parquet"):
         os.utime(path, (day, day))
-    vacuum_table = load_job("vacuum_table").main
-    vacuum_table([uri, "--retain-hours", "12"])
+    vacuum_job = load_job("vacuum_table").main
+    vacuum_job([uri, "--retain-hours", "12"])
     # All files are old, but the manifest that names them was replaced just now.
     assert read(uri, first) == expected(range(20))
     os.utime(copy, (day, day))
-    vacuum_table([uri])
+    vacuum_job([uri])
     assert read(uri, first) == expected(range(20))
-    vacuum_table([uri, "--retain-hours", "12", "--dry-run"])
+    vacuum_job([uri, "--retain-hours", "12", "--dry-run"])
     assert read(uri, first) == expected(range(20))
     assert f"{copy}\n" in capsys.readouterr().out
-    vacuum_table([uri, "--retain-hours", "12"])
+    vacuum_job([uri, "--retain-hours", "12"])
     assert len(files(uri, "shards")) == len(second["shards"]) < len(first["shards"])
     assert not copy.exists()
     assert read(uri, second) == expected(range(5))
@@ -78,35 +78,36 @@ def test_what_an_earlier_manifest_names_is_kept_for_as_long_as_is_asked_for(tmp_
 
 
 @pytest.mark.parametrize("left", [None, b"[]"])
-def test_a_manifest_that_goes_while_garbage_is_looked_for_condemns_nothing(tmp_path, monkeypatch, left):
+def test_a_manifest_that_goes_while_files_are_listed_condemns_nothing(tmp_path, monkeypatch, left):
     uri = str(tmp_path)
     run(uri, range(20))
     manifest = tmp_path / "manifest.json"
 
-    class Lease(garbage.Lease):
-        def __enter__(self):
-            if left is None:
-                manifest.unlink()
-            else:
-                manifest.write_bytes(left)
-            return super().__enter__()
+    acquire = Lease.acquire
 
-    monkeypatch.setattr(garbage, "Lease", Lease)
+    def acquire_late(lease):
+        if left is None:
+            manifest.unlink()
+        else:
+            manifest.write_bytes(left)
+        return acquire(lease)
+
+    monkeypatch.setattr(Lease, "acquire", acquire_late)
     before = set(files(uri, "shards"))
     with pytest.raises(UserError, match="no finished table any more: nothing was removed"):
-        vacuum(uri, retain_s=0)
+        vacuum_table(uri, retain_s=0)
     assert before
     assert set(files(uri, "shards")) == before
 
 
-def test_garbage_is_not_collected_beside_a_run_nor_where_no_table_is(tmp_path):
+def test_vacuum_is_refused_beside_a_run_and_where_no_table_is(tmp_path):
     uri = str(tmp_path / "table")
     with pytest.raises(UserError, match="no finished table"):
-        vacuum(uri)
+        vacuum_table(uri)
     assert not (tmp_path / "table").exists()
     run(uri, range(3))
     with Lease(uri), pytest.raises(UserError, match="is being written by"):
-        vacuum(uri, dry_run=True)
+        vacuum_table(uri, dry_run=True)
     with pytest.raises(UserError, match="--retain-hours is -1"):
         load_job("vacuum_table").main([uri, "--retain-hours", "-1"])
 
@@ -170,15 +171,33 @@ def test_a_driver_killed_at_any_write_leaves_the_table_of_an_undisturbed_run(see
     assert errors[0] == errors[1]
 
 
-def test_parts_of_a_run_that_ended_right_after_it_published_go_with_the_next(tmp_path, monkeypatch):
-    uri = str(tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "tidy", lambda _: None)
-        run(uri, range(12))
+DIES_AT_THE_FIRST_REMOVAL = """
+import os, signal, sys
+
+sys.path.insert(0, sys.argv[1])
+from tests import _ledger as ledger_tests
+
+
+def die(event, arguments):
+    if event == "os.remove" and "/parts/" in str(arguments[0]) and not str(arguments[0]).endswith(".partial"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+sys.addaudithook(die)
+ledger_tests.run(sys.argv[2], range(12))
+"""
+
+
+def test_parts_of_a_run_that_was_killed_right_after_it_published_go_with_the_next(tmp_path):
+    uri = str(tmp_path / "table")
+    root = Path(__file__).parent.parent
+    command = [sys.executable, "-c", DIES_AT_THE_FIRST_REMOVAL, root, uri]
+    assert subprocess.run([str(word) for word in command], cwd=root, timeout=60).returncode == -signal.SIGKILL
+    assert storage.exists(storage.join(uri, "manifest.json"))
     assert files(uri, "parts") != []
     with Lease(uri) as lease, Ledger(uri, IDENTITY, lease) as ledger:
         assert list(ledger.pending(planned(range(12)))) == []
-        ledger.tidy()
+        ledger.clean_up()
         assert read(uri, ledger.published()) == expected(range(12))
     assert files(uri, "parts") == []
 

@@ -14,7 +14,9 @@ import pytest
 from pipelines.runner.plan import UnitSize, remove_abandoned_plans, remove_plan, write_plan
 from tests._ledger import planned
 from videogen import storage
-from videogen.data.tables import Lease, Ledger, published, swap
+from videogen.data.tables import Lease, Ledger, read_manifest
+from videogen.data.tables.files import read_versioned, remove_if_unchanged, replace_if_unchanged
+from videogen.data.tables.publish import replace_manifest
 from videogen.errors import UserError
 
 HOLD = "import sys, time; from videogen.data.tables import Lease; Lease(sys.argv[1]).acquire(); "
@@ -138,7 +140,7 @@ def test_who_was_taken_over_publishes_nothing(tmp_path):
     with Lease(uri) as lease, Ledger(uri, "abc", lease) as ledger:
         ledger.plan(iter(()))
         ledger.plan_packs(1)
-        index = ledger.locate()
+        index = ledger.index_rows()
         altered(uri, token="theirs")
         with pytest.raises(UserError, match="taken over by another run"):
             ledger.publish({}, index)
@@ -159,8 +161,8 @@ def test_a_driver_that_stood_still_replaces_no_manifest_of_the_other(table):
 
     storage.write_json(uri, {"whose": "earlier"})
     with pytest.raises(UserError, match="taken over"):
-        published.replace(table, {"whose": "mine"}, require_lease)
-    assert published.read_manifest(table) == {"whose": "theirs"}
+        replace_manifest(table, {"whose": "mine"}, require_lease)
+    assert read_manifest(table) == {"whose": "theirs"}
 
 
 def test_a_driver_that_stood_still_removes_no_plan_of_the_other(tmp_path):
@@ -183,15 +185,15 @@ def test_a_driver_that_stood_still_removes_no_plan_of_the_other(tmp_path):
 
 def test_a_file_that_has_changed_since_it_was_read_is_neither_replaced_nor_removed(table):
     uri = storage.join(table, "file.json")
-    _, nothing = swap.read(uri)
-    assert swap.swap(uri, b"first", nothing)
-    assert not swap.swap(uri, b"second", nothing)
-    data, mark = swap.read(uri)
+    _, nothing = read_versioned(uri)
+    assert replace_if_unchanged(uri, b"first", nothing)
+    assert not replace_if_unchanged(uri, b"second", nothing)
+    data, mark = read_versioned(uri)
     assert data == b"first"
-    assert swap.swap(uri, b"second", mark)
-    assert not swap.remove(uri, mark)
-    assert swap.read(uri)[0] == b"second"
-    assert swap.remove(uri, swap.read(uri)[1])
+    assert replace_if_unchanged(uri, b"second", mark)
+    assert not remove_if_unchanged(uri, mark)
+    assert read_versioned(uri)[0] == b"second"
+    assert remove_if_unchanged(uri, read_versioned(uri)[1])
     assert not storage.exists(uri)
 
 

@@ -13,10 +13,10 @@ from videogen import storage
 from videogen.data.tables import (
     Ledger,
     Outcome,
+    commit_log,
     pack_shard,
     write_part,
 )
-from videogen.data.tables import journal as journal_module
 from videogen.errors import UserError
 
 # --- the whole way -----------------------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ def test_what_was_done_under_another_identity_is_not_done(tmp_path):
     with Ledger(uri, "other") as ledger:
         assert sum(batch.num_rows for batch in ledger.pending(planned(range(10)))) == 10
     with Ledger(uri, IDENTITY) as ledger, pytest.raises(ValueError, match="identity other"):
-        ledger.note([work(uri, [1], identity="other")])
+        ledger.add([work(uri, [1], identity="other")])
 
 
 def test_the_columns_of_planned_items_come_back_as_they_were(tmp_path):
@@ -84,7 +84,7 @@ def test_the_columns_of_planned_items_come_back_as_they_were(tmp_path):
     rows = [{"item_id": f"i{n:03}", "frames": [n, n + 1], "raw": bytes([n])} for n in range(9)]
     table = pa.Table.from_pylist(rows, schema)
     with Ledger(str(tmp_path), IDENTITY) as ledger:
-        ledger.note([work(ledger.uri, [2, 3])])
+        ledger.add([work(ledger.uri, [2, 3])])
         pending = pa.Table.from_batches(ledger.pending(table.to_batches(max_chunksize=2)))
     assert pending.schema == schema
     assert pending.to_pylist() == [row for n, row in enumerate(rows) if n not in (2, 3)]
@@ -96,7 +96,7 @@ def test_the_columns_of_planned_items_come_back_as_they_were(tmp_path):
 def test_an_item_without_outcome_stops_publishing_and_is_named(tmp_path):
     with Ledger(str(tmp_path), IDENTITY) as ledger:
         ledger.plan(planned(range(6)))
-        ledger.note([work(ledger.uri, [0, 1, 2, 3, 5])])
+        ledger.add([work(ledger.uri, [0, 1, 2, 3, 5])])
         assert [batch["item_id"].to_pylist() for batch in ledger.missing()] == [["i004"]]
         ledger.plan_packs(1000)
         with pytest.raises(RuntimeError, match=r"1 of the 6 planned items.*i004"):
@@ -112,23 +112,23 @@ def test_an_item_that_is_planned_twice_is_refused(tmp_path):
 def test_an_index_that_lost_rows_is_not_published(tmp_path):
     with Ledger(str(tmp_path), IDENTITY) as ledger:
         ledger.plan(planned(range(3)))
-        ledger.note([work(ledger.uri, range(3))])
+        ledger.add([work(ledger.uri, range(3))])
         for pack in ledger.plan_packs(1000):
             pack_shard(ledger.uri, pack)
         with pytest.raises(RuntimeError, match="has 3 rows, not 6"):
-            ledger.publish({}, [batch.slice(0, 3) for batch in ledger.locate()])
+            ledger.publish({}, [batch.slice(0, 3) for batch in ledger.index_rows()])
     assert not (tmp_path / "manifest.json").exists()
 
 
 def test_what_is_not_packed_is_not_published(tmp_path):
     with Ledger(str(tmp_path), IDENTITY) as ledger:
         ledger.plan(planned(range(3)))
-        ledger.note([work(ledger.uri, range(3))])
-        with pytest.raises(RuntimeError, match="plan_packs comes before"):
-            ledger.locate()
+        ledger.add([work(ledger.uri, range(3))])
+        with pytest.raises(RuntimeError, match=r"call Ledger\.plan_packs before"):
+            ledger.index_rows()
         ledger.plan_packs(1000)
         with pytest.raises(RuntimeError, match="not packed yet"):
-            ledger.locate()
+            ledger.index_rows()
 
 
 def test_duplicates_from_a_worker_that_outlived_its_driver_are_harmless(tmp_path):
@@ -149,7 +149,7 @@ def test_duplicates_from_a_worker_that_outlived_its_driver_are_harmless(tmp_path
 def test_a_late_failure_never_replaces_rows(tmp_path):
     good = work(str(tmp_path), [1, 2])
     bad = work(str(tmp_path), [1, 2], broken=True)
-    assert good.unit_id == bad.unit_id
+    assert good.batch_id == bad.batch_id
     with Ledger(str(tmp_path), IDENTITY) as ledger:
         ledger.plan(planned([1, 2]))
         assert ledger.counts() == {"planned": 2, "ok": 2, "filtered": 0, "failed": 0}
@@ -159,7 +159,7 @@ def test_failed_items_are_tried_again_when_asked_for_and_the_better_outcome_coun
     uri = str(tmp_path)
     with Ledger(uri, IDENTITY) as ledger:
         ledger.plan(planned(range(5)))
-        ledger.note([work(uri, range(5), broken=True)])
+        ledger.add([work(uri, range(5), broken=True)])
         publish(uri, ledger)
     with Ledger(uri, IDENTITY) as ledger:
         assert list(ledger.pending(planned(range(5)))) == []
@@ -182,8 +182,8 @@ def test_of_several_failures_the_last_is_told_and_attempts_add_up(tmp_path):
     def fail(ledger: Ledger, unit: str, error: str, attempts: int, before: list[int | None]) -> None:
         (left,) = ledger.pending(planned([0, 1]), retry_failed=True)
         assert left["attempts_before"].to_pylist() == before
-        failed = Outcome("i000", "failed", error=error, attempts=attempts).after(left.to_pylist()[0])
-        ledger.note([write_part(ledger.uri, unit, SCHEMA.empty_table(), [failed], IDENTITY)])
+        failed = Outcome("i000", "failed", error=error, attempts=attempts).with_prior_attempts(left.to_pylist()[0])
+        ledger.add([write_part(ledger.uri, unit, SCHEMA.empty_table(), [failed], IDENTITY)])
 
     with Ledger(str(tmp_path), IDENTITY) as ledger:
         fail(ledger, "z", "stopped twice", 2, [None, None])
@@ -196,12 +196,12 @@ def test_of_several_failures_the_last_is_told_and_attempts_add_up(tmp_path):
     assert (told["error"].to_pylist(), told["attempts"].to_pylist()) == (["not even tried"], [4])
 
 
-def test_facts_of_units_are_summed_up(tmp_path):
+def test_metrics_of_batches_are_summed_up(tmp_path):
     with Ledger(str(tmp_path), IDENTITY) as ledger:
         for n in range(5):
-            ledger.note([work(ledger.uri, [n])])
-        ledger.note([work(ledger.uri, [2])])
-        assert ledger.facts() == {"s": 2.5}
+            ledger.add([work(ledger.uri, [n])])
+        ledger.add([work(ledger.uri, [2])])
+        assert ledger.metrics() == {"s": 2.5}
 
 
 # --- what is lost and what is not --------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ def test_a_driver_that_noted_nothing_has_lost_nothing(tmp_path):
     assert len(files(uri, "commits")) == 1
 
 
-def test_segments_are_enough_so_a_resume_reads_no_footer(tmp_path):
+def test_commit_files_are_enough_so_a_resume_reads_no_footer(tmp_path):
     uri = str(tmp_path)
     for n in range(0, 20, 4):
         work(uri, range(n, n + 4))
@@ -228,19 +228,19 @@ def test_segments_are_enough_so_a_resume_reads_no_footer(tmp_path):
         assert list(ledger.pending(planned(range(20)))) == []
 
 
-def test_a_segment_is_written_every_so_many_items(tmp_path, monkeypatch):
-    monkeypatch.setattr(journal_module, "ITEMS_PER_SEGMENT", 6)
+def test_a_commit_file_is_written_every_so_many_items(tmp_path, monkeypatch):
+    monkeypatch.setattr(commit_log, "ITEMS_PER_COMMIT_FILE", 6)
     with Ledger(str(tmp_path), IDENTITY) as ledger:
         for n in range(0, 20, 4):
-            ledger.note([work(ledger.uri, range(n, n + 4))])
+            ledger.add([work(ledger.uri, range(n, n + 4))])
         assert len(files(ledger.uri, "commits")) == 2
     assert len(files(ledger.uri, "commits")) == 3
 
 
-def test_many_segments_are_merged_and_nothing_is_forgotten(tmp_path, monkeypatch):
-    monkeypatch.setattr(journal_module, "ITEMS_PER_SEGMENT", 1)
-    monkeypatch.setattr(journal_module, "_ROWS_PER_SEGMENT", 9)
-    monkeypatch.setattr(journal_module, "_SEGMENTS_AT_MOST", 4)
+def test_many_commit_files_are_merged_and_nothing_is_forgotten(tmp_path, monkeypatch):
+    monkeypatch.setattr(commit_log, "ITEMS_PER_COMMIT_FILE", 1)
+    monkeypatch.setattr(commit_log, "ROWS_PER_MERGED_FILE", 9)
+    monkeypatch.setattr(commit_log, "MAX_COMMIT_FILES", 4)
     uri = str(tmp_path)
     run(uri, range(30))
     assert len(files(uri, "commits")) == 4
@@ -251,7 +251,7 @@ def test_many_segments_are_merged_and_nothing_is_forgotten(tmp_path, monkeypatch
         assert ledger.counts()["failed"] == 3
 
 
-def test_lost_segments_cost_work_but_no_row(tmp_path):
+def test_lost_commit_files_cost_work_but_no_row(tmp_path):
     uri = str(tmp_path)
     run(uri, range(20))
     storage.remove(storage.join(uri, "commits"))

@@ -23,6 +23,7 @@ from tests._ledger import (
     work,
 )
 from videogen.data.tables import (
+    ForeignFileError,
     Ledger,
     Outcome,
     PartRecord,
@@ -30,7 +31,6 @@ from videogen.data.tables import (
     read_part_record,
     write_part,
 )
-from videogen.data.tables.files import ForeignFileError
 
 # --- parts -------------------------------------------------------------------------------------------------------
 
@@ -71,7 +71,7 @@ def test_a_part_tells_what_it_was_given_and_any_parquet_reader_opens_it(tmp_path
     assert [column.compression for column in columns] == ["ZSTD", "ZSTD", "UNCOMPRESSED"]
     assert pq.read_schema(uri).remove_metadata() == SCHEMA
     again = write_part(
-        str(tmp_path / "again"), record.unit_id, pq.read_table(uri), record.outcomes, IDENTITY, record.facts,
+        str(tmp_path / "again"), record.batch_id, pq.read_table(uri), record.outcomes, IDENTITY, record.metrics,
         rows_per_group=ROWS_PER_GROUP,
     )  # fmt: skip
     assert again == record
@@ -94,7 +94,7 @@ def test_a_part_cut_anywhere_is_no_part(tmp_path):
 def test_packing_regroups_rows_so_that_a_row_is_found_by_division(tmp_path):
     with Ledger(str(tmp_path), IDENTITY) as ledger:
         ledger.plan(planned(range(30)))
-        ledger.note([work(ledger.uri, range(n, n + 3)) for n in range(0, 30, 3)])
+        ledger.add([work(ledger.uri, range(n, n + 3)) for n in range(0, 30, 3)])
         (pack,) = ledger.plan_packs(1 << 30)
         shard = pack_shard(ledger.uri, pack)
     metadata = pq.read_metadata(tmp_path / shard.name)
@@ -111,7 +111,7 @@ def test_shards_are_sized_by_bytes_and_depend_on_nothing_but_the_parts(tmp_path)
         uri = str(tmp_path / str(order))
         with Ledger(uri, IDENTITY) as ledger:
             ledger.plan(planned(range(40)))
-            ledger.note([work(uri, range(n, n + 4)) for n in range(0, 40, 4)[::order]])
+            ledger.add([work(uri, range(n, n + 4)) for n in range(0, 40, 4)[::order]])
             packs = ledger.plan_packs(9000)
             for pack in packs[::order]:
                 pack_shard(uri, pack)
@@ -125,7 +125,7 @@ def test_an_interrupted_packing_is_continued(tmp_path):
     uri = str(tmp_path)
     with Ledger(uri, IDENTITY) as ledger:
         ledger.plan(planned(range(40)))
-        ledger.note([work(uri, range(n, n + 4)) for n in range(0, 40, 4)])
+        ledger.add([work(uri, range(n, n + 4)) for n in range(0, 40, 4)])
         packs = ledger.plan_packs(9000)
         done = pack_shard(uri, packs[1])
         before = (tmp_path / done.name).stat().st_mtime_ns
@@ -145,7 +145,7 @@ def test_packing_holds_a_row_group_in_memory_and_not_a_part(tmp_path):
     outcomes = [Outcome(f"i{n}", "ok") for n in range(64)]
     with Ledger(str(tmp_path), IDENTITY) as ledger:
         ledger.plan(rows.select(["item_id"]).to_batches())
-        ledger.note([write_part(ledger.uri, "unit", rows, outcomes, IDENTITY, rows_per_group=2)])
+        ledger.add([write_part(ledger.uri, "unit", rows, outcomes, IDENTITY, rows_per_group=2)])
         (pack,) = ledger.plan_packs(1 << 30)
     script = (
         "import pickle, resource, sys; from videogen.data.tables import pack_shard; import pyarrow.parquet\n"
@@ -160,9 +160,9 @@ def test_packing_holds_a_row_group_in_memory_and_not_a_part(tmp_path):
     assert growth_mb < 40
 
 
-def test_a_segment_that_could_not_be_written_is_written_later(tmp_path):
+def test_a_commit_file_that_could_not_be_written_is_written_later(tmp_path):
     with Ledger(str(tmp_path / "table"), IDENTITY) as ledger:
-        ledger.note([work(ledger.uri, [1, 2])])
+        ledger.add([work(ledger.uri, [1, 2])])
         commits = tmp_path / "table" / "commits"
         commits.write_text("a file where a folder should be")
         with pytest.raises(OSError, match="commits"):
@@ -175,9 +175,9 @@ def test_parts_of_different_schemas_are_not_packed_together(tmp_path):
     uri = str(tmp_path)
     with Ledger(uri, IDENTITY) as ledger:
         ledger.plan(planned([1, 2]))
-        ledger.note([work(uri, [1])])
+        ledger.add([work(uri, [1])])
         rows = pa.table({"item_id": ["i002"], "value": ["text"]})
-        ledger.note([write_part(uri, "unit", rows, [Outcome("i002", "ok")], IDENTITY)])
+        ledger.add([write_part(uri, "unit", rows, [Outcome("i002", "ok")], IDENTITY)])
         (pack,) = ledger.plan_packs(9000)
         with pytest.raises(RuntimeError, match="another schema"):
             pack_shard(uri, pack)

@@ -77,9 +77,9 @@ def test_conditions_choose_rows_in_order(where, expected, tmp_path):
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        ("motoin > 0.3", "names the column 'motoin', which is not there: did you mean 'motion'?"),
-        ("rows.motion > 0.3", "names the column 'rows', which is not there"),
-        ("zzzz > 0.3", "names the column 'zzzz', which is not there: there are item_id, motion, width"),
+        ("motoin > 0.3", "names the column 'motoin', which does not exist: did you mean 'motion'?"),
+        ("rows.motion > 0.3", "names the column 'rows', which does not exist"),
+        ("zzzz > 0.3", "names the column 'zzzz', which does not exist: the columns are item_id, motion, width"),
         ("motion >> > 0.3", 'syntax error at or near ">", at character 11'),
         ("motion > 'fast", "unterminated"),
         ("(motion > 0.3", 'syntax error at or near "0.3", at character 11'),
@@ -156,7 +156,7 @@ def test_nothing_outside_the_row_can_be_reached(where, tmp_path):
 def test_the_database_itself_reaches_nothing_if_a_check_should_fail(tmp_path):
     import duckdb
 
-    from videogen.data.tables.expressions import locked_connection
+    from videogen.data.tables.query import locked_connection
 
     (tmp_path / "secret.csv").write_text("a\n1\n")
     statements = [
@@ -220,7 +220,7 @@ def test_types_and_columns_come_back_as_they_are_in_the_files(tmp_path):
     assert table.schema == pa.schema([SCHEMA.field(name) for name in ("raw", "tags", "item_id")])
     assert table.to_pylist() == [{"raw": b"\x02", "tags": ["even"], "item_id": "i2"}] * 2
     assert pa.Table.from_batches(select(files)).schema == SCHEMA
-    with pytest.raises(UserError, match="Column 'heigth' is not there"):
+    with pytest.raises(UserError, match="Column 'heigth' does not exist"):
         select(files, ["heigth"])
     with pytest.raises(UserError, match="did you mean 'width'"):
         select(files, ["item_id"], "widht > 1")

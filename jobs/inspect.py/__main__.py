@@ -16,7 +16,7 @@ from rich.console import Console
 
 from videogen import storage
 from videogen.cli import parser, run_job
-from videogen.data.datasets.finished import FinishedTable
+from videogen.data.datasets import open_table
 from videogen.errors import UserError
 from videogen.reporting.table.summary import read_row, render_row, render_summary, summarise
 
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not options.sheet.lower().endswith(".png"):
             raise UserError(f"--sheet {options.sheet!r} is written as PNG: give a name that ends in .png.")
         storage.require_writable(storage.parent(options.sheet), "Folder of the sheet")
-    table = FinishedTable.open(options.table)
+    table = open_table(options.table)
     console = Console(soft_wrap=False)
     summary = summarise(table, options.where)
     console.print(render_summary(summary))

@@ -25,8 +25,7 @@ from videogen.data import ClipSpec, VideoError, resize_frames
 from videogen.data.datasets.latents_schema import ROWS_PER_GROUP, latents_row, latents_schema
 from videogen.data.isolation import DecoderDiedError, IsolatedDecoder
 from videogen.data.sources import find_versions, version_mismatch
-from videogen.data.tables.parts import write_part
-from videogen.data.tables.records import FAILED, OK, Outcome
+from videogen.data.tables import FAILED, OK, Outcome, write_part
 from videogen.data.video import DecodedClip
 from videogen.startup import imports_without_gc
 
@@ -94,7 +93,7 @@ def decode_unit(table: pa.Table, task: EncodeTask) -> pa.Table:
     decoded, outcomes, frames = [], [], []
     for item, result in decode_clips(_decoder(task.limit_s), unit.items(), task):
         if isinstance(result, Outcome):
-            outcomes.append(result.after(item))
+            outcomes.append(result.with_prior_attempts(item))
             continue
         outcomes.append(Outcome(item["item_id"], OK, uri=item["source"]))
         decoded.append({**item, "decoder": result.decoder})

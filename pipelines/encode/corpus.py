@@ -5,9 +5,10 @@ from typing import Any
 from pipelines.runner import step_records
 from videogen import storage
 from videogen.data.datasets.clips import Video
-from videogen.data.datasets.clips_table import KIND, ClipsTable
+from videogen.data.datasets.clips_schema import CLIPS
+from videogen.data.datasets.clips_table import ClipsTable
 from videogen.data.sources import find_captions, open_source
-from videogen.data.tables.published import read_manifest
+from videogen.data.tables import kind_of
 
 
 class Corpus:
@@ -57,4 +58,4 @@ class Corpus:
 
 def is_clips_table(uri: str) -> bool:
     """Tell whether a finished clips table is at `uri`."""
-    return storage.is_dir(uri) and (read_manifest(uri) or {}).get("kind") == KIND
+    return storage.is_dir(uri) and kind_of(uri) == CLIPS.name

@@ -37,11 +37,7 @@ from videogen import storage
 from videogen.config import CascadeConfig
 from videogen.data.datasets.clips_table import ClipsTable
 from videogen.data.datasets.latents_schema import KIND, SCHEMA_VERSION
-from videogen.data.tables.files import ERRORS_NAME, MANIFEST_NAME
-from videogen.data.tables.lease import Lease
-from videogen.data.tables.ledger import Ledger
-from videogen.data.tables.query import both
-from videogen.data.tables.records import FAILED
+from videogen.data.tables import ERRORS_NAME, FAILED, MANIFEST_NAME, Lease, Ledger, conjunction
 from videogen.data.video import decoder_versions
 from videogen.errors import UserError
 from videogen.hashing import content_hash
@@ -113,7 +109,7 @@ def encode(
         if encoded_now or not is_unchanged(ledger, fingerprint.value()):
             _publish(ledger, job, clips, options, fingerprint.value(), progress, lost)
         else:
-            ledger.tidy()
+            ledger.clean_up()
         counts = ledger.published()["counts"]
         write_report(job.output, job.encoders.load_autoencoder)
     filtered = clips.manifest["counts"]["rows"] - counts["planned"]
@@ -148,12 +144,12 @@ def _chosen(clips: ClipsTable, options: EncodeOptions) -> str:
         conditions.append("caption IS NOT NULL")
     if options.where is not None:
         conditions.append(options.where)
-    return both(*conditions) if conditions else "true"
+    return conjunction(*conditions) if conditions else "true"
 
 
 def _items(clips: ClipsTable, where: str, captioned: bool) -> Iterator[pa.RecordBatch]:
     """Yield clips as planned items: with captions, another caption makes another item."""
-    names = [name for name in clips.schema.names if name not in ("item_id", "shard", "row", "dropped_by")]
+    names = [name for name in clips.index_schema.names if name not in ("item_id", "shard", "row", "dropped_by")]
     for batch in clips.batches(names, where):
         ids = batch["clip_id"].to_pylist()
         if captioned:
@@ -212,7 +208,7 @@ def _publish(
         )
     pack(ledger, options.run, progress)
     manifest = _manifest(ledger, job, clips, options, input_fingerprint)
-    ledger.publish(manifest, map(_without_indices, ledger.locate()), lost)
+    ledger.publish(manifest, map(_without_indices, ledger.index_rows()), lost)
 
 
 def _lost_videos(job: EncodeJob, clips: ClipsTable) -> list[pa.RecordBatch]:
@@ -251,7 +247,7 @@ def _manifest(
         "has_captions": job.corpus.has_captions,
         "clips": {"uri": clips.uri, "fingerprint": clips.fingerprint, "where": options.where},
         "input_fingerprint": input_fingerprint,
-        "facts": ledger.facts(),
+        "facts": ledger.metrics(),
         "decoders": decoder_versions(),
     }
 

@@ -12,11 +12,11 @@ from pipelines.runner.run import RunOptions
 from videogen import storage
 from videogen.config import CascadeConfig
 from videogen.data.datasets.clips import ClipSpec
-from videogen.data.datasets.clips_table import SCHEMA_VERSION as CLIPS_SCHEMA_VERSION
-from videogen.data.datasets.clips_table import ClipsTable, IngestSpec, index_schema
-from videogen.data.datasets.latents_schema import KIND, SCHEMA_VERSION
-from videogen.data.tables.published import read_manifest
-from videogen.data.tables.query import check_expression
+from videogen.data.datasets.clips_schema import SCHEMA_VERSION as CLIPS_SCHEMA_VERSION
+from videogen.data.datasets.clips_schema import IngestSpec, clips_index_schema
+from videogen.data.datasets.clips_table import ClipsTable
+from videogen.data.datasets.latents_schema import KIND, LATENTS, SCHEMA_VERSION
+from videogen.data.tables import check_expression, read_manifest
 from videogen.data.video import require_decoder
 from videogen.errors import UserError
 from videogen.hashing import content_hash
@@ -124,7 +124,7 @@ def require_fitting(corpus: Corpus, output: str, config: CascadeConfig, options:
     """
     require_apart(corpus.uri, output)
     require_decoder(options.decoder)
-    require_kind(output, KIND, SCHEMA_VERSION)
+    require_kind(output, LATENTS)
     if corpus.clips is None:
         clips, spec = storage.join(output, CLIPS_FOLDER), clips_of_folder(config, options.decoder)
         _require_plain(clips)
@@ -133,7 +133,7 @@ def require_fitting(corpus: Corpus, output: str, config: CascadeConfig, options:
         require_clips_for(corpus.clips, config)
         corpus.clips.require_index()
     if options.where is not None:
-        schema = index_schema(()) if corpus.clips is None else corpus.clips.schema
+        schema = clips_index_schema(()) if corpus.clips is None else corpus.clips.index_schema
         check_expression(options.where, schema, "--where")
 
 

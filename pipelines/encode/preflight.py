@@ -9,7 +9,7 @@ from videogen.config import CascadeConfig, FrameSize
 from videogen.data import VideoError
 from videogen.data.datasets.clips import Clip, ClipSpec, Failure, Video, plan_clips
 from videogen.data.isolation import shared_decoder
-from videogen.data.tables.published import read_manifest
+from videogen.data.tables import read_manifest
 from videogen.errors import UserError
 
 _MOST_VIDEOS = 64

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from videogen.data.curation import Policy
 from videogen.data.curation.duplicates import DedupThresholds, find_duplicates, find_duplicates_by_embedding
-from videogen.data.datasets.clips_table import IngestSpec, index_schema
-from videogen.data.tables.query import select
+from videogen.data.datasets.clips_schema import IngestSpec, clips_index_schema
+from videogen.data.tables import select
 
 _ROWS_PER_GROUP = 65_536
 
@@ -97,7 +97,7 @@ def judged(
         policy: rules that a clip must pass to be kept.
         nearness: what counts as a near duplicate.
     """
-    schema = index_schema(spec.scores)
+    schema = clips_index_schema(spec.scores)
     with tempfile.TemporaryDirectory(prefix="videogen-publish-") as name:
         spooled, judged_path = Path(name) / "located.parquet", Path(name) / "clips.parquet"
         looks = _spool(located, spooled, schema)

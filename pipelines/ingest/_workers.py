@@ -15,11 +15,10 @@ import pyarrow as pa
 from pipelines.runner.plan import Unit
 from pipelines.runner.timeouts import video_limit_s
 from videogen.data import VideoError
-from videogen.data.datasets.clips_table import IngestSpec, clip_rows, clips_schema
+from videogen.data.datasets.clips_schema import IngestSpec, clip_rows, clips_schema
 from videogen.data.isolation import DecoderDiedError, IsolatedDecoder, shared_decoder
 from videogen.data.sources import find_versions, version_mismatch
-from videogen.data.tables.parts import write_part
-from videogen.data.tables.records import FAILED, FILTERED, OK, Outcome
+from videogen.data.tables import FAILED, FILTERED, OK, Outcome, write_part
 
 ATTEMPTS = 2
 """For a decoder that died or was stopped; a video that is plainly unreadable is not tried again."""
@@ -60,7 +59,7 @@ def analyse_unit(table: pa.Table, task: IngestTask) -> pa.Table:
         found, outcome, pictures = _analyse(shared_decoder(), item, version, num_bytes, task)
         rows += found
         samples += pictures
-        outcomes.append(outcome.after(item))
+        outcomes.append(outcome.with_prior_attempts(item))
     return pa.table(
         {
             "unit_id": [unit.unit_id],

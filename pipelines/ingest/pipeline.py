@@ -33,19 +33,17 @@ from pipelines.runner.run import (
 from videogen import storage
 from videogen.data.curation import Policy
 from videogen.data.curation.duplicates import DedupThresholds
-from videogen.data.datasets.clips_table import (
+from videogen.data.datasets.clips_schema import (
     BLOB_COLUMNS,
+    CLIPS,
     KIND,
     SCHEMA_VERSION,
     IngestSpec,
+    clips_index_schema,
     clips_schema,
-    index_schema,
 )
 from videogen.data.sources import Source, find_captions, open_source
-from videogen.data.tables.files import ERRORS_NAME
-from videogen.data.tables.lease import Lease
-from videogen.data.tables.ledger import Ledger
-from videogen.data.tables.records import FAILED, FILTERED
+from videogen.data.tables import ERRORS_NAME, FAILED, FILTERED, Lease, Ledger
 from videogen.data.video import decoder_versions, require_decoder
 from videogen.errors import UserError
 from videogen.hashing import content_hash
@@ -130,7 +128,7 @@ def ingest(
         if done_now or not is_unchanged(ledger, fingerprint.value()):
             _publish(ledger, source, options, fingerprint.value(), progress)
         else:
-            ledger.tidy()
+            ledger.clean_up()
         manifest = ledger.published()
         write_report(output)
     counts = manifest["counts"]
@@ -154,7 +152,7 @@ def prepare(
     """
     output, spec = storage.absolute(output_uri), options.spec
     require_decoder(spec.decoder)
-    options.policy.check(index_schema(spec.scores))
+    options.policy.check(clips_index_schema(spec.scores))
     storage.require_writable(output, "Output")
     require_apart(input_uri, output)
     identity = spec.identity(_fingerprints(spec))
@@ -172,7 +170,7 @@ def require_own_clips(output: str, spec: IngestSpec, identity: str, replace: boo
     Raises:
         UserError: in one sentence.
     """
-    require_kind(output, KIND, SCHEMA_VERSION)
+    require_kind(output, CLIPS)
     require_same(output, identity, {"spec": asdict(spec)}, replace)
 
 
@@ -244,7 +242,7 @@ def _publish(
     planned = {"item_id", "video_id", "path", "version"}
     columns = [name for name in clips_schema(spec.scores).names if name not in planned | set(BLOB_COLUMNS)]
     columns += ["embedding"] if spec.embedding else []
-    located = ledger.locate(columns=columns)
+    located = ledger.index_rows(columns=columns)
     judging = judged(located, spec, options.policy, options.nearness)
     with progress.task("publish", total=1, unit="tables") as task, judging as verdicts:
         manifest = {
@@ -258,7 +256,7 @@ def _publish(
             "input_fingerprint": input_fingerprint,
             "kept": verdicts.kept,
             "funnel": verdicts.funnel,
-            "facts": ledger.facts(),
+            "facts": ledger.metrics(),
             "decoders": decoder_versions(),
         }
         ledger.publish(manifest, verdicts.batches())

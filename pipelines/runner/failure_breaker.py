@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from videogen.data.tables.records import FAILED, Outcome
+from videogen.data.tables import FAILED, Outcome
 from videogen.errors import UserError
 
 _CAUSES = (

@@ -14,9 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from videogen import storage
-from videogen.data.tables.files import PARTIAL, atomic_stream, remove_files, written_at
-from videogen.data.tables.lease import Lease
-from videogen.data.tables.records import ATTEMPTS_BEFORE, ITEM_ID
+from videogen.data.tables import ATTEMPTS_BEFORE, ITEM_ID, PARTIAL, Lease, atomic_stream, modified_at, remove_files
 from videogen.hashing import content_hash
 
 _FOLDER = "plan"
@@ -108,7 +106,7 @@ def remove_abandoned_plans(table_uri: str, lease: Lease) -> None:
         return
     # Somebody may keep files of their own in a folder of this name.
     own = [entry for entry in entries if _PLAN_FILE.fullmatch(entry["name"].rsplit("/", 1)[-1])]
-    old = [entry["name"].rsplit("/", 1)[-1] for entry in own if written_at(entry) < lease.since]
+    old = [entry["name"].rsplit("/", 1)[-1] for entry in own if modified_at(entry) < lease.since]
     if old:
         lease.require()
         remove_files([storage.join(table_uri, _FOLDER, name) for name in old])

@@ -5,10 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from videogen import storage
-from videogen.data.tables.files import MANIFEST_NAME
-from videogen.data.tables.index import require_index
-from videogen.data.tables.manifest import require_whole
-from videogen.data.tables.published import read_manifest
+from videogen.data.tables import MANIFEST_NAME, TableKind, read_manifest, require_index
 from videogen.errors import UserError
 
 
@@ -22,7 +19,7 @@ def require_apart(source: str, output: str) -> None:
         raise UserError(f"Output {output!r} is the input itself: give another folder for the table.")
 
 
-def require_kind(output: str, kind: str, schema_version: int) -> None:
+def require_kind(output: str, kind: TableKind) -> None:
     """Refuse a folder that holds a finished table of something else, of another release, or a damaged one.
 
     The same run would find nothing to do there, and leave it damaged.
@@ -36,14 +33,14 @@ def require_kind(output: str, kind: str, schema_version: int) -> None:
     found, version = manifest.get("kind"), manifest.get("schema_version")
     if not isinstance(found, str):
         raise UserError(f"Output {output!r} holds a {MANIFEST_NAME} that is none of a table: give another --output.")
-    if found != kind:
-        raise UserError(f"Output {output!r} holds a table of {found}, not of {kind}: give another --output.")
-    if version != schema_version:
+    if found != kind.name:
+        raise UserError(f"Output {output!r} holds a table of {found}, not of {kind.name}: give another --output.")
+    if version != kind.schema_version:
         raise UserError(
-            f"Output {output!r} holds {kind} of schema version {version!r}, but this release writes {schema_version}: "
-            f"give another --output, or remove the old table."
+            f"Output {output!r} holds {kind.name} of schema version {version!r}, but this release writes "
+            f"{kind.schema_version}: give another --output, or remove the old table."
         )
-    require_whole(manifest, storage.join(output, MANIFEST_NAME))
+    kind.validate(manifest, storage.join(output, MANIFEST_NAME))
     require_index(output, manifest)
 
 

@@ -20,12 +20,9 @@ from pipelines.runner.bottleneck import Bottleneck
 from pipelines.runner.failure_breaker import FailureBreaker, TooManyFailuresError
 from pipelines.runner.plan import Unit, UnitSize, remove_abandoned_plans, remove_plan, write_plan
 from videogen import storage
-from videogen.data.tables.files import ERRORS_NAME
-from videogen.data.tables.ledger import Ledger
-from videogen.data.tables.packing import pack_shard
-from videogen.data.tables.records import FAILED, FILTERED, OK, Pack, PartRecord
-from videogen.data.tables.run_log import RunLog
+from videogen.data.tables import ERRORS_NAME, FAILED, FILTERED, OK, Ledger, Pack, PartRecord, pack_shard
 from videogen.errors import CredentialsError, StorageError, UserError
+from videogen.reporting.run_log import RunLog
 
 if TYPE_CHECKING:
     import ray.data
@@ -154,11 +151,11 @@ def _run(units: Sequence[Unit], ledger: Ledger, work: Work, breaker: FailureBrea
     seconds = dict.fromkeys(work.operators, 0.0)
     try:
         for record, slowest in _records(units, work):
-            ledger.note([record])
+            ledger.add([record])
             for outcome in record.outcomes:
                 counts[outcome.status] += 1
             for name in seconds:
-                seconds[name] += record.facts.get(name, 0.0)
+                seconds[name] += record.metrics.get(name, 0.0)
             task.advance(len(record.outcomes))
             task.update(detail=_detail(counts, slowest))
             log.sample(counts, seconds)
@@ -180,7 +177,7 @@ def _records(units: Sequence[Unit], work: Work) -> Iterator[tuple[PartRecord, st
         bottleneck = Bottleneck(dict(zip(work.operators, workers, strict=True)))
         for row in graph.iter_rows():
             record = PartRecord.from_json(row["record"])
-            bottleneck.add(record.facts)
+            bottleneck.add(record.metrics)
             yield record, bottleneck.operator
 
 

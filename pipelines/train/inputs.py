@@ -13,7 +13,7 @@ from videogen.cli import suggest
 from videogen.config import CascadeConfig
 from videogen.data import LatentsTable, discover_tables, encoder_fingerprint, require_same_encoder
 from videogen.data.datasets.clips import CAPTIONS_NAME
-from videogen.data.tables.files import MANIFEST_NAME
+from videogen.data.tables import MANIFEST_NAME
 from videogen.errors import UserError
 from videogen.models import components
 from videogen.training.datasets import dataset_kind, open_clips, where_of

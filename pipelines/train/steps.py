@@ -16,7 +16,7 @@ from pipelines.train.inputs import CascadeInput, Encoding
 from pipelines.train.stage import TrainProgress, identity, train_stage
 from videogen import storage
 from videogen.data import ClipSpec, encoder_fingerprint
-from videogen.data.tables.files import MANIFEST_NAME
+from videogen.data.tables import MANIFEST_NAME
 from videogen.models import components
 
 _ANEW = EncodeOptions(run=RunOptions(replace=True))

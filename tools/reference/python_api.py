@@ -27,7 +27,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     ),
     "Read tables": (
         "videogen.data.datasets.clips_table.ClipsTable",
-        "videogen.data.datasets.latents.LatentsTable",
+        "videogen.data.datasets.latents_table.LatentsTable",
         "videogen.data.datasets.dataset.ClipDataset",
         "videogen.data.datasets.dataset.JoinedClips",
         "videogen.data.datasets.frames.FrameDataset",

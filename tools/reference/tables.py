@@ -7,12 +7,12 @@ from pipelines.generate import manifest, prompts
 from tools.reference.markdown import code, escape, page, table
 from videogen.data.curation.scores import SCORES
 from videogen.data.datasets import columns
-from videogen.data.datasets.clips_table import SCHEMA_VERSION as CLIPS_VERSION
-from videogen.data.datasets.clips_table import clips_schema, index_schema
+from videogen.data.datasets.clips_schema import SCHEMA_VERSION as CLIPS_VERSION
+from videogen.data.datasets.clips_schema import clips_index_schema, clips_schema
 from videogen.data.datasets.columns import Column
 from videogen.data.datasets.latents_schema import SCHEMA_VERSION as LATENTS_VERSION
 from videogen.data.datasets.latents_schema import latents_schema
-from videogen.data.tables.records import ERRORS_SCHEMA
+from videogen.data.tables import ERRORS_SCHEMA
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,7 +79,7 @@ def added_by_index() -> "pa.Schema":
     import pyarrow as pa
 
     known = set(clips_schema(()).names)
-    return pa.schema([field for field in index_schema(()) if field.name not in known])
+    return pa.schema([field for field in clips_index_schema(()) if field.name not in known])
 
 
 def latents_scalars() -> "pa.Schema":

@@ -3,7 +3,12 @@
 from videogen.data.datasets.clips import Clip, ClipSpec, Failure, list_videos, plan_clips, read_captions
 from videogen.data.datasets.dataset import ClipDataset, JoinedClips
 from videogen.data.datasets.frames import FrameDataset
-from videogen.data.datasets.latents import LatentsTable, discover_tables, encoder_fingerprint, require_same_encoder
+from videogen.data.datasets.latents_table import (
+    LatentsTable,
+    discover_tables,
+    encoder_fingerprint,
+    require_same_encoder,
+)
 from videogen.data.video import VideoError, VideoInfo, probe, read_frames, resize_frames, write_mp4
 
 __all__ = [

@@ -14,9 +14,9 @@ import numpy as np
 from videogen import storage
 from videogen.config import CascadeConfig, FrameSize
 from videogen.data.datasets.clips import CAPTIONS_NAME, Clip, ClipSpec, list_videos, plan_clips, read_captions
-from videogen.data.datasets.latents import LatentsTable, encoder_fingerprint
+from videogen.data.datasets.latents_table import LatentsTable, encoder_fingerprint
 from videogen.data.isolation import shared_decoder
-from videogen.data.tables.files import MANIFEST_NAME
+from videogen.data.tables import MANIFEST_NAME
 from videogen.data.video import SUFFIXES
 from videogen.errors import UserError
 

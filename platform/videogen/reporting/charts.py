@@ -15,9 +15,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from markupsafe import Markup
 
-from videogen.data.tables.run_log import Sample
 from videogen.reporting.column_statistics import Histogram
 from videogen.reporting.formatting import decimals, per, rate_unit, round_step, short
+from videogen.reporting.run_log import Sample
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 16, 24
 """Margins in pixels."""

@@ -10,9 +10,8 @@ from typing import TypeGuard
 import numpy as np
 from PIL import Image, ImageDraw
 
-from videogen.data.datasets.dataset import Row
-from videogen.data.datasets.finished import FinishedTable
 from videogen.data.isolation import shared_decoder
+from videogen.data.tables import PublishedTable, Row
 from videogen.data.video import VideoError
 from videogen.errors import UserError
 
@@ -41,7 +40,7 @@ def evenly_spaced(total: int, at_most: int) -> np.ndarray:
     return np.arange(num_chosen) * total // max(num_chosen, 1)
 
 
-def read_rows(table: FinishedTable, places: Iterable[Place]) -> dict[Place, Row]:
+def read_rows(table: PublishedTable, places: Iterable[Place]) -> dict[Place, Row]:
     """Return the clips at these places that have a thumbnail."""
     wanted = sorted(set(places))
     if not wanted or THUMBNAIL not in table.shard_schema.names:
@@ -50,17 +49,17 @@ def read_rows(table: FinishedTable, places: Iterable[Place]) -> dict[Place, Row]
     for shard, row in wanted:
         by_shard.setdefault(shard, []).append(row)
     terms = [f'(shard = {shard} AND "row" IN ({", ".join(map(str, rows))}))' for shard, rows in by_shard.items()]
-    rows = table.rows(" OR ".join(terms), but=_NOT_SHOWN)
+    rows = table.rows(" OR ".join(terms), exclude=_NOT_SHOWN)
     return {place: row for place, row in zip(wanted, rows, strict=True) if row[THUMBNAIL]}
 
 
-def read_originals(table: FinishedTable, clip_ids: Iterable[str]) -> dict[str, Row]:
+def read_originals(table: PublishedTable, clip_ids: Iterable[str]) -> dict[str, Row]:
     """Return clips with a thumbnail by their ID; empty IDs are ignored."""
     wanted = sorted(set(clip_ids) - {""})
     if not wanted or THUMBNAIL not in table.shard_schema.names:
         return {}
     quoted = ", ".join("'{}'".format(clip_id.replace("'", "''")) for clip_id in wanted)
-    rows = table.rows(f"clip_id IN ({quoted})", but=_NOT_SHOWN)
+    rows = table.rows(f"clip_id IN ({quoted})", exclude=_NOT_SHOWN)
     return {row["clip_id"]: row for row in rows if row[THUMBNAIL]}
 
 
@@ -68,7 +67,7 @@ def read_originals(table: FinishedTable, clip_ids: Iterable[str]) -> dict[str, R
 
 
 def render_png(
-    table: FinishedTable,
+    table: PublishedTable,
     where: str | None = None,
     num_rows: int = 24,
     advance: Callable[[], None] = lambda: None,
@@ -93,7 +92,7 @@ def render_png(
     if not total:
         raise UserError(f"Table {table.uri!r} has no row to show{f' for which {where!r} holds' if where else ''}.")
     strips = []
-    for row in table.rows_at(evenly_spaced(total, num_rows).tolist(), where, but=_NOT_SHOWN):
+    for row in table.rows_at(evenly_spaced(total, num_rows).tolist(), where, exclude=_NOT_SHOWN):
         strips.append(_strip(row, table.manifest.get("scores", ())))
         advance()
     return _png(_stacked(strips))

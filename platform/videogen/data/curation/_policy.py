@@ -55,7 +55,7 @@ class Policy:
         Raises:
             UserError: an expression that is none, an unknown column, or a rule named like a column.
         """
-        from videogen.data.tables.query import check_expression
+        from videogen.data.tables import check_expression
 
         for name, expression in self.rules.items():
             is_own_name = name == " ".join(expression.split())

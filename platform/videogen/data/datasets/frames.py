@@ -1,4 +1,4 @@
-"""Raw videos as a dataset of frames, for the stage that comes before there are latents: the image autoencoder."""
+"""Frame dataset: raw videos decoded on access, to train the stages that work on pixels."""
 
 import logging
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ import numpy as np
 
 from videogen.config import CascadeConfig
 from videogen.data.datasets.clips import Clip, ClipSpec, list_videos, plan_clips
-from videogen.data.datasets.clips_table import KIND as CLIPS_KIND
+from videogen.data.datasets.clips_schema import CLIPS
 from videogen.data.datasets.clips_table import ClipsTable
-from videogen.data.datasets.dataset import ByteCache, Row, Shapes
+from videogen.data.datasets.dataset import Shapes
 from videogen.data.isolation import shared_decoder
-from videogen.data.tables.published import read_manifest
+from videogen.data.tables import ByteCache, Row, kind_of
 from videogen.data.video import VideoError
 from videogen.errors import UserError
 from videogen.hashing import content_hash
@@ -24,11 +24,11 @@ _CACHE_BYTES = 512 << 20
 
 
 class FrameDataset:
-    """Clips of a raw corpus, decoded when they are asked for.
+    """Clips of a raw corpus, decoded on access.
 
     Args:
-        clips: what `open` has planned.
-        spec: their length, rate and size.
+        clips: planned clips.
+        spec: their length, frame rate and size.
     """
 
     def __init__(self, clips: Sequence[Clip], spec: ClipSpec) -> None:
@@ -38,19 +38,19 @@ class FrameDataset:
 
     @classmethod
     def open(cls, uri: str, config: CascadeConfig) -> Self:
-        """Plan the clips of the corpus at `uri`; videos that cannot be read are left out, with a warning.
+        """Plan the clips of the corpus at `uri`; unreadable videos are skipped with a warning.
 
-        Of a clips table, these are the clips that it keeps.
+        A clips table gives the clips that its policy keeps.
 
         Raises:
-            UserError: no folder, no video, or none that can be read.
+            UserError: there is no folder, no video, or no readable video.
         """
         spec = ClipSpec.of(config)
-        if (read_manifest(uri) or {}).get("kind") == CLIPS_KIND:
-            return cls(_clips_of_table(ClipsTable.open(uri)), spec)
+        if kind_of(uri) == CLIPS.name:
+            return cls(ClipsTable.open(uri).kept_clips(), spec)
         plan = plan_clips(list_videos(uri, "Corpus"), spec)
         for failure in plan.failures:
-            logger.warning("%s is left out: %s", failure.uri, failure.error)
+            logger.warning("%s is skipped: %s", failure.uri, failure.error)
         if not plan.clips:
             first = plan.failures[0]
             raise UserError(f"Corpus {uri!r} holds no usable video; of {first.uri!r}: {first.error}.")
@@ -58,14 +58,14 @@ class FrameDataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of all clips and of how they are decoded."""
+        """Hash of all clips and of the settings that they are decoded with."""
         return content_hash([clip.clip_id for clip in self._clips], self._spec.as_dict())
 
     def __len__(self) -> int:
         return len(self._clips)
 
     def shapes(self) -> Shapes:
-        """Return the shape of every row; single frames are trained on, so all are of the rate that is aimed at."""
+        """Return the shape of every row; training uses single frames, so all have the target frame rate."""
         return self._spec.shapes(
             np.array([clip.width for clip in self._clips], np.int64),
             np.array([clip.height for clip in self._clips], np.int64),
@@ -75,8 +75,8 @@ class FrameDataset:
     def row(self, index: int, fields: Sequence[str] = ("frames",)) -> Row:
         """Return {"frames": uint8 (F, H, W, 3)}.
 
-        Headers do not tell damaged frames. Where decoding fails the next clip that works stands in, always the same
-        one, cut to the same size, so that one bad video neither stops a training run nor makes it irreproducible.
+        Damaged frames are found only by decoding. A clip that cannot be decoded is replaced by the next one that can,
+        cropped to the same size, so one bad video neither stops a training run nor makes it irreproducible.
         """
         unknown = set(fields) - {"frames"}
         if unknown:
@@ -90,18 +90,12 @@ class FrameDataset:
             try:
                 return shared_decoder().read_frames(clip.source, clip.frame_indices, size)
             except VideoError as error:
-                logger.warning("%s cannot be decoded, the next clip stands in: %s", clip.source, error)
+                logger.warning("%s cannot be decoded, the next clip replaces it: %s", clip.source, error)
         raise UserError(f"None of the {len(self._clips)} clips can be decoded: see the warnings above for the reasons.")
 
 
-def _clips_of_table(table: ClipsTable) -> list[Clip]:
-    names = ["clip_id", "source", "frame_indices", "fps", "width", "height", "caption"]
-    rows = (row for batch in table.batches(names, "dropped_by = ''") for row in batch.to_pylist())
-    return [Clip(**{**row, "frame_indices": tuple(row["frame_indices"])}) for row in rows]
-
-
 def corpus_fingerprint(uri: str) -> str:
-    """Return a hash of the raw corpus at `uri`; of videos only the list of files is read."""
-    if (read_manifest(uri) or {}).get("kind") == CLIPS_KIND:
+    """Return a fingerprint of the raw corpus at `uri`; for a folder of videos, only the files are listed."""
+    if kind_of(uri) == CLIPS.name:
         return ClipsTable.open(uri).fingerprint
     return content_hash([[video.path, video.version] for video in list_videos(uri)])

@@ -1,4 +1,7 @@
-"""Tables of latents: the columns of a shard, and the row of a clip. Arrays are plain columns: bytes and a shape."""
+"""Schema of latents tables: columns of a shard, manifest, and the row of a clip.
+
+Arrays are plain columns, so any parquet reader opens them: bytes in C order, shape, and numpy's name of the type.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,9 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from videogen.data.tables import TableKind, TableManifest
+
 KIND = "latents"
 SCHEMA_VERSION = 3
-"""3: of frames whose pixels are square; the columns are those of 2."""
+"""Version 3 has the columns of version 2, but of frames with square pixels."""
 ROWS_PER_GROUP = 8
 """Rows that one random access reads: 20 MB at 512 x 512 pixels and 61 frames."""
 DTYPE = np.float16
@@ -16,8 +21,20 @@ _CLIP_COLUMNS = ("item_id", "clip_id", "source", "version", "frame_indices", "fp
 """Columns of the clips table that a row of latents repeats."""
 
 
+class LatentsManifest(TableManifest):
+    """Manifest of a latents table: the keys that its readers need."""
+
+    encoder_fingerprint: str
+    latent_sizes: list[int]
+    clip: dict[str, Any]
+    has_captions: bool
+
+
+LATENTS = TableKind(KIND, SCHEMA_VERSION, LatentsManifest, written_by="jobs/encode_latents.py")
+
+
 def latents_schema(latent_sizes: Sequence[int], captioned: bool) -> pa.Schema:
-    """Return the columns of a shard; an array is three columns: bytes in C order, shape, and dtype by numpy's name."""
+    """Return the columns of a shard."""
     text, number = pa.string(), pa.int32()
     fields = [
         pa.field("item_id", text, nullable=False),

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from videogen import storage
-from videogen.data.datasets.dataset import Row
-from videogen.data.datasets.finished import FinishedTable
-from videogen.data.tables.query import both
+from videogen.data.tables import PublishedTable, Row, conjunction
 from videogen.errors import UserError
 
 ARRAY_FORMS = ("npy", "safetensors")
@@ -44,15 +42,15 @@ class ExportOptions:
         parts = [self.where] if self.where else []
         if "dropped_by" in columns and not self.with_dropped:
             parts.append(_KEPT)
-        return both(*parts) if parts else None
+        return conjunction(*parts) if parts else None
 
-    def nothing_chosen(self, table: FinishedTable) -> UserError:
+    def nothing_chosen(self, table: PublishedTable) -> UserError:
         """Return what to raise if there is nothing to export."""
         choice = f" for which {self.where!r} holds" if self.where else ""
         return UserError(f"Table {table.uri!r} has no row to export{choice}: choose less strictly, or see its errors.")
 
 
-def kept(table: FinishedTable, options: ExportOptions) -> Iterator[Row]:
+def kept(table: PublishedTable, options: ExportOptions) -> Iterator[Row]:
     """Yield the rows that are exported, whole."""
     yield from table.rows(options.expression(table.index_schema.names))
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from videogen.data.datasets.finished import FinishedTable
+from videogen.data.tables import PublishedTable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,7 +39,7 @@ def feature_of(kind: "pa.DataType") -> dict[str, Any]:
     return {"dtype": _DTYPES.get(str(kind), str(kind)), "_type": "Value"}
 
 
-def write_card(table: FinishedTable, sets: Sequence[WrittenSet]) -> str:
+def write_card(table: PublishedTable, sets: Sequence[WrittenSet]) -> str:
     """Return the text of the README.md; the first set is the one that is read unless another is named."""
     import yaml
 

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from videogen import storage
-from videogen.data.datasets.finished import FinishedTable
 from videogen.data.interchange._export import ExportFolder, ExportOptions, kept
 from videogen.data.interchange._huggingface_card import README_NAME, Columns, WrittenSet, feature_of, write_card
 from videogen.data.interchange._source_videos import KEY_NAME, measure_videos, source_videos, video_key
 from videogen.data.sources import find_versions
-from videogen.data.tables.files import atomic_stream
+from videogen.data.tables import PublishedTable, atomic_stream
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,7 +23,7 @@ _MAX_CELL_BYTES = (1 << 31) - 1
 
 
 def export_huggingface(
-    table: FinishedTable, output: str, options: ExportOptions, advance: Callable[[int], None] = lambda _: None
+    table: PublishedTable, output: str, options: ExportOptions, advance: Callable[[int], None] = lambda _: None
 ) -> list[str]:
     """Write a table as parquet files and a README.md that `datasets.load_dataset` understands.
 
@@ -63,14 +62,14 @@ def export_huggingface(
     return [name for one in sets for name in one.files]
 
 
-def _clip_columns(table: FinishedTable, options: ExportOptions) -> Columns:
+def _clip_columns(table: PublishedTable, options: ExportOptions) -> Columns:
     import pyarrow as pa
 
     fields = {field.name: field.type for schema in (table.index_schema, table.shard_schema) for field in schema}
     first = next(kept(table, options))
     columns: dict[str, tuple[pa.DataType, dict[str, Any]]] = {}
     for name, kind in fields.items():
-        if name in ("shard", "row") or name in table.array_notes:
+        if name in ("shard", "row") or name in table.array_metadata_columns:
             continue
         if name in table.array_columns:
             array = first[name]
@@ -99,7 +98,7 @@ def _media() -> "pa.DataType":
     return pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
-def _clip_rows(table: FinishedTable, options: ExportOptions) -> Iterator[dict[str, Any]]:
+def _clip_rows(table: PublishedTable, options: ExportOptions) -> Iterator[dict[str, Any]]:
     for row in kept(table, options):
         values: dict[str, Any] = {}
         for name, value in row.items():
@@ -121,7 +120,7 @@ def _local_version(source: str) -> str | None:
     return None if storage.is_remote(source) else find_versions([source])[0][0] or None
 
 
-def _video_rows(table: FinishedTable, options: ExportOptions) -> Iterator[dict[str, Any]]:
+def _video_rows(table: PublishedTable, options: ExportOptions) -> Iterator[dict[str, Any]]:
     for video in source_videos(table, options):
         media = {"bytes": video.read(), "path": video.file_name()}
         yield {KEY_NAME: video.key, "source": video.source, "caption": video.caption, "video": media}

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from videogen import storage
-from videogen.data.datasets.finished import FinishedTable
 from videogen.data.interchange._export import ExportOptions
 from videogen.data.isolation import shared_decoder
 from videogen.data.sources import find_versions, version_mismatch
+from videogen.data.tables import PublishedTable
 from videogen.data.video import SUFFIXES, VideoError
 from videogen.errors import UserError
 from videogen.hashing import content_hash
@@ -81,10 +81,10 @@ def video_key(source: str) -> str:
     return content_hash(source)
 
 
-def source_videos(table: FinishedTable, options: ExportOptions) -> Iterator[SourceVideo]:
+def source_videos(table: PublishedTable, options: ExportOptions) -> Iterator[SourceVideo]:
     """Yield the videos of the rows that are exported, in the order in which they come first."""
     columns = [name for name in _COLUMNS if name in table.index_schema.names]
-    batches = table.index(columns, options.expression(table.index_schema.names))
+    batches = table.batches(columns, options.expression(table.index_schema.names))
     rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
     seen: set[str] = set()
     for source, group in itertools.groupby(rows, key=lambda row: str(row["source"])):
@@ -96,7 +96,7 @@ def source_videos(table: FinishedTable, options: ExportOptions) -> Iterator[Sour
         yield SourceVideo(source, first["version"], next(filter(None, captions), None), first.get("container"))
 
 
-def measure_videos(table: FinishedTable, options: ExportOptions, max_bytes: int | None = None) -> tuple[int, int]:
+def measure_videos(table: PublishedTable, options: ExportOptions, max_bytes: int | None = None) -> tuple[int, int]:
     """Return number and bytes of the videos that go along, before any is read.
 
     Raises:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from videogen import storage
 from videogen.data.sources import well_formed
-from videogen.data.tables.files import atomic_stream
+from videogen.data.tables import atomic_stream
 from videogen.data.video import reason_of
 from videogen.errors import UserError
 from videogen.hashing import content_hash

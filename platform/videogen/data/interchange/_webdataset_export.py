@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from videogen import storage
-from videogen.data.datasets.finished import FinishedTable
 from videogen.data.interchange._export import ExportFolder, ExportOptions, json_value, kept
 from videogen.data.interchange._source_videos import KEY_NAME, measure_videos, source_videos, video_key
-from videogen.data.tables.files import atomic_stream
+from videogen.data.tables import PublishedTable, atomic_stream
 
 INDEX_NAME = "index.json"
 
@@ -26,7 +25,7 @@ _Sample = list[tuple[str, bytes]]
 
 
 def export_webdataset(
-    table: FinishedTable, output: str, options: ExportOptions, advance: Callable[[int], None] = lambda _: None
+    table: PublishedTable, output: str, options: ExportOptions, advance: Callable[[int], None] = lambda _: None
 ) -> list[dict[str, Any]]:
     """Write a table as tar shards 00000.tar, 00001.tar, ... and index.json, which lists them.
 
@@ -107,7 +106,7 @@ def _tar_bytes(sample: _Sample) -> int:
     return sum(_BLOCK + -(-len(content) // _BLOCK) * _BLOCK for _, content in sample)
 
 
-def _clip_samples(table: FinishedTable, options: ExportOptions) -> Iterator[_Sample]:
+def _clip_samples(table: PublishedTable, options: ExportOptions) -> Iterator[_Sample]:
     for row in kept(table, options):
         key = row["clip_id"]
         arrays = {name: value for name, value in row.items() if isinstance(value, np.ndarray)}
@@ -120,7 +119,7 @@ def _clip_samples(table: FinishedTable, options: ExportOptions) -> Iterator[_Sam
         yield files + _array_files(key, arrays, options.arrays)
 
 
-def _video_samples(table: FinishedTable, options: ExportOptions) -> Iterator[_Sample]:
+def _video_samples(table: PublishedTable, options: ExportOptions) -> Iterator[_Sample]:
     for video in source_videos(table, options):
         files = _text_files(video.key, {"source": video.source, "caption": video.caption})
         yield [*files, (video.file_name(), video.read())]

@@ -1,40 +1,108 @@
-"""Tables: what is done, exactly once, and how readers find it. Items are ids, rows are Arrow tables.
+"""Transactional parquet tables: plan work items, commit parts, publish snapshots, read them.
 
-ledger.py    what is done and what is left, for the driver       parts.py     one unit of work, for workers
-journal.py   what is on record of units, for the ledger          packing.py   parts to shards, for workers
-index.py     one row a live row, for readers                     query.py     SQL conditions on an index
-lease.py     one writer a table                                  published.py what readers see, replaced in one step
-garbage.py   what nobody needs any more
+| file | subject |
+|---|---|
+| ledger.py | facade for the driver of a run: what is planned, done, and published |
+| plan.py | planned work items in canonical order |
+| data_files.py | parts that workers commit, compaction of parts into shards |
+| commit_log.py, outcomes.py | record of committed parts; which outcome of an item counts |
+| publish.py, manifest.py | index, atomic replacement of the manifest; kinds of tables and their validation |
+| read.py, shard_reading.py | published tables for readers; retries, damage, cache |
+| query.py | SQL conditions over the columns of a table |
+| lease.py | one writer per table |
+| vacuum.py | removal of unreferenced files after a retention period |
+| spill_database.py | local database for sets that do not fit in memory |
+| files.py, records.py | atomic files, footers; values stored in them |
+
+The package depends only on `videogen.storage`, `videogen.errors` and `videogen.hashing`. It knows items by id and rows
+as Arrow tables; the columns and manifest sections of a kind of table are defined by its writers and readers
+(`TableKind`).
 """
 
-from videogen.data.tables.garbage import vacuum
-from videogen.data.tables.index import index_schema, read_index, write_index
+from videogen.data.tables.data_files import pack_shard, read_part_record, write_part
+from videogen.data.tables.files import (
+    ERRORS_NAME,
+    MANIFEST_NAME,
+    PARTIAL,
+    ForeignFileError,
+    atomic_stream,
+    modified_at,
+    remove_files,
+)
 from videogen.data.tables.lease import Lease
 from videogen.data.tables.ledger import Ledger
-from videogen.data.tables.packing import pack_shard
-from videogen.data.tables.parts import read_part_record, write_part
-from videogen.data.tables.query import Conditions, check_expression, select
-from videogen.data.tables.records import FAILED, FILTERED, OK, STATUSES, Outcome, Pack, PartRecord, ShardRecord
+from videogen.data.tables.manifest import (
+    ManifestSection,
+    TableKind,
+    TableManifest,
+    content_of,
+    kind_of,
+    read_manifest,
+)
+from videogen.data.tables.publish import write_index
+from videogen.data.tables.query import Conditions, check_expression, conjunction, select
+from videogen.data.tables.read import PublishedTable, Row, Shard, index_schema, read_index, require_index
+from videogen.data.tables.records import (
+    ATTEMPTS_BEFORE,
+    ERRORS_SCHEMA,
+    FAILED,
+    FILTERED,
+    ITEM_ID,
+    OK,
+    STATUSES,
+    Outcome,
+    Pack,
+    PartRecord,
+    ShardRecord,
+)
+from videogen.data.tables.shard_reading import ByteCache, ShardReadError, read_shard
+from videogen.data.tables.spill_database import MEMORY_MB
+from videogen.data.tables.vacuum import vacuum_table
 
 __all__ = [
+    "ATTEMPTS_BEFORE",
+    "ERRORS_NAME",
+    "ERRORS_SCHEMA",
     "FAILED",
     "FILTERED",
+    "ITEM_ID",
+    "MANIFEST_NAME",
+    "MEMORY_MB",
     "OK",
+    "PARTIAL",
     "STATUSES",
+    "ByteCache",
     "Conditions",
+    "ForeignFileError",
     "Lease",
     "Ledger",
+    "ManifestSection",
     "Outcome",
     "Pack",
     "PartRecord",
+    "PublishedTable",
+    "Row",
+    "Shard",
+    "ShardReadError",
     "ShardRecord",
+    "TableKind",
+    "TableManifest",
+    "atomic_stream",
     "check_expression",
+    "conjunction",
+    "content_of",
     "index_schema",
+    "kind_of",
+    "modified_at",
     "pack_shard",
     "read_index",
+    "read_manifest",
     "read_part_record",
+    "read_shard",
+    "remove_files",
+    "require_index",
     "select",
-    "vacuum",
+    "vacuum_table",
     "write_index",
     "write_part",
 ]

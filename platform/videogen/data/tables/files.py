@@ -1,6 +1,8 @@
-"""Files of a table: names, footers, and writing that is seen whole or not at all."""
+"""Files of a table: names, parquet footers, atomic writes and compare-and-swap, on local disks and on S3."""
 
 import contextlib
+import fcntl
+import hashlib
 import logging
 import os
 import uuid
@@ -20,40 +22,43 @@ logger = logging.getLogger(__name__)
 _Record = TypeVar("_Record")
 
 PARTS, SHARDS, COMMITS, INDEX, HISTORY = "parts", "shards", "commits", "index", "history"
-"""The folders of a table."""
+"""Folders of a table."""
 MANIFEST_NAME, ERRORS_NAME, LEASE_NAME = "manifest.json", "errors.parquet", "lease.json"
 SUFFIX = ".parquet"
 PARTIAL = ".partial"
 
 _MAGIC = b"PAR1"
 _TAIL_BYTES = 64 << 10
-"""What is read of a file's end at first; most footers fit."""
+"""Size of the first read at the end of a file; most footers fit."""
 _UPLOAD_BYTES = 16 << 20
-"""Held in memory for each file that is streamed to S3; times 10,000 it is the largest shard there."""
+"""Part size of a multipart upload, held in memory per file; S3 allows 10,000 parts per object."""
 _FILES_PER_STEP = 2048
-"""Files that are waited for before more are asked for, so that memory stays flat."""
+"""Files requested before waiting for all of them, which bounds memory."""
 PARALLEL_REQUESTS = 16
-"""Small requests that are made at once; each is a wait for the storage."""
+"""Concurrent small requests; each mostly waits for the storage."""
 
 
 class ForeignFileError(ValueError):
-    """A file that none of our writers can have finished: half written, of something else, or damaged."""
+    """A file that none of our writers completed: truncated, damaged, or written by other software."""
+
+
+# --- parquet footers -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Footer:
-    """The end of a parquet file, read without its rows."""
+    """Footer of a parquet file, read without its rows."""
 
     metadata: pq.FileMetaData
     schema: pa.Schema
-    """Columns as they were written, without metadata."""
+    """Columns of the file, without key-value metadata."""
     num_bytes: int
 
-    def note(self, key: bytes) -> bytes:
-        """Return what our writer left under `key`.
+    def metadata_value(self, key: bytes) -> bytes:
+        """Return the key-value metadata entry that our writer stored under `key`.
 
         Raises:
-            ForeignFileError: nothing, so it is no file of ours.
+            ForeignFileError: there is none, so another writer made the file.
         """
         try:
             return (self.metadata.metadata or {})[key]
@@ -62,11 +67,11 @@ class Footer:
 
 
 def read_footer(uri: str) -> Footer:
-    """Return the footer of a parquet file, in two requests.
+    """Read the footer of a parquet file, in two requests.
 
     Raises:
-        ForeignFileError: the file is not a whole parquet file.
-        OSError: the storage failed, which says nothing of the file; `FileNotFoundError` if it is gone.
+        ForeignFileError: the file is not a complete parquet file.
+        OSError: the storage failed, which says nothing about the file; `FileNotFoundError` if it does not exist.
     """
     filesystem, path = storage.fsspec_filesystem(uri)
     num_bytes = int(filesystem.info(path)["size"])
@@ -82,19 +87,19 @@ def read_footer(uri: str) -> Footer:
     try:
         file = pq.ParquetFile(pa.BufferReader(_MAGIC + tail[-length:]))
         return Footer(file.metadata, file.schema_arrow.remove_metadata(), num_bytes)
-    except (pa.ArrowException, OSError) as error:  # from memory, so it is the bytes that are wrong
+    except (pa.ArrowException, OSError) as error:  # read from memory, so the bytes themselves are invalid
         raise ForeignFileError(f"its footer is damaged ({str(error).splitlines()[0]})") from error
 
 
 def read_records(names: Sequence[str], read: Callable[[str], _Record]) -> Iterator[_Record]:
-    """Yield what `read` returns for each name, in order, many read at a time; files that are not ours are logged."""
+    """Yield `read(name)` for each name, in order, with parallel requests; log and skip foreign and removed files."""
     gone: list[str] = []
 
     def attempt(name: str) -> _Record | None:
         try:
             return read(name)
         except ForeignFileError as error:
-            ignore(name, error)
+            log_ignored(name, error)
         except FileNotFoundError:
             gone.append(name)
         return None
@@ -107,21 +112,24 @@ def read_records(names: Sequence[str], read: Callable[[str], _Record]) -> Iterat
         logger.warning("%d of %d files were removed while they were read, e.g. %s", len(gone), len(names), gone[0])
 
 
-def ignore(uri: str, error: ForeignFileError) -> None:
-    """Say that a file counts as not being there, and why."""
+def log_ignored(uri: str, error: ForeignFileError) -> None:
+    """Log that a file is treated as missing, and why."""
     logger.warning("%s is ignored: %s", uri, error)
 
 
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
 def stem(uri: str) -> str:
-    """Return a file's name without folder and suffix."""
+    """Return a file name without folder and suffix."""
     return uri.rsplit("/", 1)[-1].removesuffix(SUFFIX)
 
 
 def list_stems(folder: str) -> list[str]:
-    """Return the names of the parquet files in a folder, sorted; hidden files are those of a writer at work.
+    """Return the sorted names of the parquet files in a folder, without hidden files, which are unfinished writes.
 
     Raises:
-        OSError: the folder is there but cannot be listed. (fsspec's own search would call it empty.)
+        OSError: the folder exists but cannot be listed. (fsspec's `find` would return an empty list.)
     """
     filesystem, path = storage.fsspec_filesystem(folder)
     try:
@@ -131,18 +139,21 @@ def list_stems(folder: str) -> list[str]:
     return sorted(stem(name) for name in names if name.endswith(SUFFIX) and not stem(name).startswith("."))
 
 
-def written_at(entry: Mapping[str, Any]) -> float:
-    """Return when a listed file was last written, in seconds since 1970 by the storage's own clock."""
+def modified_at(entry: Mapping[str, Any]) -> float:
+    """Return the modification time of a listed file, in seconds since 1970 by the storage's clock."""
     time = entry.get("LastModified", entry.get("mtime", 0.0))
     return time.timestamp() if isinstance(time, datetime) else float(time)
 
 
+# --- atomic writes ---------------------------------------------------------------------------------------------------
+
+
 @contextlib.contextmanager
 def atomic_stream(uri: str) -> Iterator[IO[bytes]]:
-    """Yield a file to write into; `uri` appears whole when the block ends, and not at all if it raises.
+    """Open a file for writing that appears under `uri` when the block ends, and not at all if the block raises.
 
-    A process that is killed in between leaves a hidden `*.partial` (on S3 an upload that was never completed, which
-    no listing shows and which a lifecycle rule of the bucket expires).
+    A process that is killed in the block leaves a hidden `*.partial` file, or on S3 an incomplete multipart upload,
+    which no listing shows and which a lifecycle rule of the bucket can expire.
     """
     if storage.is_remote(uri):
         with _remote_stream(uri) as file:
@@ -164,21 +175,21 @@ def atomic_stream(uri: str) -> Iterator[IO[bytes]]:
 @contextlib.contextmanager
 def _remote_stream(uri: str) -> Iterator[IO[bytes]]:
     filesystem, path = storage.fsspec_filesystem(uri)
-    # Closing would otherwise complete the upload of whatever was written before an error.
+    # Without autocommit=False, closing after an error would complete the upload of a truncated file.
     file: Any = filesystem.open(path, "wb", block_size=_UPLOAD_BYTES, autocommit=False)
     try:
         yield file
     except BaseException:
         if file.mpu is not None:
             file.discard()
-        file.closed = True  # or the collector would flush what was discarded
+        file.closed = True  # otherwise the garbage collector flushes the discarded buffer
         raise
     file.close()
     file.commit()
 
 
 def remove_files(uris: Sequence[str]) -> None:
-    """Remove files, several at a time; those that are gone already are no error."""
+    """Remove files with parallel requests; files that do not exist are ignored."""
 
     def remove(uri: str) -> None:
         filesystem, path = storage.fsspec_filesystem(uri)
@@ -189,3 +200,84 @@ def remove_files(uris: Sequence[str]) -> None:
         for start in range(0, len(uris), _FILES_PER_STEP):
             for _ in pool.map(remove, uris[start : start + _FILES_PER_STEP]):
                 pass
+
+
+# --- compare-and-swap ------------------------------------------------------------------------------------------------
+#
+# Locally, a lock on the folder makes the change atomic; the lock ends with its process. On S3, a conditional request
+# does. A storage without conditional requests lets the last writer win.
+
+
+def read_versioned(uri: str) -> tuple[bytes | None, str]:
+    """Return a file's content and its version, for `replace_if_unchanged`; (None, "") if it does not exist."""
+    filesystem, path = storage.fsspec_filesystem(uri)
+    try:
+        # The version is read first: if the file changes in between, the stale version makes any swap fail.
+        version = str(filesystem.info(path)["ETag"]) if storage.is_remote(uri) else ""
+        data = bytes(filesystem.cat_file(path))
+    except FileNotFoundError:
+        return None, ""
+    return data, version or hashlib.sha256(data).hexdigest()
+
+
+def replace_if_unchanged(uri: str, data: bytes, version: str) -> bool:
+    """Replace a file if it still has this version ("": if it does not exist); return whether it was replaced.
+
+    Raises:
+        OSError: the storage failed.
+    """
+    if not storage.is_remote(uri):
+        return _if_unchanged(uri, version, lambda: storage.write_bytes(uri, data))
+    filesystem, path = storage.fsspec_filesystem(uri)
+    condition = {"IfMatch": version} if version else {"mode": "create"}
+    try:
+        filesystem.pipe_file(path, data, **condition)
+    except OSError:
+        current, current_version = read_versioned(uri)
+        if current == data:
+            return True  # the write succeeded but its response was lost
+        if current_version == version:
+            raise
+        return False
+    return True
+
+
+def remove_if_unchanged(uri: str, version: str) -> bool:
+    """Remove a file if it still has this version; return whether it was removed.
+
+    Raises:
+        OSError: the storage failed.
+    """
+    if not storage.is_remote(uri):
+        return _if_unchanged(uri, version, lambda: storage.remove(uri))
+    filesystem, path = storage.fsspec_filesystem(uri)
+    bucket, _, key = path.partition("/")
+    try:
+        filesystem.call_s3("delete_object", Bucket=bucket, Key=key, IfMatch=version)
+    except OSError:
+        current_version = read_versioned(uri)[1]
+        if current_version != version:
+            return not current_version  # removed with the response lost, or replaced by another writer
+        filesystem.rm_file(path)  # a storage that rejects conditional deletes
+    return True
+
+
+def _if_unchanged(uri: str, version: str, change: Callable[[], object]) -> bool:
+    with _folder_locked(uri):
+        if read_versioned(uri)[1] != version:
+            return False
+        change()
+    return True
+
+
+@contextlib.contextmanager
+def _folder_locked(uri: str) -> Iterator[None]:
+    """Hold an flock on the file's folder; a lock file would stay behind."""
+    folder = Path(storage.absolute(storage.parent(uri)))
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

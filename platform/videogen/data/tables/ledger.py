@@ -1,25 +1,25 @@
-"""The ledger of a table: which planned items are done, how they ended, and where their rows are.
+"""Ledger: which planned items of a table are done, how they ended, where their rows are; and its transactions.
 
     with Lease(uri) as lease, Ledger(uri, identity, lease) as ledger:
-        for batch in ledger.pending(planned):     # plan -> what is left to do
-            ...                                   # workers: record = write_part(uri, unit_id, rows, outcomes, identity)
-            ledger.note([record])                 # as they report
-        packs = ledger.plan_packs(256 << 20)      # workers: pack_shard(uri, pack), each pack anywhere
-        ledger.publish(manifest, ledger.locate())
+        for batch in ledger.pending(planned):     # plan -> items that are left to do
+            ...                                   # workers: record = write_part(uri, batch_id, rows, outcomes, ...)
+            ledger.add([record])                  # as workers commit
+        packs = ledger.plan_packs(256 << 20)      # compaction: pack_shard(uri, pack), each pack in any process
+        ledger.publish(manifest, ledger.index_rows())
 
-What is true, whoever is killed when:
+Guarantees, whichever process is killed at any time:
 
-- A part's footer is the record of its unit; the rest of what is known of units is in journal.py.
-- Readers see a table change in one step, when `manifest.json` is replaced, after all that it names is there.
-- An item counts once. Of several outcomes the best counts (ok, filtered, failed); of several that are ok the one that
-  is published, then the one with the least part name; of failures the last one, which is the one with most attempts:
-  who tries again counts on from `attempts_before`.
-- An item is only ok while its rows are there: in a part, or in a shard.
+- The footer of a part is the primary record of its batch; see commit_log.py.
+- Readers see a new snapshot atomically: `manifest.json` is replaced after all files that it names exist.
+- An item counts once. Of several outcomes the best counts (ok, filtered, failed); of several that are ok the published
+  one, then the one with the smallest part name; of several failures the latest, which has the most attempts.
+- An item is ok only while its rows exist, in a part or in a shard.
 - `publish` refuses unless planned = ok + filtered + failed.
-- A driver that stood still while another took over removes nothing that the other needs: it looks at the lease right
-  before, what it removes by name are parts and segments that are told of elsewhere, and the manifest is swapped.
+- A driver that was suspended while another one took over (a zombie writer) is fenced: it checks the lease immediately
+  before it removes files, removes only parts and commit files whose content is recorded elsewhere, and replaces the
+  manifest by compare-and-swap.
 
-Memory is flat: what grows with the number of items is on local disk (see scratch.py).
+Memory is constant: everything that grows with the number of items is in the spill database on local disk.
 """
 
 import itertools
@@ -30,29 +30,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from videogen import storage
-from videogen.data.tables import published
+from videogen.data.tables.commit_log import CommitLog
+from videogen.data.tables.data_files import make_packs
 from videogen.data.tables.files import ERRORS_NAME, remove_files
-from videogen.data.tables.garbage import find_partials
-from videogen.data.tables.index import write_index
-from videogen.data.tables.journal import Journal
 from videogen.data.tables.lease import Lease
-from videogen.data.tables.locate import Locator
-from videogen.data.tables.outcome_log import OutcomeLog
-from videogen.data.tables.packing import make_packs
-from videogen.data.tables.planned import PlannedItems
+from videogen.data.tables.manifest import read_manifest
+from videogen.data.tables.outcomes import OutcomeDatabase
+from videogen.data.tables.plan import Plan
+from videogen.data.tables.publish import IndexRows, replace_manifest, write_index
 from videogen.data.tables.records import ATTEMPTS_BEFORE, ERRORS_SCHEMA, FAILED, ITEM_ID, STATUSES, Pack, PartRecord
-from videogen.data.tables.scratch import MEMORY_MB, Scratch
+from videogen.data.tables.spill_database import MEMORY_MB, SpillDatabase
+from videogen.data.tables.vacuum import find_partials
 
 
 class Ledger:
-    """What is known of a table's items; one driver at a time (see lease.py), any number of workers beside it.
+    """State of a table's items, for one driver at a time (see lease.py) and any number of workers.
 
     Args:
-        table_uri: folder of the table; need not be there yet.
-        identity: hash of all that decides an item's rows beside the item, letters and digits; items that were done
-            under another identity are not done.
-        lease: if given, it is looked at right before anything is published or removed.
-        memory_mb: of the local database; the driver holds little else.
+        table_uri: folder of the table; created if it does not exist.
+        identity: hash of all settings that determine the rows of an item, letters and digits; items that were done
+            under another identity count as not done.
+        lease: checked immediately before anything is published or removed; None skips the check.
+        memory_mb: memory limit of the spill database; the driver holds little else.
     """
 
     def __init__(self, table_uri: str, identity: str, lease: Lease | None = None, memory_mb: int = MEMORY_MB) -> None:
@@ -62,37 +61,37 @@ class Ledger:
         self.identity = identity
         self.lease = lease
         self._memory_mb = memory_mb
-        self._scratch: Scratch
-        self._journal: Journal
-        self._planned: PlannedItems | None = None
+        self._database: SpillDatabase
+        self._commit_log: CommitLog
+        self._plan: Plan | None = None
         self._packs: list[Pack] | None = None
-        self._locator: Locator | None = None
+        self._index_rows: IndexRows | None = None
 
-    # --- opening and closing -------------------------------------------------------------------------------------
+    # --- opening and closing -----------------------------------------------------------------------------------------
 
     def open(self) -> Self:
-        """Read what earlier runs have left: segments, shards, and the footers of parts that no segment tells of.
+        """Read the state that earlier runs left: commit files, shards, and the footers of parts that no file lists.
 
-        Files that are not whole, or not ours, are named in the log and otherwise treated as if they were not there.
+        Truncated and foreign files are logged and otherwise treated as missing.
 
         Raises:
             OSError: the storage does not answer; nothing is concluded from that.
         """
-        self._scratch = Scratch(self._memory_mb)
+        self._database = SpillDatabase(self._memory_mb)
         try:
             shards = {shard["name"] for shard in self.published().get("shards", [])}
-            self._journal = Journal(self.uri, self.identity, shards, self._require_lease, self._scratch)
+            self._commit_log = CommitLog(self.uri, self.identity, shards, self._require_lease, self._database)
         except BaseException:
-            self._scratch.close()
+            self._database.close()
             raise
         return self
 
     def close(self) -> None:
-        """Write down what was noted, and remove the local database."""
+        """Flush, and remove the spill database."""
         try:
             self.flush()
         finally:
-            self._scratch.close()
+            self._database.close()
 
     def __enter__(self) -> Self:
         return self.open()
@@ -101,75 +100,75 @@ class Ledger:
         self.close()
 
     def published(self) -> dict[str, Any]:
-        """Return the manifest that readers see now; {} if none was published yet."""
-        return published.read_manifest(self.uri) or {}
+        """Return the current manifest; {} if none was published yet."""
+        return read_manifest(self.uri) or {}
 
-    # --- what is done --------------------------------------------------------------------------------------------
+    # --- commits -----------------------------------------------------------------------------------------------------
 
-    def note(self, records: Iterable[PartRecord]) -> None:
-        """Take in what workers have committed; written down every so many items or seconds, by `flush` and `close`.
+    def add(self, records: Iterable[PartRecord]) -> None:
+        """Add parts that workers have committed; they are written to a commit file periodically and by `flush`.
 
-        Noting twice, or what was read when the ledger was opened, does no harm.
+        Adding a part twice has no effect.
         """
-        self._journal.note(records)
+        self._commit_log.add(records)
 
     def flush(self) -> None:
-        """Write down what was noted since the last time, as one segment."""
-        self._journal.flush()
+        """Write the parts that were added since the last flush to a commit file."""
+        self._commit_log.flush()
 
-    # --- what was planned ----------------------------------------------------------------------------------------
+    # --- plan and outcomes -------------------------------------------------------------------------------------------
 
     def plan(self, items: Iterable[pa.RecordBatch]) -> None:
-        """Take in the planned items, in canonical order; all that follows is about these.
+        """Set the planned items, in canonical order; all other methods are about these.
 
         Args:
-            items: batches of one schema with `item_id` (string, all different) and any other columns. They are kept on
-                local disk, so the iterator is read once.
+            items: batches of one schema with `item_id` (string, unique) and any other columns. They are kept on local
+                disk, so the iterator is read once.
 
         Raises:
             UserError: an item is planned twice.
         """
         self._packs = None
-        self._locator = None
-        if self._planned is not None:
-            self._planned.forget()
-        self._planned = PlannedItems(self._scratch, items)
+        self._index_rows = None
+        if self._plan is not None:
+            self._plan.discard()
+        self._plan = Plan(self._database, items)
 
     def pending(
         self, items: Iterable[pa.RecordBatch] | None = None, retry_failed: bool = False
     ) -> Iterator[pa.RecordBatch]:
-        """Return the planned items that have no outcome yet, in order, with all their columns.
+        """Return the planned items without an outcome, in order, with all their columns.
 
-        What is pending is decided by this call; notes taken while the result is read do not change it.
+        The result is a snapshot of this call; parts that are added while it is read do not change it.
 
         Args:
-            items: what is planned, as for `plan`; None: what was planned last.
-            retry_failed: whether failed items are pending too; then there is one more column, `attempts_before`, which
-                workers add to (see `Outcome.after`): null for items that have not failed.
+            items: passed to `plan`; None: the current plan.
+            retry_failed: also return failed items. The column `attempts_before` is added then, for
+                `Outcome.with_prior_attempts`: null for items that have not failed.
         """
         plan = self._settled_plan(items)
-        chosen = plan.select(self._log.todo(retry_failed))
+        selected = plan.join(self._outcomes.pending(retry_failed))
         if not retry_failed:
-            return (batch for batch, _ in chosen)
-        return (batch.append_column(ATTEMPTS_BEFORE, told["attempts"].combine_chunks()) for batch, told in chosen)
+            return (batch for batch, _ in selected)
+        return (batch.append_column(ATTEMPTS_BEFORE, rows["attempts"].combine_chunks()) for batch, rows in selected)
 
     def missing(self, items: Iterable[pa.RecordBatch] | None = None) -> Iterator[pa.RecordBatch]:
-        """Return the planned items that have no outcome; after a run that lost nothing there are none."""
+        """Return the planned items without an outcome; after a complete run there are none."""
         return self.pending(items)
 
     def counts(self) -> dict[str, int]:
-        """Return the number of planned items, and of those that ended "ok", "filtered" and "failed".
+        """Count the planned items, and those that ended "ok", "filtered" and "failed".
 
-        One pass over all of them, and what was noted is written down first: not meant for a line of progress.
+        Flushes and scans all items, so it is too slow for a progress display.
         """
         self._settled_plan()
-        return self._log.counts()
+        return self._outcomes.counts()
 
     def require_complete(self) -> dict[str, int]:
         """Return `counts`.
 
         Raises:
-            RuntimeError: planned items without an outcome; it names the first of them.
+            RuntimeError: a planned item has no outcome.
         """
         counts = self.counts()
         num_missing = counts["planned"] - sum(counts[status] for status in STATUSES)
@@ -178,22 +177,24 @@ class Ledger:
             named = ", ".join(itertools.islice(ids, 5))
             raise RuntimeError(
                 f"{num_missing} of the {counts['planned']} planned items of {self.uri!r} have no outcome, among them "
-                f"{named}: run the same job again, it does only these"
+                f"{named}: run the same job again, it processes only these"
             )
         return counts
 
     def outcomes(self, status: str) -> Iterator[pa.RecordBatch]:
-        """Return the planned items that ended so, in order, with the columns of `ERRORS_SCHEMA`."""
+        """Return the planned items that ended in this status, in order, with the columns of `ERRORS_SCHEMA`."""
         plan = self._settled_plan()
-        chosen = plan.select(self._log.told(status))
-        return (rows.drop_columns("ordinal").cast(ERRORS_SCHEMA).combine_chunks().to_batches()[0] for _, rows in chosen)
+        selected = plan.join(self._outcomes.with_status(status))
+        return (
+            rows.drop_columns("ordinal").cast(ERRORS_SCHEMA).combine_chunks().to_batches()[0] for _, rows in selected
+        )
 
     def failures(self) -> Iterator[pa.RecordBatch]:
-        """Return the planned items that failed, in order, as errors.parquet has them."""
+        """Return the planned items that failed, in order, as rows of errors.parquet."""
         return self.outcomes(FAILED)
 
     def write_outcomes(self, status: str, name: str, before: Iterable[pa.RecordBatch] = ()) -> None:
-        """Write the planned items that ended in `status` as the file `name`, after rows of others.
+        """Write the planned items that ended in `status` to the file `name`, after the rows `before`.
 
         Raises:
             UserError: another run has taken over the table.
@@ -205,116 +206,115 @@ class Ledger:
         self._require_lease()
         storage.write_if_changed(storage.join(self.uri, name), sink.getvalue().to_pybytes())
 
-    def facts(self) -> dict[str, float]:
-        """Return the sums of the facts of all parts that hold an outcome that counts."""
-        self._journal.settle()
-        return self._log.facts()
+    def metrics(self) -> dict[str, float]:
+        """Return the sums of the metrics of all parts with an outcome that counts."""
+        self._commit_log.settle()
+        return self._outcomes.metrics()
 
-    def _settled_plan(self, items: Iterable[pa.RecordBatch] | None = None) -> PlannedItems:
+    def _settled_plan(self, items: Iterable[pa.RecordBatch] | None = None) -> Plan:
         if items is not None:
             self.plan(items)
-        if self._planned is None:
+        if self._plan is None:
             raise RuntimeError("give the planned items first: Ledger.plan(items) or Ledger.pending(items)")
-        self._journal.settle()
-        return self._planned
+        self._commit_log.settle()
+        return self._plan
 
-    # --- packing and publishing ----------------------------------------------------------------------------------
+    # --- compaction and publishing -----------------------------------------------------------------------------------
 
     def plan_packs(self, target_bytes: int) -> list[Pack]:
-        """Return the shards that are still to be packed, each to be given to `pack_shard` in any process.
+        """Plan compaction: return the shards that are still to be packed, each to be given to `pack_shard`.
 
-        The parts of all planned items that are ok are packed, in the order of their names, but for those in published
-        shards. The same parts always give the same shards, so an interrupted packing is continued: shards that are
-        there already are not returned.
+        All parts with rows of planned items that are ok are packed, in the order of their names, except those in
+        published shards. Equal parts always give equal shards, so an interrupted compaction continues: shards that
+        exist already are not returned.
 
         Args:
             target_bytes: size of a shard.
         """
         self._settled_plan()
-        self._packs = make_packs(self._log.parts_to_pack(), target_bytes, self.identity)
-        self._locator = None
-        there = self._log.shards_there()
-        return [pack for pack in self._packs if pack.name not in there]
+        self._packs = make_packs(self._outcomes.parts_to_pack(), target_bytes, self.identity)
+        self._index_rows = None
+        existing = self._outcomes.existing_shards()
+        return [pack for pack in self._packs if pack.name not in existing]
 
-    def locate(self, columns: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
-        """Return the rows of the index: planned items that are ok, in order, and where their rows are.
+    def index_rows(self, columns: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
+        """Return the rows of the index: planned items that are ok, in order, with the location of their rows.
 
-        An item with several rows is there as often. To be called after `plan_packs` and the packing of all packs.
+        An item with several rows occurs as often. Call it after `plan_packs`, when all packs are packed.
 
         Args:
-            columns: of the shards' rows, to be added to each (scalars; one pass over these columns of all shards).
+            columns: scalar columns of the shards to add; reads these columns of all shards once.
 
         Returns:
-            Batches with the planned columns, then `columns`, then `shard` int32, place in the manifest's "shards", and
-            `row` int32, place in that shard.
+            Batches with the planned columns, then `columns`, then `shard` int32, position in the manifest's "shards",
+            and `row` int32, row in that shard.
 
         Raises:
-            RuntimeError: not everything is packed.
+            RuntimeError: a pack is not packed.
         """
         if self._packs is None:
-            raise RuntimeError("Ledger.plan_packs comes before Ledger.locate")
+            raise RuntimeError("call Ledger.plan_packs before Ledger.index_rows")
         plan = self._settled_plan()
-        self._locator = Locator(self._log, self.uri, self._packs, self.published())
-        return self._locator.rows(plan, columns)
+        self._index_rows = IndexRows(self._outcomes, self.uri, self._packs, self.published())
+        return self._index_rows.batches(plan, columns)
 
     def publish(
         self, manifest: Mapping[str, Any], index: Iterable[pa.RecordBatch], lost_before: Iterable[pa.RecordBatch] = ()
     ) -> dict[str, Any]:
-        """Make the table what readers see: index, errors.parquet, and at last the manifest, in one step.
+        """Publish a new snapshot: write the index and errors.parquet, then replace the manifest atomically.
 
-        Readers of an earlier manifest go on reading what it names, but for errors.parquet, which is replaced.
-        Then the parts that are now in published shards, or have no row that counts, are removed: no reader knows of
-        parts, and how their items ended is in segments, which are read back before. With a lease, so are files that
-        were half written when their writer was killed before this run.
+        Readers of an earlier manifest keep reading the files that it names, except errors.parquet, which is replaced.
+        Afterwards `clean_up` removes parts that are not needed any more.
 
         Args:
-            manifest: what the pipeline says of its table; "identity", "counts" (planned, ok, filtered, failed and
+            manifest: the pipeline's description of its table; "identity", "counts" (planned, ok, filtered, failed and
                 rows), "shards", "index" and "errors" are added.
-            index: what `locate` returned, with any columns added; all rows, in their order.
-            lost_before: further rows of errors.parquet: inputs that were lost before they became items of this table.
+            index: all batches of `index_rows`, in their order, with any columns added.
+            lost_before: additional rows of errors.parquet: inputs that failed before they became items of this table.
 
         Returns:
-            The manifest as written; a file that says the same already is left alone.
+            The manifest as written; an identical file is left unchanged.
 
         Raises:
-            RuntimeError: an item has no outcome, or the index has not all rows.
+            RuntimeError: an item has no outcome, or rows are missing in the index.
             UserError: another run has taken over the table.
         """
         counts = self.require_complete()
-        locator = self._locator
-        if locator is None:
-            raise RuntimeError("Ledger.locate comes before Ledger.publish")
+        rows = self._index_rows
+        if rows is None:
+            raise RuntimeError("call Ledger.index_rows before Ledger.publish")
         self._require_lease()
         written = write_index(self.uri, index)
-        if written["rows"] != locator.num_rows:
-            raise RuntimeError(f"the index of {self.uri!r} has {written['rows']} rows, not {locator.num_rows}")
+        if written["rows"] != rows.num_rows:
+            raise RuntimeError(f"the index of {self.uri!r} has {written['rows']} rows, not {rows.num_rows}")
         self.write_outcomes(FAILED, ERRORS_NAME, lost_before)
         full = {
             **manifest,
             "identity": self.identity,
             "counts": {**counts, "rows": written["rows"]},
-            "shards": locator.shards,
+            "shards": rows.shards,
             "index": written,
             "errors": ERRORS_NAME,
         }
-        published.replace(self.uri, full, self._require_lease)
-        self._log.set_published(locator.packed)
-        self.tidy()
+        replace_manifest(self.uri, full, self._require_lease)
+        self._outcomes.set_published(rows.packed)
+        self.clean_up()
         return full
 
-    def tidy(self) -> None:
-        """Remove parts that are in published shards or have no row that counts, and what killed writers left half done.
+    def clean_up(self) -> None:
+        """Remove parts that are in published shards or have no row that counts, and unfinished writes of killed runs.
 
-        `publish` does this too; where there is nothing to publish, an earlier run may have been killed before it did.
+        Commit files keep the outcomes of removed parts. `publish` does this too; a run with nothing to publish calls it
+        because an earlier run may have been killed right after it published. Unfinished writes need a lease.
         """
-        self._journal.remove_parts()
+        self._commit_log.remove_parts()
         if self.lease is not None and (partials := find_partials(self.uri, self.lease.since)):
             self.lease.require()
             remove_files(partials)
 
     @property
-    def _log(self) -> OutcomeLog:
-        return self._journal.log
+    def _outcomes(self) -> OutcomeDatabase:
+        return self._commit_log.outcomes
 
     def _require_lease(self) -> None:
         if self.lease is not None:

@@ -1,41 +1,50 @@
-"""A table's manifest, checked key by key before it is trusted: it may have been cut off, or edited by hand."""
+"""Manifest of a table: the snapshot that readers see, its kinds and their validation, and its content.
 
-from collections.abc import Mapping
+`manifest.json` names the shards and index files of the current snapshot. This package knows the sections that all
+tables share; the kinds of tables, with their own sections, are defined by the packages that write and read them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import pydantic
 
+from videogen import storage
+from videogen.data.tables.files import MANIFEST_NAME
 from videogen.errors import UserError
 
-_Number = Annotated[int, pydantic.Field(ge=0)]
+Count = Annotated[int, pydantic.Field(ge=0)]
 
 
-class _Section(pydantic.BaseModel):
+class ManifestSection(pydantic.BaseModel):
+    """Base of the sections of a manifest; keys that a model does not name are allowed."""
+
     model_config = pydantic.ConfigDict(strict=True, protected_namespaces=())
 
 
-class _Counts(_Section):
-    planned: _Number
-    ok: _Number
-    filtered: _Number
-    failed: _Number
-    rows: _Number
+class _Counts(ManifestSection):
+    planned: Count
+    ok: Count
+    filtered: Count
+    failed: Count
+    rows: Count
 
 
-class _Shard(_Section):
+class _Shard(ManifestSection):
     name: str
-    rows: _Number
-    bytes: _Number
+    rows: Count
+    bytes: Count
     rows_per_group: Annotated[int, pydantic.Field(ge=1)]
 
 
-class _Index(_Section):
+class _Index(ManifestSection):
     files: list[str]
-    rows: _Number
+    rows: Count
 
 
-class _Table(_Section):
-    """What all tables have; of the kinds of table, what jobs read of an earlier run's."""
+class TableManifest(ManifestSection):
+    """Keys that every manifest has; a kind of table adds its own in a subclass."""
 
     identity: str
     counts: _Counts
@@ -43,45 +52,105 @@ class _Table(_Section):
     index: _Index
 
 
-class _ClipSettings(_Section):
-    num_frames: Annotated[int, pydantic.Field(ge=1)]
-    fps: Annotated[float, pydantic.Field(gt=0)]
-    scores: list[str]
+@dataclass(frozen=True)
+class TableKind:
+    """A kind of table: its name and schema version in the manifest, and the manifest's schema."""
+
+    name: str
+    """Value of "kind" in the manifest."""
+    schema_version: int
+    manifest: type[TableManifest]
+    written_by: str
+    """Command that writes such a table, for error messages."""
+    vector_columns: tuple[str, ...] = ()
+    """Binary columns that hold float16 vectors without a column for their shape."""
+
+    def validate(self, manifest: Mapping[str, Any], uri: str) -> None:
+        """Check that a manifest of this kind and version is complete; it may be truncated or edited by hand.
+
+        Args:
+            manifest: its content.
+            uri: of its file.
+
+        Raises:
+            UserError: a key is missing or has another type, in one sentence.
+        """
+        try:
+            self.manifest.model_validate(dict(manifest))
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            key, reason = ".".join(str(part) for part in first["loc"]), first["msg"].rstrip(".")
+            raise UserError(
+                f"{uri!r} is damaged (key {key!r}: {reason}): restore it, or remove it and run the job that wrote it "
+                f"again, which repeats no finished work."
+            ) from error
 
 
-class _Clips(_Table):
-    spec: _ClipSettings
-    scores: list[str]
-    policy: dict[str, str]
-    has_captions: bool
-
-
-class _Latents(_Table):
-    encoder_fingerprint: str
-    latent_sizes: list[int]
-    clip: dict[str, Any]
-    has_captions: bool
-
-
-_KINDS: Mapping[str, type[_Table]] = {"clips": _Clips, "latents": _Latents}
-
-
-def require_whole(manifest: Mapping[str, Any], uri: str) -> None:
-    """Refuse a manifest of this release in which a key is missing, or holds something else than was written.
-
-    Args:
-        manifest: of a kind and a schema version that this release reads.
-        uri: of its file.
+def read_manifest(table_uri: str) -> dict[str, Any] | None:
+    """Read the current manifest of a table; None if none was published.
 
     Raises:
-        UserError: in one sentence.
+        UserError: it is not JSON.
     """
     try:
-        _KINDS[manifest["kind"]].model_validate(dict(manifest))
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        key, reason = ".".join(str(part) for part in first["loc"]), first["msg"].rstrip(".")
+        manifest = storage.read_json(storage.join(table_uri, MANIFEST_NAME))
+    except (FileNotFoundError, NotADirectoryError):
+        # No `storage.exists` first: it would report a disk that does not answer as a missing file.
+        return None
+    return manifest if isinstance(manifest, dict) else {}
+
+
+def kind_of(table_uri: str) -> str | None:
+    """Return the kind of the table that is published at a URI; None if there is no table."""
+    kind = (read_manifest(table_uri) or {}).get("kind")
+    return kind if isinstance(kind, str) else None
+
+
+def read_valid_manifest(
+    table_uri: str, kinds: Sequence[TableKind], what: str = "Table"
+) -> tuple[dict[str, Any], TableKind]:
+    """Read and validate the manifest of a published table of one of these kinds.
+
+    Args:
+        table_uri: absolute URI of the folder.
+        kinds: the kinds that the caller reads.
+        what: names the table in error messages.
+
+    Raises:
+        UserError: there is no folder or no published table, its kind or schema version is another one, or the manifest
+            is damaged.
+    """
+    storage.require_readable(table_uri, what)
+    manifest = read_manifest(table_uri)
+    jobs = " or ".join(kind.written_by for kind in kinds)
+    if manifest is None:
+        raise UserError(f"{what} {table_uri!r} holds no {MANIFEST_NAME}: run {jobs} first, until it has finished.")
+    found, version = manifest.get("kind"), manifest.get("schema_version")
+    kind = next((kind for kind in kinds if kind.name == found), None)
+    if kind is None:
+        names = " or ".join(kind.name for kind in kinds)
+        holds = f"holds a table of {found}" if isinstance(found, str) else f"holds a {MANIFEST_NAME} that is no table's"
+        raise UserError(f"{what} {table_uri!r} {holds}, but a table of {names} is needed: make one with {jobs}.")
+    if version != kind.schema_version:
         raise UserError(
-            f"{uri!r} is damaged (of {key!r}: {reason}): put back a whole one, or remove it and run the job that wrote "
-            f"it again, which does nothing twice."
-        ) from error
+            f"{what} {table_uri!r} has schema version {version!r}, but this release reads {kind.schema_version}: run "
+            f"{kind.written_by} again into a new folder."
+        )
+    kind.validate(manifest, storage.join(table_uri, MANIFEST_NAME))
+    return manifest, kind
+
+
+def content_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a manifest that describes the table's content: equal rows give equal values.
+
+    Measurements, versions of decoders and file sizes are excluded.
+    """
+    shards = [{name: value for name, value in shard.items() if name != "bytes"} for shard in manifest["shards"]]
+    content = {name: value for name, value in manifest.items() if name not in ("facts", "decoders")}
+    return {**content, "shards": shards}
+
+
+def referenced_files(manifest: Mapping[str, Any]) -> set[str]:
+    """Return the paths, in the table, of the shards and index files that a manifest names."""
+    shards = {shard["name"] for shard in manifest.get("shards", [])}
+    return shards | set(manifest.get("index", {}).get("files", []))

@@ -7,13 +7,11 @@ from dataclasses import asdict, astuple, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from videogen import storage
-from videogen.data.datasets.clips_table import KIND as CLIPS
-from videogen.data.datasets.dataset import Row
-from videogen.data.datasets.finished import FinishedTable
-from videogen.data.tables.published import read_manifest
-from videogen.data.tables.run_log import RunTrace, read_run, run_names
+from videogen.data.datasets.clips_schema import KIND as CLIPS
+from videogen.data.tables import PublishedTable, Row, read_manifest
 from videogen.reporting.column_statistics import Histogram
 from videogen.reporting.contact_sheet import Place, read_originals, read_rows
+from videogen.reporting.run_log import RunTrace, read_run, run_names
 from videogen.reporting.table.funnel import Funnel, clips_funnels, latents_funnels
 from videogen.reporting.table.reasons import Reason, read_reasons
 from videogen.reporting.table.reconstructions import Reconstruction, reconstruct
@@ -105,7 +103,7 @@ class Contents:
         }
 
 
-def gather(table: FinishedTable, load_autoencoder: "Callable[[], AutoencoderKL] | None" = None) -> Contents:
+def gather(table: PublishedTable, load_autoencoder: "Callable[[], AutoencoderKL] | None" = None) -> Contents:
     """Return the contents of a table's report; see `write_report`."""
     manifest = table.manifest
     rules = list(manifest.get("policy", {}))
@@ -155,7 +153,7 @@ def _runs(uri: str) -> list[RunTrace]:
     return traces
 
 
-def _reasons(table: FinishedTable, name: str) -> list[Reason]:
+def _reasons(table: PublishedTable, name: str) -> list[Reason]:
     return read_reasons(storage.join(table.uri, name))
 
 

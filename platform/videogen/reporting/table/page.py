@@ -4,8 +4,8 @@ import re
 from typing import Any
 
 from videogen import storage
-from videogen.data.datasets.clips_table import KIND as CLIPS
-from videogen.data.datasets.dataset import Row
+from videogen.data.datasets.clips_schema import KIND as CLIPS
+from videogen.data.tables import Row
 from videogen.reporting import formatting
 from videogen.reporting.page import Tile, data_uri, render_page
 from videogen.reporting.table.contents import Contents

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from videogen.data.curation import encode_jpeg
-from videogen.data.datasets.latents import LatentsTable
+from videogen.data.datasets.latents_table import LatentsTable
 from videogen.data.isolation import IsolatedDecoder
 from videogen.data.video import VideoError
 from videogen.evaluation.psnr import psnr_db

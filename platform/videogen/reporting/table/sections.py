@@ -5,12 +5,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from videogen.data.tables.run_log import DONE, STOPPED, RunTrace
 from videogen.reporting import formatting
 from videogen.reporting.charts import Mark, draw_histogram, draw_progress, draw_rate
 from videogen.reporting.column_statistics import Histogram
 from videogen.reporting.formatting import column_label
 from videogen.reporting.page import data_uri
+from videogen.reporting.run_log import DONE, STOPPED, RunTrace
 from videogen.reporting.table.contents import Contents
 from videogen.reporting.table.reconstructions import Reconstruction
 from videogen.reporting.table.survey import Survey

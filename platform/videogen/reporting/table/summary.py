@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from videogen import storage
-from videogen.data.datasets.dataset import Row
-from videogen.data.datasets.finished import FinishedTable
-from videogen.data.tables.files import ERRORS_NAME
+from videogen.data.tables import ERRORS_NAME, PublishedTable, Row
 from videogen.errors import UserError
 from videogen.reporting.column_statistics import ColumnStatistics, finite_values, numeric_columns
 from videogen.reporting.formatting import in_bytes
@@ -60,7 +58,7 @@ class TableSummary:
     reasons: list[Reason]
 
 
-def summarise(table: FinishedTable, where: str | None = None) -> TableSummary:
+def summarise(table: PublishedTable, where: str | None = None) -> TableSummary:
     """Return a summary of a table; statistics cover the rows for which the SQL expression `where` holds.
 
     Raises:
@@ -83,19 +81,19 @@ def summarise(table: FinishedTable, where: str | None = None) -> TableSummary:
     )
 
 
-def _columns(table: FinishedTable) -> list[tuple[str, str, str]]:
+def _columns(table: PublishedTable) -> list[tuple[str, str, str]]:
     in_index, in_shard = table.index_schema, table.shard_schema
     fields = {field.name: str(field.type) for schema in (in_index, in_shard) for field in schema}
     places = (("index", in_index.names), ("shard", in_shard.names))
     return [(name, kind, ", ".join(p for p, names in places if name in names)) for name, kind in fields.items()]
 
 
-def _statistics(table: FinishedTable, where: str | None, num_rows: int) -> list[ColumnSummary]:
+def _statistics(table: PublishedTable, where: str | None, num_rows: int) -> list[ColumnSummary]:
     found = []
     for name in numeric_columns(table.index_schema):
         statistics = ColumnStatistics(num_rows, sample_size=num_rows)
         start = 0
-        for batch in table.index([name], where):
+        for batch in table.batches([name], where):
             statistics.add(start, *finite_values(batch, name))
             start += len(batch)
         if statistics.num_values:
@@ -105,16 +103,16 @@ def _statistics(table: FinishedTable, where: str | None, num_rows: int) -> list[
     return found
 
 
-def _dropped(table: FinishedTable, where: str | None) -> dict[str, int]:
+def _dropped(table: PublishedTable, where: str | None) -> dict[str, int]:
     if DROPPED_BY not in table.index_schema.names:
         return {}
     counter: Counter[str] = Counter()
-    for batch in table.index([DROPPED_BY], where):
+    for batch in table.batches([DROPPED_BY], where):
         counter += value_counts(batch[DROPPED_BY])
     return dict(counter.most_common()) if set(counter) - {""} else {}
 
 
-def read_row(table: FinishedTable, position: int, where: str | None = None) -> Row:
+def read_row(table: PublishedTable, position: int, where: str | None = None) -> Row:
     """Return one whole row; `position` counts the rows for which `where` holds, from 0.
 
     Raises:

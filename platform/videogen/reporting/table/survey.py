@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from videogen.data.datasets.finished import FinishedTable
+from videogen.data.tables import PublishedTable
 from videogen.reporting.column_statistics import (
     NOT_MEASURED,
     ColumnStatistics,
@@ -54,7 +54,7 @@ class Survey:
         return self.groups.get("", 0)
 
 
-def survey(table: FinishedTable, rules: Sequence[str], num_kept: int, num_dropped: int) -> Survey:
+def survey(table: PublishedTable, rules: Sequence[str], num_kept: int, num_dropped: int) -> Survey:
     """Read the index twice and return the survey.
 
     Args:
@@ -70,7 +70,7 @@ def survey(table: FinishedTable, rules: Sequence[str], num_kept: int, num_droppe
     total = int(table.manifest["counts"]["rows"])
     statistics = {name: ColumnStatistics(total) for name in measured}
     extra = [name for name in (DROPPED_BY, "start_s", "end_s") if name in names]
-    for batch in table.index([*measured, *categories, *extra]):
+    for batch in table.batches([*measured, *categories, *extra]):
         _count_groups(found, batch)
         _count_categories(found, batch, categories)
         for name, column in statistics.items():
@@ -84,7 +84,7 @@ def survey(table: FinishedTable, rules: Sequence[str], num_kept: int, num_droppe
     positions |= {rule: evenly_spaced(found.groups.get(rule, 0), num_dropped) for rule in rules}
     has_policy = DROPPED_BY in names
     columns = [*histograms, "shard", "row", *([DROPPED_BY] if has_policy else [])]
-    found.sampled = _fill_histograms_and_sample(table.index(columns), histograms, positions)
+    found.sampled = _fill_histograms_and_sample(table.batches(columns), histograms, positions)
     found.histograms = list(histograms.values())
     return found
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from videogen import storage
-from videogen.data.datasets.finished import FinishedTable
-from videogen.data.tables.run_log import run_names
+from videogen.data.datasets import open_table
+from videogen.data.tables import PublishedTable
 from videogen.hashing import content_hash
+from videogen.reporting.run_log import run_names
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -35,7 +36,7 @@ def write_report(uri: str, load_autoencoder: "Callable[[], AutoencoderKL] | None
     """
     started = time.monotonic()
     try:
-        table = FinishedTable.open(uri)
+        table = open_table(uri)
         made_from = content_hash(_VERSION, table.manifest, run_names(table.uri))
         if _made_from(table.uri) == made_from:
             return False
@@ -48,7 +49,7 @@ def write_report(uri: str, load_autoencoder: "Callable[[], AutoencoderKL] | None
     return True
 
 
-def _write(table: FinishedTable, made_from: str, load_autoencoder: "Callable[[], AutoencoderKL] | None") -> None:
+def _write(table: PublishedTable, made_from: str, load_autoencoder: "Callable[[], AutoencoderKL] | None") -> None:
     from videogen.reporting.table.contents import gather
     from videogen.reporting.table.page import render
 

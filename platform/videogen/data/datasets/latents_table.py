@@ -1,31 +1,32 @@
-"""Tables of latents: how they lie on disk, and how training reads them.
-
-A table is a folder: `shards/*.parquet`, `errors.parquet`, and `manifest.json`, which is written last and is the only
-thing that readers trust. Arrays are plain columns (bytes and a shape), so any parquet reader can open them.
-"""
+"""Reader of latents tables: rows for training, their shapes and blocks, and checks against a cascade."""
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from videogen import storage
 from videogen.config import CascadeConfig
 from videogen.data.datasets.clips import ClipSpec
-from videogen.data.datasets.dataset import ByteCache, Row, Shapes
-from videogen.data.datasets.latents_schema import KIND, SCHEMA_VERSION, array_columns
+from videogen.data.datasets.dataset import Shapes
+from videogen.data.datasets.latents_schema import KIND, LATENTS, array_columns
 from videogen.data.isolation import shared_decoder
 from videogen.data.sources import find_versions, version_mismatch
-from videogen.data.tables.files import ERRORS_NAME, MANIFEST_NAME
-from videogen.data.tables.manifest import require_whole
-from videogen.data.tables.published import content_of, read_manifest
-from videogen.data.tables.query import both
-from videogen.data.tables.shard_reading import read_shard
+from videogen.data.tables import (
+    ERRORS_NAME,
+    MANIFEST_NAME,
+    ByteCache,
+    PublishedTable,
+    Row,
+    TableKind,
+    conjunction,
+    content_of,
+    kind_of,
+)
 from videogen.data.video import VideoError
 from videogen.errors import UserError
 from videogen.hashing import content_hash
@@ -54,84 +55,74 @@ def encoder_fingerprint(folder: str) -> str:
     return digest.hexdigest()[:20]
 
 
-class LatentsTable:
-    """A finished table of latents, row by row.
+class LatentsTable(PublishedTable):
+    """A published latents table as a `ClipDataset`.
 
     Args:
-        uri: its folder.
-        manifest: what `open` has read and checked.
-        where: SQL expression over the columns of the index; None takes every row.
+        uri: absolute URI of its folder.
+        manifest: validated manifest.
+        vector_columns: as of `PublishedTable`.
+        where: SQL condition over the columns of the index; None selects all rows.
     """
 
-    def __init__(self, uri: str, manifest: dict[str, Any], where: str | None = None) -> None:
-        self.uri = uri
-        self.manifest = manifest
+    kinds = (LATENTS,)
+    label = "Latents table"
+    cache_bytes = _CACHE_BYTES
+
+    def __init__(
+        self, uri: str, manifest: dict[str, Any], vector_columns: Sequence[str] = (), where: str | None = None
+    ) -> None:
+        super().__init__(uri, manifest, vector_columns)
         self.where = where
-        self._groups: ByteCache[pa.Table] = ByteCache(_CACHE_BYTES)
         self._frames: ByteCache[np.ndarray] = ByteCache(_CACHE_BYTES)
-        self._footers: dict[int, Any] = {}
 
     @classmethod
-    def open(cls, uri: str) -> "LatentsTable":
-        """Open the table at `uri`.
+    def open(cls, uri: str, what: str | None = None, kinds: Sequence[TableKind] = ()) -> Self:
+        """Open the latents table at `uri`.
 
         Raises:
-            UserError: no finished table of latents there, or one of another schema version.
+            UserError: as of `PublishedTable.open`, or no clip could be encoded.
         """
-        uri = storage.absolute(uri)
-        storage.require_readable(uri, "Latents")
-        manifest = read_manifest(uri)
-        if manifest is None:
+        table = super().open(uri, what, kinds)
+        if not table.manifest["counts"]["ok"]:
             raise UserError(
-                f"Latents {uri!r} hold no {MANIFEST_NAME}: finish `jobs/encode_latents.py --output {uri}` first."
+                f"{what or cls.label} {table.uri!r} holds no clip: see {ERRORS_NAME} there for the reasons."
             )
-        kind = manifest.get("kind", KIND)
-        if kind != KIND:
-            raise UserError(
-                f"Latents {uri!r} are a table of {kind}: encode it first with jobs/encode_latents.py --input {uri}."
-            )
-        version = manifest.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise UserError(
-                f"Latents {uri!r} have schema version {version!r}, this release reads {SCHEMA_VERSION}: encode again."
-            )
-        require_whole({"kind": kind, **manifest}, storage.join(uri, MANIFEST_NAME))
-        if not manifest["counts"]["ok"]:
-            raise UserError(f"Latents {uri!r} hold no clip: see {ERRORS_NAME} there for the reasons.")
-        return cls(uri, manifest)
+        return table
 
-    def select(self, where: str) -> "LatentsTable":
-        """Return the rows for which the SQL expression `where` holds, in the same order.
+    def select(self, where: str) -> Self:
+        """Return the rows that fulfil the SQL condition `where`, in the same order.
 
         Raises:
-            UserError: `where` is no expression over the columns of the index.
+            UserError: `where` is not a condition over the columns of the index.
         """
-        return type(self)(self.uri, self.manifest, where if self.where is None else both(self.where, where))
+        chosen = where if self.where is None else conjunction(self.where, where)
+        return type(self)(self.uri, self.manifest, self._vector_columns, chosen)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of all that decides rows and their order: through the manifest of all content, and of what is chosen."""
+        """Hash of everything that determines the rows and their order: the content of the table, and the selection."""
         chosen = "" if self.where is None else hashlib.sha256(self._places.tobytes()).hexdigest()
         return content_hash(content_of(self.manifest), chosen)
 
     @property
     def encoder_fingerprint(self) -> str:
-        """The autoencoder that made these latents."""
-        return self.manifest["encoder_fingerprint"]
+        """Fingerprint of the autoencoder that made these latents."""
+        return str(self.manifest["encoder_fingerprint"])
 
     @property
     def has_captions(self) -> bool:
         """Whether rows have `caption` and `prompt_embeds`."""
-        return self.manifest["has_captions"]
+        return bool(self.manifest["has_captions"])
 
     def require_matches(self, config: CascadeConfig) -> None:
-        """Raise `UserError` unless these are latents for this cascade: length, sizes, shapes and channels."""
+        """Raise `UserError` unless these latents match a cascade in length, sizes, shapes and channels."""
         manifest = self.manifest
         missing = [size for size in config.latent_sizes if size not in manifest["latent_sizes"]]
         if missing:
             raise UserError(
-                f"Latents {self.uri!r} have the sizes {manifest['latent_sizes']}, but preset {config.name!r} needs "
-                f"{missing[0]}: encode again with this preset."
+                f"Latents table {self.uri!r} has the sizes {manifest['latent_sizes']}, but preset {config.name!r} "
+                f"needs {missing[0]}: encode again with this preset."
             )
         for key, wanted in (
             ("num_frames", config.clip_lengths),
@@ -139,27 +130,27 @@ class LatentsTable:
         ):
             if manifest[key] not in wanted:
                 raise UserError(
-                    f"Latents {self.uri!r} have {key} {manifest[key]}, but preset {config.name!r} needs "
+                    f"Latents table {self.uri!r} has {key} {manifest[key]}, but preset {config.name!r} needs "
                     f"{' or '.join(map(str, wanted))}: encode again with this preset."
                 )
         theirs, ours = (", ".join(map(str, sizes)) for sizes in (self.clip_spec.frame_sizes, config.frame_sizes))
         if theirs != ours:
             raise UserError(
-                f"Latents {self.uri!r} are of frames of {theirs} pixels, but preset {config.name!r} is for {ours}: set "
-                f"the aspect_ratios that they were encoded with, or encode again with this preset."
+                f"Latents table {self.uri!r} is of frames of {theirs} pixels, but preset {config.name!r} is for "
+                f"{ours}: set the aspect_ratios that it was encoded with, or encode again with this preset."
             )
 
     @cached_property
     def clip_spec(self) -> ClipSpec:
-        """What the clips look like that were encoded."""
+        """Length, frame rate and size of the encoded clips."""
         return ClipSpec.from_dict(self.manifest["clip"])
 
     def shapes(self) -> Shapes:
-        """Return the shape of every row's frames, by size and rate of its clip in the index; no shard is opened."""
+        """Return the shape of every row's frames, from the index; no shard is opened."""
         width, height = np.zeros((2, len(self)), np.int64)
         fps = np.zeros(len(self), np.float32)
         start = 0
-        for batch in self._index(["width", "height", "fps"]):
+        for batch in self.batches(["width", "height", "fps"], self.where):
             rows = slice(start, start + len(batch))
             width[rows], height[rows], fps[rows] = (batch[name].to_numpy() for name in ("width", "height", "fps"))
             start += len(batch)
@@ -169,7 +160,7 @@ class LatentsTable:
         return int(self.manifest["counts"]["ok"]) if self.where is None else len(self._places)
 
     def block_ends(self) -> np.ndarray:
-        """Return int64 (blocks,): where each run of rows that lie in one row group ends."""
+        """Return int64 (blocks,): the end of each run of rows in one row group."""
         groups = np.stack([self._places[:, 0], self._places[:, 1] // self._rows_per_group[self._places[:, 0]]])
         changes = np.flatnonzero((groups[:, 1:] != groups[:, :-1]).any(axis=0)) + 1
         return np.append(changes, len(self._places)).astype(np.int64)
@@ -182,38 +173,33 @@ class LatentsTable:
         `decoder` str; `fps` float, `width`, `height` int; `frame_indices` int32 (F,); `frames` uint8 (F, H, W, 3),
         decoded again from the source.
 
-        Arrays of float16 are what the file holds, read-only and not copied: a batch is converted as a whole, which
-        torch does fifteen times as fast as numpy does.
+        Arrays are read-only views of the file's float16 values: torch converts a whole batch much faster than numpy
+        converts single arrays.
 
         Raises:
-            VideoError: `frames` of a source that is not what was encoded.
+            VideoError: `frames` of a source that has changed since it was encoded.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"clip {index} of {len(self)} in {self.uri!r}")
         shard, within = (int(value) for value in self._places[index])
         columns = sorted({name for field in fields for name in self._columns_of(field)})
         group, offset = divmod(within, int(self._rows_per_group[shard]))
-        table = self._groups.get((shard, group, tuple(columns)), lambda: self._read_group(shard, group, columns))
+        table = self.cached_row_group(shard, group, columns)
         record = {name: table[name][offset] for name in columns}
         return {field: self._value(field, record) for field in fields}
 
     @cached_property
     def _places(self) -> np.ndarray:
-        """Where each row lies: shard and row in it, int32 (rows, 2)."""
+        """Location of each row: shard and row in it, int32 (rows, 2)."""
         parts = [
             np.stack([batch["shard"].to_numpy(), batch["row"].to_numpy()], axis=1)
-            for batch in self._index(["shard", "row"])
+            for batch in self.batches(["shard", "row"], self.where)
         ]
         return np.concatenate(parts) if parts else np.zeros((0, 2), np.int32)
 
-    def _index(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        from videogen.data.tables.index import read_index
-
-        return read_index(self.uri, self.manifest, columns, self.where)
-
     @cached_property
     def _rows_per_group(self) -> np.ndarray:
-        return np.array([shard["rows_per_group"] for shard in self.manifest["shards"]], np.int64)
+        return np.array([shard.rows_per_group for shard in self.shards], np.int64)
 
     def _columns_of(self, field: str) -> tuple[str, ...]:
         if field == "frames":
@@ -227,23 +213,6 @@ class LatentsTable:
     @cached_property
     def _array_fields(self) -> tuple[str, ...]:
         return array_columns(self.manifest["latent_sizes"], self.has_captions)
-
-    def _read_group(self, shard: int, group: int, columns: list[str]) -> pa.Table:
-        uri = storage.join(self.uri, self.manifest["shards"][shard]["name"])
-
-        def read() -> pa.Table:
-            filesystem, path = storage.arrow_filesystem(uri)
-            with filesystem.open_input_file(path) as file:
-                metadata = self._footers.get(shard) or pq.read_metadata(file)
-                self._footers[shard] = metadata
-                # Far away, neighbouring columns come in one request.
-                shard_file = pq.ParquetFile(
-                    file, metadata=metadata, page_checksum_verification=True, pre_buffer=storage.is_remote(uri)
-                )
-                # The loader's readers are the threads; Arrow's own are one pool for all of them, of OMP_NUM_THREADS.
-                return shard_file.read_row_group(group, columns=columns, use_threads=False)
-
-        return read_shard(uri, read)
 
     def _value(self, field: str, record: dict[str, pa.Scalar]) -> Any:
         if field == "frames":
@@ -266,19 +235,20 @@ class LatentsTable:
 
 
 def discover_tables(uri: str) -> list[LatentsTable]:
-    """Return the table at `uri`, or every table one level below it.
+    """Open the latents table at `uri`, or all latents tables one level below it.
 
     Raises:
-        UserError: no table there, or tables of different encoders.
+        UserError: there is no table, or the tables come from different encoders.
     """
     uri = storage.absolute(uri)
-    storage.require_readable(uri, "Latents")
+    storage.require_readable(uri, LatentsTable.label)
     folders = [uri, *storage.list_dirs(uri)]
-    # A table of clips beside or in a table of latents is none of these.
-    found = [folder for folder in folders if (read_manifest(folder) or {"kind": None}).get("kind", KIND) == KIND]
+    # A clips table may be beside or inside a latents table.
+    found = [folder for folder in folders if kind_of(folder) == KIND]
     if not found:
         raise UserError(
-            f"Latents {uri!r} hold no {MANIFEST_NAME}, nor does a folder in it: run `jobs/encode_latents.py` first."
+            f"Folder {uri!r} holds no {MANIFEST_NAME} of a latents table, nor does a folder in it: run "
+            f"{LATENTS.written_by} first."
         )
     tables = [LatentsTable.open(folder) for folder in found]
     for table in tables[1:]:
@@ -287,9 +257,9 @@ def discover_tables(uri: str) -> list[LatentsTable]:
 
 
 def require_same_encoder(table: LatentsTable, fingerprint: str, other: str) -> None:
-    """Raise `UserError` unless `table` was made by the autoencoder with this fingerprint; `other` names its owner."""
+    """Raise `UserError` unless the autoencoder with this fingerprint made `table`; `other` names its owner."""
     if table.encoder_fingerprint != fingerprint:
         raise UserError(
-            f"Latents {table.uri!r} come from another encoder ({table.encoder_fingerprint}) than {other} "
+            f"Latents table {table.uri!r} comes from another encoder ({table.encoder_fingerprint}) than {other} "
             f"({fingerprint}): encode both with the same --autoencoder."
         )

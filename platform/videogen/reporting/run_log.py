@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from videogen import storage
-from videogen.data.tables.records import FAILED, FILTERED, OK
+from videogen.data.tables import FAILED, FILTERED, OK
 
 logger = logging.getLogger(__name__)
 

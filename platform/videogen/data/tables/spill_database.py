@@ -1,6 +1,7 @@
-"""A database on local disk for the sets that do not fit in memory; it is gone when its process is.
+"""Spill database: DuckDB tables on local disk for sets that do not fit in memory.
 
-DuckDB sorts and joins within a memory limit and spills the rest into the same folder.
+DuckDB sorts and joins within a memory limit and spills the rest into a temporary folder. The folder is removed when the
+database is closed, or by the next run on the same machine if the process was killed.
 """
 
 import contextlib
@@ -11,11 +12,11 @@ import threading
 from collections.abc import Sequence
 from os import getpid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from videogen.data.tables.processes import machine_id, start_mark
+from videogen.data.tables.lease import machine_id, process_start
 
 if TYPE_CHECKING:
     import duckdb
@@ -24,42 +25,47 @@ MEMORY_MB = 128
 _PREFIX = "videogen-ledger"
 
 
-class Scratch:
-    """A DuckDB database in a temporary folder, usable from several threads, one statement at a time.
+class SpillDatabase:
+    """A DuckDB database in a temporary folder; several threads may use it, one statement runs at a time.
 
     Args:
-        memory_mb: limit of what DuckDB holds; what is more goes to disk.
-        threads: of DuckDB.
+        memory_mb: memory limit of DuckDB; data beyond it goes to disk.
+        threads: number of DuckDB threads.
     """
 
     def __init__(self, memory_mb: int = MEMORY_MB, threads: int = 2) -> None:
         remove_abandoned()
-        name = f"{_PREFIX}-{machine_id()}-{getpid()}-{start_mark(getpid())}-"
+        name = f"{_PREFIX}-{machine_id()}-{getpid()}-{process_start(getpid())}-"
         self.folder = Path(tempfile.mkdtemp(prefix=name))
         self._lock = threading.RLock()
         self._numbers = itertools.count()
         self._connection = _connect(self.folder, memory_mb, threads)
 
     def new_name(self, name: str) -> str:
-        """Return a name that nothing else has, for what is read while other statements run."""
+        """Return a unique name, for a table that is read while other statements run."""
         return f"{name}_{next(self._numbers)}"
 
-    def run(self, statement: str, values: Sequence[Any] = ()) -> None:
+    def run(self, statement: str, values: Sequence[object] = ()) -> None:
         """Execute a statement that returns nothing."""
         with self._lock:
             self._connection.execute(statement, list(values)).fetchall()
 
-    def fetch(self, query: str, values: Sequence[Any] = ()) -> pa.Table:
-        """Return the rows of a query that is known to give few."""
+    def fetch(self, query: str, values: Sequence[object] = ()) -> pa.Table:
+        """Return the result of a query, which must fit in memory."""
         with self._lock:
             return self._connection.sql(query, params=list(values)).to_arrow_table()
 
-    def number(self, query: str, values: Sequence[Any] = ()) -> int:
-        """Return the one number that a query gives."""
+    def number(self, query: str, values: Sequence[object] = ()) -> int:
+        """Return the single number that a query yields."""
         return int(self.fetch(query, values).column(0)[0].as_py() or 0)
 
+    def texts(self, query: str) -> list[str]:
+        """Return the first column of a query's result."""
+        found: list[str] = self.fetch(query).column(0).to_pylist()
+        return found
+
     def insert(self, table: str, rows: pa.Table | pa.RecordBatch) -> None:
-        """Append rows to a table, column by name."""
+        """Append rows to a table, matching columns by name."""
         with self._lock:
             self._connection.register("incoming", rows)
             try:
@@ -67,8 +73,8 @@ class Scratch:
             finally:
                 self._connection.unregister("incoming")
 
-    def create_like(self, table: str, schema: pa.Schema) -> None:
-        """Make an empty table with these columns, in place of an earlier one of this name."""
+    def create_empty(self, table: str, schema: pa.Schema) -> None:
+        """Create an empty table with these columns, replacing any table of this name."""
         with self._lock:
             self._connection.register("incoming", schema.empty_table())
             try:
@@ -76,12 +82,12 @@ class Scratch:
             finally:
                 self._connection.unregister("incoming")
 
-    def create(self, table: str, query: str, values: Sequence[Any] = ()) -> None:
-        """Make a table of a query's rows, in place of an earlier one of this name."""
+    def create(self, table: str, query: str, values: Sequence[object] = ()) -> None:
+        """Create a table from a query, replacing any table of this name."""
         self.run(f"CREATE OR REPLACE TABLE {table} AS {query}", values)
 
     def close(self) -> None:
-        """Remove the database and all that was spilled."""
+        """Remove the database and everything that was spilled."""
         with self._lock:
             self._connection.close()
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -90,16 +96,16 @@ class Scratch:
 def _connect(folder: Path, memory_mb: int, threads: int) -> "duckdb.DuckDBPyConnection":
     import duckdb
 
-    settings: dict[str, Any] = {
+    settings: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": f"{memory_mb}MB",
         "threads": threads,
         "temp_directory": str(folder / "spill"),
-        "preserve_insertion_order": False,  # every query here says its order
+        "preserve_insertion_order": False,  # every query states its order
         "python_enable_replacements": False,
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
     }
-    connection = duckdb.connect(str(folder / "scratch.duckdb"), config=settings)
+    connection = duckdb.connect(str(folder / "spill.duckdb"), config=settings)
     # All input comes through Arrow.
     connection.execute("SET enable_external_access = false").fetchall()
     connection.execute("SET lock_configuration = true").fetchall()
@@ -111,5 +117,5 @@ def remove_abandoned() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}-{machine_id()}-*"):
         with contextlib.suppress(ValueError):
             pid, started, _ = folder.name.removeprefix(f"{_PREFIX}-{machine_id()}-").split("-", 2)
-            if start_mark(int(pid)) != started:
+            if process_start(int(pid)) != started:
                 shutil.rmtree(folder, ignore_errors=True)

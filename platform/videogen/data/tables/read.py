@@ -1,0 +1,308 @@
+"""Reader of published tables: open and validate, scan the index, read row groups and whole rows.
+
+A table is a folder whose manifest names its index and its shards. The index is a handful of parquet files with one row
+per live row: all scalars, and the location (`shard`, `row`) of the rest. Counting, filtering and ordering ten million
+rows therefore opens no shard.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from videogen import storage
+from videogen.data.tables.files import INDEX, MANIFEST_NAME, ForeignFileError, read_footer
+from videogen.data.tables.manifest import TableKind, read_valid_manifest
+from videogen.data.tables.query import select
+from videogen.data.tables.records import ROW, SHARD
+from videogen.data.tables.shard_reading import ByteCache, read_shard
+from videogen.errors import UserError
+
+Row = dict[str, Any]
+"""Values by column name: numpy arrays, strings, numbers, lists."""
+
+SHAPE_SUFFIX, DTYPE_SUFFIX = "_shape", "_dtype"
+"""Columns beside the bytes of an array NAME (in C order): its shape, and its type by numpy's name."""
+
+
+# --- index -----------------------------------------------------------------------------------------------------------
+
+
+def index_files(table_uri: str, manifest: Mapping[str, Any]) -> list[str]:
+    """Return the URIs of the index files that a manifest names."""
+    return [storage.join(table_uri, name) for name in manifest["index"]["files"]]
+
+
+def require_index(table_uri: str, manifest: Mapping[str, Any]) -> None:
+    """Check the footer of every index file.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    with _index_errors(table_uri):
+        for uri in index_files(table_uri, manifest):
+            read_footer(uri)
+
+
+def index_schema(table_uri: str, manifest: Mapping[str, Any]) -> pa.Schema:
+    """Return the columns of a table's index; an empty schema if the table has no rows."""
+    files = index_files(table_uri, manifest)
+    with _index_errors(table_uri):
+        return read_footer(files[0]).schema if files else pa.schema([])
+
+
+def read_index(
+    table_uri: str,
+    manifest: Mapping[str, Any],
+    columns: Sequence[str] | None = None,
+    where: str | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a table's index in order; `pa.Table.from_batches` makes one table of them.
+
+    Args:
+        table_uri: folder of the table.
+        manifest: its manifest.
+        columns: columns to read; None for all.
+        where: SQL condition over the columns of the index, e.g. "score >= 0.3 and width >= 512".
+
+    Raises:
+        UserError: immediately, for an unknown column or an invalid condition; while reading, for a damaged index.
+    """
+    with _index_errors(table_uri):
+        return _with_index_errors(table_uri, select(index_files(table_uri, manifest), columns, where))
+
+
+def _with_index_errors(table_uri: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    with _index_errors(table_uri):
+        yield from batches
+
+
+@contextlib.contextmanager
+def _index_errors(table_uri: str) -> Iterator[None]:
+    """Convert errors about a missing or damaged index into `UserError`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (ForeignFileError, pa.ArrowException, OSError) as error:
+        missing = isinstance(error, FileNotFoundError)
+        if isinstance(error, OSError) and error.errno is not None and not missing:
+            raise  # a storage failure says nothing about the file; Arrow's errors about bytes have no number
+        reason = "a file is missing" if missing else (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UserError(
+            f"The index of {table_uri!r} cannot be read ({reason}): remove {MANIFEST_NAME} and the folder {INDEX} "
+            f"there and run the job that wrote the table again, which repeats no finished work."
+        ) from error
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+class Shard(NamedTuple):
+    """One shard of a table."""
+
+    name: str
+    """Path in the table."""
+    rows: int
+    num_bytes: int
+    rows_per_group: int
+
+
+class PublishedTable:
+    """Current snapshot of a table, read through its index; subclasses add the meaning of a kind's rows.
+
+    Args:
+        uri: absolute URI of its folder.
+        manifest: validated manifest.
+        vector_columns: binary columns that hold float16 vectors without a column for their shape.
+    """
+
+    kinds: ClassVar[tuple[TableKind, ...]] = ()
+    """Kinds of tables that `open` accepts."""
+    label: ClassVar[str] = "Table"
+    """Default name of the table in error messages."""
+    cache_bytes: ClassVar[int] = 256 << 20
+    """Capacity of the cache of row groups."""
+
+    def __init__(self, uri: str, manifest: dict[str, Any], vector_columns: Sequence[str] = ()) -> None:
+        self.uri = uri
+        self.manifest = manifest
+        self._vector_columns = tuple(vector_columns)
+        self._row_groups: ByteCache[pa.Table] = ByteCache(self.cache_bytes)
+        self._footers: dict[int, pq.FileMetaData] = {}
+
+    @classmethod
+    def open(cls, uri: str, what: str | None = None, kinds: Sequence[TableKind] = ()) -> Self:
+        """Open the published table at `uri`.
+
+        Args:
+            uri: its folder.
+            what: names the table in error messages; default: `label`.
+            kinds: accepted kinds; default: those of the class.
+
+        Raises:
+            UserError: there is no such table, its kind or schema version is another one, or its manifest is damaged.
+        """
+        location = storage.absolute(uri)
+        manifest, kind = read_valid_manifest(location, kinds or cls.kinds, what or cls.label)
+        return cls(location, manifest, kind.vector_columns)
+
+    # --- structure ---------------------------------------------------------------------------------------------------
+
+    @property
+    def kind(self) -> str:
+        """Kind of the table, as in its manifest."""
+        return str(self.manifest["kind"])
+
+    @cached_property
+    def shards(self) -> list[Shard]:
+        """The shards."""
+        return [
+            Shard(shard["name"], shard["rows"], shard["bytes"], shard["rows_per_group"])
+            for shard in self.manifest["shards"]
+        ]
+
+    @cached_property
+    def index_schema(self) -> pa.Schema:
+        """Columns of the index, which conditions may use; an empty schema if the table has no rows."""
+        return index_schema(self.uri, self.manifest)
+
+    @cached_property
+    def shard_schema(self) -> pa.Schema:
+        """Columns of the shards; an empty schema if there is no shard."""
+        if not self.shards:
+            return pa.schema([])
+        uri = storage.join(self.uri, self.shards[0].name)
+
+        def read() -> pa.Schema:
+            filesystem, path = storage.arrow_filesystem(uri)
+            with filesystem.open_input_file(path) as file:
+                return pq.read_schema(file).remove_metadata()
+
+        return read_shard(uri, read)
+
+    @cached_property
+    def array_columns(self) -> list[str]:
+        """Columns that `rows` returns as arrays."""
+        names = self.shard_schema.names
+        return [name for name in names if f"{name}{SHAPE_SUFFIX}" in names or name in self._vector_columns]
+
+    @cached_property
+    def array_metadata_columns(self) -> list[str]:
+        """Columns with the shapes and types of arrays, which `rows` omits."""
+        return [f"{name}{suffix}" for name in self.array_columns for suffix in (SHAPE_SUFFIX, DTYPE_SUFFIX)]
+
+    def require_index(self) -> None:
+        """Check the footer of every index file, which takes seconds.
+
+        Raises:
+            UserError: a file is missing or damaged.
+        """
+        require_index(self.uri, self.manifest)
+
+    # --- index -------------------------------------------------------------------------------------------------------
+
+    def batches(self, columns: Sequence[str] | None = None, where: str | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield rows of the index in the table's order.
+
+        Args:
+            columns: columns to read; None for all.
+            where: SQL condition over the columns of the index; None for all rows.
+
+        Raises:
+            UserError: an unknown column, an invalid condition, or a damaged index.
+        """
+        yield from read_index(self.uri, self.manifest, columns, where)
+
+    def count(self, where: str | None = None) -> int:
+        """Count the rows that fulfil the condition `where`."""
+        return sum(len(batch) for batch in self.batches([ROW], where))
+
+    # --- shards ------------------------------------------------------------------------------------------------------
+
+    def cached_row_group(self, shard: int, group: int, columns: Sequence[str]) -> pa.Table:
+        """Return `read_row_group` through a cache of `cache_bytes`."""
+        return self._row_groups.get((shard, group, *columns), lambda: self.read_row_group(shard, group, columns))
+
+    def read_row_group(self, shard: int, group: int, columns: Sequence[str]) -> pa.Table:
+        """Read columns of one row group of a shard.
+
+        Raises:
+            ShardReadError: the storage failed at every attempt.
+            UserError: the shard is damaged or missing.
+        """
+        uri = storage.join(self.uri, self.shards[shard].name)
+
+        def read() -> pa.Table:
+            filesystem, path = storage.arrow_filesystem(uri)
+            with filesystem.open_input_file(path) as file:
+                metadata = self._footers.get(shard) or pq.read_metadata(file)
+                self._footers[shard] = metadata
+                # On remote storage, pre_buffer fetches neighbouring columns in one request.
+                shard_file = pq.ParquetFile(
+                    file, metadata=metadata, page_checksum_verification=True, pre_buffer=storage.is_remote(uri)
+                )
+                # Callers bring their own threads; Arrow's are one pool of OMP_NUM_THREADS for the whole process.
+                return shard_file.read_row_group(group, columns=list(columns), use_threads=False)
+
+        return read_shard(uri, read)
+
+    # --- whole rows --------------------------------------------------------------------------------------------------
+
+    def rows(self, where: str | None = None, exclude: Sequence[str] = ()) -> Iterator[Row]:
+        """Yield whole rows in the table's order: the columns of the index, and those that only the shard holds.
+
+        Arrays are returned with their shape and type.
+
+        Args:
+            where: SQL condition over the columns of the index.
+            exclude: columns to omit.
+
+        Raises:
+            UserError: `where` is invalid, or a shard is damaged or missing.
+        """
+        for batch in self.batches(None, where):
+            for record in batch.to_pylist():
+                yield self._whole_row(record, exclude)
+
+    def rows_at(self, positions: Sequence[int], where: str | None = None, exclude: Sequence[str] = ()) -> list[Row]:
+        """Return whole rows by position; `positions` ascend and count the rows that fulfil `where`, from 0.
+
+        Raises:
+            UserError: as of `rows`.
+        """
+        found: list[Row] = []
+        start = 0
+        for batch in self.batches(None, where):
+            wanted = [position - start for position in positions if start <= position < start + len(batch)]
+            found += [self._whole_row(batch.slice(offset, 1).to_pylist()[0], exclude) for offset in wanted]
+            start += len(batch)
+            if len(found) == len(positions):
+                break
+        return found
+
+    def _whole_row(self, record: Row, exclude: Sequence[str]) -> Row:
+        shard, row = (record.pop(name) for name in (SHARD, ROW))
+        whole = record | self._shard_row(shard, row, (*record, *exclude))
+        return {name: value for name, value in whole.items() if name not in exclude}
+
+    def _shard_row(self, shard: int, row: int, known: Sequence[str]) -> Row:
+        """Return the columns of one row of a shard that are not `known`, arrays with their shape."""
+        arrays, metadata = self.array_columns, self.array_metadata_columns
+        wanted = [name for name in self.shard_schema.names if name not in known]
+        group, offset = divmod(row, self.shards[shard].rows_per_group)
+        record = self.cached_row_group(shard, group, wanted).slice(offset, 1).to_pylist()[0]
+        return {
+            name: _array(name, record) if name in arrays and value is not None else value
+            for name, value in record.items()
+            if name not in metadata
+        }
+
+
+def _array(name: str, record: Row) -> np.ndarray:
+    flat = np.frombuffer(record[name], np.dtype(record.get(f"{name}{DTYPE_SUFFIX}") or np.float16))
+    return flat.reshape(record.get(f"{name}{SHAPE_SUFFIX}") or -1)
