@@ -51,7 +51,7 @@ docs-serve: docs ## show the documentation on http://127.0.0.1:8001
 reference: $(STAMP) ## write docs/reference/ anew from the code and from benchmarks/results/
 	$(BIN)/python -m tools.reference
 
-benchmarks: $(STAMP) ## the ratios of docs/benchmarks.md
+benchmarks: $(STAMP) ## measure what docs/reference/benchmarks.md shows
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/encode.py
 	$(BIN)/python benchmarks/listing.py --files 100 10000 100000

@@ -2,7 +2,7 @@
 
     python benchmarks/scale.py
 
-Three parts, each a Markdown table (docs/scale.md explains them):
+Three parts, each a Markdown table (docs/explanation/scale.md explains them):
 
 1. Costs: what one clip takes, measured here on real footage with the pipelines' own functions, or given as options.
 2. The simulation: Ray with several nodes on this machine, whose tasks sleep as long as the work would take. The graph,

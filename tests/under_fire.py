@@ -3,7 +3,7 @@
     python -m tests.under_fire --files 1700 --kills 10
 
 makes the corpus, encodes the good files alone and then everything, the second time while processes are killed, compares
-both, and prints the figures of docs/reliability.md. The tests run the same with fewer files.
+both, and prints the figures of a campaign. The tests run the same with fewer files.
 """
 
 import argparse
