@@ -18,7 +18,7 @@ from videogen.data.synthetic import Attributes, render_clip
 from videogen.data.video import write_mp4
 from videogen.errors import UserError
 from videogen.evaluation.evaluate import evaluate
-from videogen.evaluation.faithfulness import confusion, judge, judge_failed, summarise
+from videogen.evaluation.faithfulness import confusion, score_missing_video, score_video, summarise
 from videogen.evaluation.held_out import HeldOut, HeldOutClip, find_held_out
 from videogen.evaluation.psnr import StagePsnr, measure_stages, overall, psnr_db
 from videogen.pipeline import save_random
@@ -31,8 +31,8 @@ PROMISED = {
 
 def test_a_video_is_judged_attribute_by_attribute() -> None:
     frames = render_clip(Attributes("red", "circle", "left", "quickly"), seed=1)
-    right = judge("a red circle moving left quickly", frames, temporal_factor=2)
-    wrong = judge("a red square moving left", frames, temporal_factor=2)
+    right = score_video("a red circle moving left quickly", frames, temporal_factor=2)
+    wrong = score_video("a red square moving left", frames, temporal_factor=2)
     assert right is not None
     assert wrong is not None
     assert right["correct"]
@@ -40,12 +40,12 @@ def test_a_video_is_judged_attribute_by_attribute() -> None:
     assert right["smoothness"] > 0.9 > 0.4 > right["smoothness_uninterpolated"]
     assert not wrong["correct"]
     assert wrong["shape"] == {"asked": "square", "measured": "circle", "correct": False}
-    failed = judge_failed("a red circle moving left")
+    failed = score_missing_video("a red circle moving left")
     assert failed is not None
     summary = summarise([right, wrong, failed])
     assert [summary[f"{name}_accuracy"] for name in ("colour", "shape", "direction")] == [0.6667, 0.3333, 0.6667]
     assert confusion([right, wrong, failed], "shape") == {"circle": {"circle": 1, "none": 1}, "square": {"circle": 1}}
-    assert judge("a cat", frames) is None
+    assert score_video("a cat", frames) is None
 
 
 def test_psnr_is_the_formula_and_the_mean_over_clips() -> None:

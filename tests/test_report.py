@@ -14,7 +14,7 @@ from tests._page import Page
 from tests.conftest import load_job
 from videogen.data.synthetic import Attributes, render_clip
 from videogen.data.video import write_mp4
-from videogen.evaluation.evaluate import judge_videos
+from videogen.evaluation.evaluate import score_videos
 from videogen.evaluation.faithfulness import ATTRIBUTES, confusion, summarise
 from videogen.evaluation.psnr import StagePsnr
 from videogen.reporting.cascade.gallery import sprite
@@ -52,16 +52,16 @@ def page(tmp_path_factory: pytest.TempPathFactory, tiny_model: str, tiny) -> Pat
         row = {"id": str(number), "prompt": prompt, "seed": number, "video": str(video), "status": "ok", "error": ""}
         rows.append(row | {"num_frames": 15, "fps": 16.0, "width": 64, "height": 64})
     pd.DataFrame(rows).to_parquet(generated / "manifest.parquet")
-    judged, _ = judge_videos(tiny, rows)
+    scores, _ = score_videos(tiny, rows)
     psnr = vars(StagePsnr(2, 31.5, 30.0, 29.5, 27.0, 30.5))
     evaluation = {
-        **summarise(judged),
+        **summarise(scores),
         **psnr,
-        "num_prompts": len(judged),
-        "ceilings": {**summarise(judged[:1]), "num_clips": 1},
+        "num_prompts": len(scores),
+        "ceilings": {**summarise(scores[:1]), "num_clips": 1},
         "corpora": {"camera": psnr},
-        "confusions": {name: confusion(judged, name) for name in ATTRIBUTES},
-        "prompts": judged,
+        "confusions": {name: confusion(scores, name) for name in ATTRIBUTES},
+        "prompts": scores,
     }
     (folder / "evaluation.json").write_text(json.dumps(evaluation))
     for stage in tiny.trainable_stages():

@@ -1,9 +1,9 @@
-"""`VideoGenPipeline`: the whole cascade in one process, as a diffusers pipeline.
+"""Text-to-video pipeline: the whole cascade in one process, as a diffusers pipeline.
 
     pipe = VideoGenPipeline.from_pretrained("runs/demo/model")
     frames = pipe("a red circle moving left", generator=torch.Generator().manual_seed(7)).frames[0]
 
-It runs the same stage classes as batch generation and the service do, and has the components that they name.
+It runs the same stage classes as batch generation and the service, and holds the components that they declare.
 """
 
 import inspect
@@ -29,12 +29,12 @@ from videogen.stages.stage import Stage
 
 @dataclass
 class VideoGenPipelineOutput(BaseOutput):
-    """Frames, and everything that the stages made on the way.
+    """Frames and intermediate outputs.
 
     Attributes:
         frames: "np": uint8 (B, F, H, W, 3); "pil": a list of images for each clip.
-        samples: one dict a clip, with reference image and final latents.
-        fps: frames a second.
+        samples: one dict per clip, with reference image and final latents.
+        fps: frames per second.
     """
 
     frames: Any
@@ -46,11 +46,11 @@ class VideoGenPipeline(DiffusionPipeline):
     """Text to video.
 
     Args:
-        cascade: the configuration, as `CascadeConfig.model_dump(mode="json")`; kept in `model_index.json`.
-        parts: the components that the cascade's stages name, by name.
+        cascade: configuration as `CascadeConfig.model_dump(mode="json")`; stored in `model_index.json`.
+        parts: components that the cascade's stages declare, by name.
     """
 
-    # What one cascade lacks another may have, so diffusers is told of all; `__init__` asks for those of this one.
+    # Cascades differ in their components: diffusers is given all names, and `__init__` requires those of this cascade.
     _optional_components: ClassVar[list[str]] = [*possible_components()]
     model_cpu_offload_seq = "->".join(["text_encoder", *(name for name in _optional_components if name in STAGES)])
 
@@ -64,7 +64,7 @@ class VideoGenPipeline(DiffusionPipeline):
         self.register_to_config(cascade=cascade)
         self.cascade = config
 
-    # diffusers reads the names of the components off the signature.
+    # diffusers reads the component names from the signature.
     __init__.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
             inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD),
@@ -76,7 +76,7 @@ class VideoGenPipeline(DiffusionPipeline):
     )
 
     def stages(self) -> list[Stage]:
-        """Return the stages in order, on the pipeline's device, around the pipeline's components."""
+        """Return the stages in order, with the pipeline's components and device."""
         return build_stages(self.cascade, self.components, str(self.device))
 
     def __call__(
@@ -90,18 +90,18 @@ class VideoGenPipeline(DiffusionPipeline):
         height: int | None = None,
         width: int | None = None,
     ) -> VideoGenPipelineOutput:
-        """Generate one clip a prompt.
+        """Generate one clip per prompt.
 
         Args:
             prompt: one or several prompts.
-            negative_prompt: what to avoid; one for all, or one a prompt.
-            generator: its initial seed is used, so that a clip depends on nothing but prompt and seed; one generator
-                for several prompts gives the seeds that follow one another.
-            seed: the same, as a number; drawn at random without both.
-            reference_image: start from this image instead of a drawn one.
+            negative_prompt: content to avoid; one for all prompts, or one per prompt.
+            generator: only its initial seed is used, so that a clip depends on prompt and seed alone; one generator for
+                several prompts gives consecutive seeds.
+            seed: alternative to `generator`; random if neither is given.
+            reference_image: image to start from instead of a generated one.
             output_type: "np" or "pil".
-            height, width: of the frames, in pixels; the preset's square by default. A model makes well only what it
-                was trained on, see `cascade.frame_sizes`.
+            height, width: frame size in pixels; the preset's square by default. Quality is only expected at the sizes
+                of the training data, see `cascade.frame_sizes`.
 
         Raises:
             UserError: an empty prompt, lists of different lengths, an unknown output type, sides that do not divide.
@@ -128,16 +128,16 @@ class VideoGenPipeline(DiffusionPipeline):
         multiple, side = self.cascade.frame_multiple, self.cascade.resolution
         size = FrameSize(side if height is None else height, side if width is None else width)
         if min(size) < multiple or size.height % multiple or size.width % multiple:
-            raise UserError(f"Frames of {size} pixels are asked for, but both sides must be multiples of {multiple}.")
+            raise UserError(f"Frames of {size} pixels are requested, but both sides must be multiples of {multiple}.")
         return size
 
 
 def assemble(folder: str, config: CascadeConfig) -> None:
-    """Write `model_index.json`, which makes a folder of finished components a pipeline.
+    """Write `model_index.json`, which turns a folder of trained components into a pipeline.
 
     Args:
-        folder: local path or URI with one sub-folder a component.
-        config: the cascade.
+        folder: local path or URI with one sub-folder per component.
+        config: cascade configuration.
 
     Raises:
         UserError: a component is missing.
@@ -153,7 +153,7 @@ def assemble(folder: str, config: CascadeConfig) -> None:
 
 
 def save_random(folder: str, config: CascadeConfig, seed: int = 0) -> None:
-    """Write an untrained but complete model to a local folder: for smoke tests of everything around the weights."""
+    """Write an untrained but complete model to a local folder, for smoke tests."""
     from diffusers import StableDiffusionPipeline
 
     from videogen.diffusion.schedule import build_scheduler
@@ -187,7 +187,7 @@ def save_random(folder: str, config: CascadeConfig, seed: int = 0) -> None:
 def _one_each(value: str | Sequence[str] | None, count: int, name: str) -> list[str | None]:
     values: list[str | None] = [value] * count if value is None or isinstance(value, str) else list(value)
     if len(values) != count:
-        raise UserError(f"{name} has {len(values)} entries for {count} prompts: give one, or one a prompt.")
+        raise UserError(f"{name} has {len(values)} entries for {count} prompts: give one, or one per prompt.")
     return values
 
 
@@ -205,5 +205,5 @@ def _seeds(
         given = int(torch.randint(2**31, ()))
     seeds = [int(given) + index for index in range(count)] if isinstance(given, int) else [int(s) for s in given]
     if len(seeds) != count:
-        raise UserError(f"{len(seeds)} seeds for {count} prompts: give one, or one a prompt.")
+        raise UserError(f"{len(seeds)} seeds for {count} prompts: give one, or one per prompt.")
     return seeds

@@ -1,4 +1,4 @@
-"""Measures of finished videos and of single stages."""
+"""Evaluation: prompt faithfulness of generated videos, and PSNR of single stages on held-out clips."""
 
 from videogen.evaluation.measurement import Measurement, measure
 

@@ -1,4 +1,4 @@
-"""The whole evaluation: generated videos against their prompts, single stages against their baselines."""
+"""Evaluation of a model: generated videos against their prompts, single stages against their baselines."""
 
 import logging
 from collections import Counter
@@ -12,14 +12,21 @@ import numpy as np
 from videogen.config import CascadeConfig
 from videogen.data.isolation import shared_decoder
 from videogen.data.video import VideoError
-from videogen.evaluation.faithfulness import ATTRIBUTES, Judgement, confusion, judge, judge_failed, summarise
+from videogen.evaluation.faithfulness import (
+    ATTRIBUTES,
+    VideoScore,
+    confusion,
+    score_missing_video,
+    score_video,
+    summarise,
+)
 from videogen.evaluation.held_out import HeldOut, HeldOutClip
 from videogen.evaluation.psnr import measure_stages, overall
 
 logger = logging.getLogger(__name__)
 
 ManifestRow = Mapping[str, Any]
-"""A row of a generation run's manifest."""
+"""Row of a generation run's manifest."""
 
 
 def evaluate(
@@ -36,33 +43,33 @@ def evaluate(
         config: its cascade.
         model_folder: the model, local.
         held_out: real clips.
-        videos: manifest rows of videos that the model made of held-out prompts.
+        videos: manifest rows of videos that the model generated from held-out prompts.
         advance: called `evaluation_steps` times.
         device: where decoders and interpolation run.
 
     Returns:
-        The content of `evaluation.json`: accuracies are fractions 0..1, PSNRs dB; None where there is nothing to
-        measure. `ceilings` are the same measures on the real held-out clips. A video that cannot be read counts as
-        failed; a held-out clip that cannot is left out, and counted in `num_unreadable`.
+        The content of `evaluation.json`: accuracies are fractions 0..1, PSNRs are in dB; None where nothing can be
+        measured. `ceilings` are the same metrics on the real held-out clips. An unreadable video counts as failed; an
+        unreadable held-out clip is left out and counted in `num_unreadable`.
     """
-    judged, num_failed = judge_videos(config, videos, advance)
+    scores, num_failed = score_videos(config, videos, advance)
     unreadable: Counter[str] = Counter()
     stages = {
         name: measure_stages(_frames(name, clips, unreadable, advance), model_folder, config.temporal_factor, device)
         for name, clips in held_out.corpora.items()
     }
     ceiling = [
-        found
+        score
         for clips in held_out.corpora.values()
         for clip in clips
         if clip.caption
         and (frames := _read(clip)) is not None
-        and (found := judge(clip.caption, frames, config.temporal_factor))
+        and (score := score_video(clip.caption, frames, config.temporal_factor))
     ]
     return {
-        **summarise(judged),
+        **summarise(scores),
         **{key: _rounded(value) for key, value in asdict(overall(stages.values())).items() if key != "num_clips"},
-        "num_prompts": len(judged),
+        "num_prompts": len(scores),
         "num_failed": num_failed,
         "num_unreadable": unreadable.total(),
         "ceilings": {**summarise(ceiling), "num_clips": len(ceiling)},
@@ -73,38 +80,38 @@ def evaluate(
             }
             for name, part in stages.items()
         },
-        "confusions": {name: confusion(judged, name) for name in ATTRIBUTES},
-        "prompts": judged,
+        "confusions": {name: confusion(scores, name) for name in ATTRIBUTES},
+        "prompts": scores,
     }
 
 
 def evaluation_steps(held_out: HeldOut, videos: Sequence[ManifestRow]) -> int:
-    """Return how many videos and clips `evaluate` looks at."""
+    """Return the number of videos and clips that `evaluate` reads."""
     return len(videos) + sum(len(clips) for clips in held_out.corpora.values())
 
 
-def judge_videos(
+def score_videos(
     config: CascadeConfig, videos: Sequence[ManifestRow], advance: Callable[[], None] = lambda: None
-) -> tuple[list[Judgement], int]:
-    """Judge every generated video whose prompt is a sentence of the world.
+) -> tuple[list[VideoScore], int]:
+    """Score every generated video whose prompt is a sentence of the moving-shapes world.
 
     Returns:
-        The judgements, and how many videos of any prompt were not made or cannot be read: those count as wrong.
+        The scores, and the number of videos of any prompt that are missing or unreadable; these score as wrong.
     """
-    judged, num_failed = [], 0
-    for listed in videos:
+    scores, num_failed = [], 0
+    for manifest_row in videos:
         advance()
-        row, frames = _opened(listed)
+        row, frames = _read_video(manifest_row)
         num_failed += frames is None
         prompt = row["prompt"]
-        found = judge_failed(prompt) if frames is None else judge(prompt, frames, config.temporal_factor)
-        if found is not None:
-            judged.append({**{key: row[key] for key in ("id", "seed", "video", "status", "error")}, **found})
-    return judged, num_failed
+        score = score_missing_video(prompt) if frames is None else score_video(prompt, frames, config.temporal_factor)
+        if score is not None:
+            scores.append({**{key: row[key] for key in ("id", "seed", "video", "status", "error")}, **score})
+    return scores, num_failed
 
 
-def _opened(row: ManifestRow) -> tuple[ManifestRow, np.ndarray | None]:
-    """Return a row and its video's frames; None if it was not made, is gone or is broken, as the row then says."""
+def _read_video(row: ManifestRow) -> tuple[ManifestRow, np.ndarray | None]:
+    """Return a row and its video's frames; None, and the reason in the row, if the video is missing or unreadable."""
     if row["status"] != "ok":
         return row, None
     try:
@@ -117,14 +124,14 @@ def _opened(row: ManifestRow) -> tuple[ManifestRow, np.ndarray | None]:
 def _frames(
     name: str, clips: Sequence[HeldOutClip], unreadable: Counter[str], advance: Callable[[], None]
 ) -> Iterator[np.ndarray]:
-    """Yield the clips of a corpus, counting under its name those that cannot be read."""
+    """Yield the readable clips of a corpus, and count the others in `unreadable`."""
     for clip in clips:
         advance()
         frames = _read(clip)
         if frames is not None:
             yield frames
         else:
-            logger.warning("held-out clip of %s is left out: it cannot be read", clip.source)
+            logger.warning("held-out clip of %s is left out: it is unreadable", clip.source)
             unreadable[name] += 1
 
 
@@ -136,5 +143,5 @@ def _read(clip: HeldOutClip) -> np.ndarray | None:
 
 
 def _rounded(value: float) -> float | None:
-    # Not a number: a cascade without interpolation has no middle frames.
+    # NaN: a cascade without interpolation has no middle frames.
     return round(value, 4) if np.isfinite(value) else None

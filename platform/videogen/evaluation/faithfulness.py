@@ -1,4 +1,4 @@
-"""Does a video show what its prompt says? Judged from the pixels, prompt by prompt, and summed up."""
+"""Prompt faithfulness of moving-shapes videos: colour, shape and direction, measured from pixels against the prompt."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,71 +10,71 @@ from videogen.evaluation.measurement import measure
 
 ATTRIBUTES = ("colour", "shape", "direction")
 
-Judgement = dict[str, Any]
-"""One video: `prompt`, per attribute `{asked, measured, correct}`, `correct`, and numbers about its motion."""
+VideoScore = dict[str, Any]
+"""Score of one video: `prompt`, `{asked, measured, correct}` by attribute, `correct`, and motion metrics."""
 
 
-def judge(prompt: str, frames: np.ndarray, temporal_factor: int = 1) -> Judgement | None:
-    """Compare a video with its prompt; None if the prompt is not a sentence of the moving-shapes world.
+def score_video(prompt: str, frames: np.ndarray, temporal_factor: int = 1) -> VideoScore | None:
+    """Return the score of a video; None if the prompt is not a sentence of the moving-shapes world.
 
     Args:
         prompt: the caption.
         frames: uint8 (F, H, W, 3).
-        temporal_factor: every how many frames a key frame lies; the others were interpolated.
+        temporal_factor: distance of key frames in frames; the frames between are interpolated.
     """
     asked = parse_caption(prompt)
     if asked is None:
         return None
     measured = measure(frames)
-    judgement: Judgement = {"prompt": prompt}
+    score: VideoScore = {"prompt": prompt}
     for name in ATTRIBUTES:
         pair = (getattr(asked, name), getattr(measured, name))
-        judgement[name] = {"asked": pair[0], "measured": pair[1], "correct": pair[0] == pair[1]}
-    judgement["correct"] = all(judgement[name]["correct"] for name in ATTRIBUTES)
-    judgement["speed"] = asked.speed
-    judgement["asked_displacement_px"] = SPEEDS[asked.speed] * frames.shape[2] * (len(frames) - 1) / (NUM_FRAMES - 1)
-    judgement["displacement_px"] = round(measured.displacement_px, 2)
-    judgement["smoothness"] = round(measured.smoothness, 4)
-    # What the same video would score had nobody interpolated: each key frame shown until the next one comes.
+        score[name] = {"asked": pair[0], "measured": pair[1], "correct": pair[0] == pair[1]}
+    score["correct"] = all(score[name]["correct"] for name in ATTRIBUTES)
+    score["speed"] = asked.speed
+    score["asked_displacement_px"] = SPEEDS[asked.speed] * frames.shape[2] * (len(frames) - 1) / (NUM_FRAMES - 1)
+    score["displacement_px"] = round(measured.displacement_px, 2)
+    score["smoothness"] = round(measured.smoothness, 4)
+    # Smoothness of the same video without interpolation: each key frame is repeated until the next.
     repeated = frames[np.arange(len(frames)) // temporal_factor * temporal_factor]
-    judgement["smoothness_uninterpolated"] = round(measure(repeated).smoothness, 4)
-    judgement["visible"] = round(measured.visible, 4)
-    return judgement
+    score["smoothness_uninterpolated"] = round(measure(repeated).smoothness, 4)
+    score["visible"] = round(measured.visible, 4)
+    return score
 
 
-def judge_failed(prompt: str) -> Judgement | None:
-    """Return the judgement of a video that was never made: all of it wrong."""
-    return judge(prompt, np.zeros((NUM_FRAMES, 8, 8, 3), np.uint8))
+def score_missing_video(prompt: str) -> VideoScore | None:
+    """Return the score of a video that does not exist: every attribute is wrong."""
+    return score_video(prompt, np.zeros((NUM_FRAMES, 8, 8, 3), np.uint8))
 
 
-def summarise(judgements: Sequence[Judgement]) -> dict[str, Any]:
-    """Return accuracies as fractions 0..1, smoothness of the videos that move as asked, and travel by speed word."""
-    if not judgements:
+def summarise(scores: Sequence[VideoScore]) -> dict[str, Any]:
+    """Return accuracies as fractions 0..1, smoothness of correctly moving videos, and distance by speed word."""
+    if not scores:
         return {f"{name}_accuracy": None for name in ATTRIBUTES} | {"all_correct": None, "motion_smoothness": None}
-    moving = [judgement for judgement in judgements if judgement["direction"]["correct"]]
+    moving = [score for score in scores if score["direction"]["correct"]]
     return {
-        **{f"{name}_accuracy": _mean(judgement[name]["correct"] for judgement in judgements) for name in ATTRIBUTES},
-        "all_correct": _mean(judgement["correct"] for judgement in judgements),
-        "motion_smoothness": _mean(judgement["smoothness"] for judgement in moving),
-        "motion_smoothness_uninterpolated": _mean(judgement["smoothness_uninterpolated"] for judgement in moving),
+        **{f"{name}_accuracy": _mean(score[name]["correct"] for score in scores) for name in ATTRIBUTES},
+        "all_correct": _mean(score["correct"] for score in scores),
+        "motion_smoothness": _mean(score["smoothness"] for score in moving),
+        "motion_smoothness_uninterpolated": _mean(score["smoothness_uninterpolated"] for score in moving),
         "speeds": {
             speed: {
                 "num_prompts": len(group),
-                "asked_px": _mean(judgement["asked_displacement_px"] for judgement in group),
-                "measured_px": _mean(judgement["displacement_px"] for judgement in group),
+                "asked_px": _mean(score["asked_displacement_px"] for score in group),
+                "measured_px": _mean(score["displacement_px"] for score in group),
             }
             for speed in SPEEDS
-            if (group := [judgement for judgement in moving if judgement["speed"] == speed])
+            if (group := [score for score in moving if score["speed"] == speed])
         },
     }
 
 
-def confusion(judgements: Iterable[Judgement], name: str) -> dict[str, dict[str, int]]:
-    """Return for each asked value of an attribute how often each value was measured; None counts as "none"."""
+def confusion(scores: Iterable[VideoScore], name: str) -> dict[str, dict[str, int]]:
+    """Return the confusion matrix of an attribute: counts by asked, then measured value; None counts as "none"."""
     table: dict[str, dict[str, int]] = {}
-    for judgement in judgements:
-        row = table.setdefault(judgement[name]["asked"], {})
-        measured = judgement[name]["measured"] or "none"
+    for score in scores:
+        row = table.setdefault(score[name]["asked"], {})
+        measured = score[name]["measured"] or "none"
         row[measured] = row.get(measured, 0) + 1
     return table
 

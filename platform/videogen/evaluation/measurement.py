@@ -1,8 +1,7 @@
-"""What a moving-shapes video shows, read from its pixels alone: colour, shape, direction, speed, smoothness.
+"""Measurement of moving-shapes videos from pixels: colour, shape, direction, speed, smoothness.
 
-The measure knows the vocabulary of the world and nothing of how a clip was made, so it judges
-a rendered clip, a decoded mp4 and a generated video alike. It must hold for imperfect videos: blurred outlines,
-tinted backgrounds, a second blob, a frame in which the shape is missing.
+The measurement depends on the world's vocabulary only, so it treats a rendered clip, a decoded mp4 and a generated
+video alike. It tolerates imperfect videos: blurred outlines, tinted backgrounds, a second blob, frames without a shape.
 """
 
 import functools
@@ -15,36 +14,36 @@ import scipy.ndimage  # type: ignore[import-untyped]
 from videogen.data.synthetic import COLOURS, SHAPES
 
 _MIN_CHROMA = 24.0
-"""Chroma (of 255) below which a pixel is background whatever the rest of the clip looks like."""
+"""Chroma (of 255) below which a pixel is always background."""
 _RELATIVE_CHROMA = 0.4
-"""A pixel belongs to the shape when its chroma exceeds this share of the clip's most saturated pixels."""
+"""Share of the chroma of the clip's most saturated pixels above which a pixel belongs to the shape."""
 _MIN_AREA = 6.0
-"""Pixels that a blob must cover to count as a shape."""
+"""Minimum area of a shape in pixels."""
 _MIN_DRIFT = 1.0
-"""Pixels the shape must travel over the clip to have a direction at all."""
+"""Minimum distance in pixels over the clip for a direction."""
 _SIDE = 32
-"""Side S of the grid on which outlines are compared."""
+"""Side S of the grid on which shape templates are compared."""
 _EXTENT = 1.25
-"""Half width of that grid, in square roots of the shape's area (a triangle reaches 0.88 from its centroid)."""
+"""Half width of that grid, in square roots of the shape's area (a triangle extends 0.88 from its centroid)."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one clip shows; a value is None where the clip does not show it."""
+    """Content of one clip; an attribute that cannot be measured is None."""
 
     colour: str | None
     shape: str | None
     direction: str | None
     displacement_px: float
-    """Distance travelled from the first to the last frame along a robust straight fit, in pixels."""
+    """Distance from the first to the last frame along a robust linear fit, in pixels."""
     speed_px: float
-    """Pixels a frame along the same fit."""
+    """Pixels per frame along the same fit."""
     smoothness: float
-    """1 when every frame moves on by the same step, towards 0 as steps alternate between nothing and a jump."""
+    """1 for equal steps from frame to frame, near 0 for steps that alternate between none and double."""
     visible: float
-    """Share of the frames in which a shape was found."""
+    """Share of the frames with a shape."""
     confidence: float
-    """Lead of the best matching outline over the second best, 0..1."""
+    """Margin of the best matching template over the second best, 0..1."""
 
     def shows(self, colour: str, shape: str, direction: str) -> bool:
         """Tell whether colour, shape and direction are all as asked."""
@@ -63,7 +62,7 @@ def measure(frames: np.ndarray) -> Measurement:
     if not mask.any():
         return _NOTHING
     colour, coverage = _colour_and_coverage(opponent, mask)
-    # A frame whose blob has quite another hue than the clip's covers nothing along the clip's hue.
+    # A blob with a different hue than the clip's has no coverage along the clip's hue.
     visible = coverage.sum(axis=(1, 2)) >= _MIN_AREA / 2
     if not visible.any():
         return _NOTHING
@@ -85,9 +84,9 @@ def measure(frames: np.ndarray) -> Measurement:
 
 
 def _opponent(frames: np.ndarray) -> np.ndarray:
-    """Return the colour of each pixel in the plane where grey is the origin and angle is hue, float32 (F, H, W, 2).
+    """Return the pixels in opponent colour space: grey is the origin, the angle is the hue; float32 (F, H, W, 2).
 
-    The clip's own median (the background's tint) is moved to the origin.
+    The clip's median (the background's tint) is subtracted.
     """
     red, green, blue = np.moveaxis(frames.astype(np.float32), -1, 0)
     opponent = np.stack([red - (green + blue) / 2, (green - blue) * np.float32(np.sqrt(3) / 2)], axis=-1)
@@ -99,7 +98,7 @@ def _segment(opponent: np.ndarray) -> np.ndarray:
     chroma = np.hypot(opponent[..., 0], opponent[..., 1])
     saturated = np.partition(chroma.ravel(), -max(1, chroma.size // 100))[-max(1, chroma.size // 100)]
     raw = chroma > max(_MIN_CHROMA, _RELATIVE_CHROMA * saturated)
-    # One labelling for all frames: a structure without links along time keeps the blobs of two frames apart.
+    # All frames are labelled at once; a structure without links in time keeps the blobs of different frames separate.
     structure = np.zeros((3, 3, 3), dtype=bool)
     structure[1] = True
     labels, count = scipy.ndimage.label(raw, structure)
@@ -118,13 +117,13 @@ def _segment(opponent: np.ndarray) -> np.ndarray:
 
 
 def _colour_and_coverage(opponent: np.ndarray, mask: np.ndarray) -> tuple[str, np.ndarray]:
-    """Return the colour's name by vote of the blob's pixels, and how much of each pixel it covers, 0..1 (F, H, W)."""
+    """Return the colour's name by a vote of the blob's pixels, and its coverage of each pixel, 0..1 (F, H, W)."""
     names = tuple(COLOURS)
     pixels = opponent[mask]
     hues = np.stack([_hue(COLOURS[name]) for name in names])
     votes = np.bincount(np.argmax(pixels @ hues.T, axis=1), weights=np.hypot(*pixels.T), minlength=len(names))
     winner = int(np.argmax(votes))
-    # Coverage is measured along the hue the shape really has, which in a generated clip may be a little off.
+    # Coverage is measured along the shape's actual hue, which may differ slightly from the named one.
     own = pixels[np.argmax(pixels @ hues.T, axis=1) == winner].mean(axis=0)
     along = opponent @ (own / np.linalg.norm(own))
     full = max(float(np.percentile(along[mask], 80)), _MIN_CHROMA)
@@ -149,16 +148,16 @@ def _centroid(coverage: np.ndarray) -> np.ndarray:
 
 
 def _shape(coverage: np.ndarray, centres: np.ndarray) -> tuple[str, float]:
-    """Return the shape whose outline fits best, and its lead over the second best.
+    """Return the best matching shape, and its margin over the second best.
 
-    The frames' outlines are moved to a common centre and a common area and averaged, which takes away noise and the
-    pixel grid; the average is then compared with every shape in every rotation.
+    The frames' masks are aligned to a common centre and area and averaged, which removes noise and pixel aliasing; the
+    average is compared with every shape in every rotation.
     """
     areas = coverage.sum(axis=(1, 2))
-    # A shape cut off by the frame's edge has the wrong outline: it has no say unless all are cut.
+    # A shape cut off by the frame's edge has the wrong outline: it is ignored unless all are cut off.
     whole = ~_touches_edge(coverage)
     chosen = np.flatnonzero(whole) if whole.any() else np.arange(len(coverage))
-    # Nor has a frame whose blob is half or double the usual size.
+    # Frames whose blob is half or double the median area are ignored too.
     typical = np.median(areas[chosen])
     usual = np.abs(np.log(areas[chosen] / typical)) < 0.5
     chosen = chosen[usual] if usual.any() else chosen
@@ -171,7 +170,7 @@ def _shape(coverage: np.ndarray, centres: np.ndarray) -> tuple[str, float]:
         outline += scipy.ndimage.map_coordinates(coverage[index], [rows, columns], order=1, mode="constant")
     flat = (outline / len(chosen)).ravel()
     templates, owners = _templates()
-    # The soft intersection over union; unlike a correlation it does not forgive an outline of another extent.
+    # Soft intersection over union; unlike correlation it penalises a different extent.
     intersection = np.minimum(templates, flat).sum(axis=1)
     iou = intersection / (templates.sum(axis=1) + flat.sum() - intersection)
     scores = np.array([iou[owners == index].max() for index in range(len(SHAPES))])
@@ -180,23 +179,23 @@ def _shape(coverage: np.ndarray, centres: np.ndarray) -> tuple[str, float]:
 
 
 def _touches_edge(coverage: np.ndarray) -> np.ndarray:
-    """Tell for each frame whether the shape reaches the picture's border, bool (F,)."""
+    """Tell for each frame whether the shape touches the frame's edge, bool (F,)."""
     edges = [coverage[:, 0], coverage[:, -1], coverage[:, :, 0], coverage[:, :, -1]]
     return np.logical_or.reduce([edge.max(axis=1) > 0.5 for edge in edges])
 
 
 @functools.cache
 def _templates() -> tuple[np.ndarray, np.ndarray]:
-    """Return the outlines of every shape in every rotation, float (T, S*S), and the index of each one's shape (T,).
+    """Return templates of every shape in every rotation, float (T, S*S), and the index of each template's shape (T,).
 
-    Each has unit area in normalised units, is anti-aliased, and is softened as 4:2:0 colour in an mp4 is.
+    Templates have unit area in normalised units, are anti-aliased, and are blurred like 4:2:0 chroma in an mp4.
     """
     fine = 8
     axis = (np.arange(_SIDE * fine) + 0.5) / (_SIDE * fine) * 2 * _EXTENT - _EXTENT
     x, y = np.meshgrid(axis, axis)
     rows, owners = [], []
     for index, name in enumerate(SHAPES):
-        # Every shape repeats itself after 120 degrees (triangle) or 90 (square).
+        # A triangle has a rotational symmetry of 120 degrees, a square of 90.
         for angle in np.deg2rad(np.arange(0.0, {"circle": 1.0, "square": 90.0, "triangle": 120.0}[name], 6.0)):
             turned_x, turned_y = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
             inside = _inside(name, turned_x, turned_y).astype(np.float64)
@@ -218,7 +217,7 @@ def _inside(name: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _velocity(times: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Return the median of all pairwise slopes (Theil-Sen), (x, y) in pixels a frame: a few outliers do no harm."""
+    """Return the median of all pairwise slopes (Theil-Sen), (x, y) in pixels per frame; robust to a few outliers."""
     first, second = np.triu_indices(len(times), k=1)
     if not len(first):
         return np.zeros(2)
@@ -227,7 +226,7 @@ def _velocity(times: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 
 def _direction(velocity: np.ndarray) -> str:
-    """Name the dominant axis of motion; y grows downwards."""
+    """Return the direction along the dominant axis of motion; y points down."""
     x, y = velocity
     if abs(x) >= abs(y):
         return "right" if x > 0 else "left"
@@ -237,7 +236,7 @@ def _direction(velocity: np.ndarray) -> str:
 def _smoothness(times: np.ndarray, centres: np.ndarray, velocity: np.ndarray) -> float:
     """Return 1 - (deviation of the frame-to-frame steps / mean step), at least 0.
 
-    A clip that only repeats each key frame once steps 0, 2v, 0, 2v and scores 0; even motion scores 1.
+    A clip that repeats each key frame once moves by 0, 2v, 0, 2v and scores 0; uniform motion scores 1.
     """
     speed = float(np.hypot(*velocity))
     if len(times) < 3 or speed * (times[-1] - times[0]) < _MIN_DRIFT:

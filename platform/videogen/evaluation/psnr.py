@@ -1,10 +1,10 @@
-"""Decoder and interpolation against their baselines, in dB on held-out clips.
+"""PSNR of the decoder and of interpolation against their baselines, on held-out clips.
 
-Both are measured in pixels, on the latents of real clips, so that each number is about one stage only:
+Both are measured in pixels on the latents of real clips, so each number depends on one stage only:
 
-- decoder: the temporal decoder beside the frame-wise image decoder, on the same latents;
-- interpolation: the interpolate stage beside linear blending, both from every `temporal_factor`-th latent and both
-  shown by the same image decoder; the key frames themselves are not counted.
+- decoder: temporal decoder against frame-wise image decoder, on the same latents;
+- interpolation: interpolate stage against linear blending, both from every `temporal_factor`-th latent and both decoded
+  by the image decoder; key frames are not counted.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StagePsnr:
-    """Mean over clips of the PSNR of each, in dB."""
+    """Mean PSNR over clips, in dB."""
 
     num_clips: int
     decoder_psnr_db: float
@@ -29,11 +29,11 @@ class StagePsnr:
     interpolation_psnr_db: float
     blend_psnr_db: float
     interpolation_ceiling_psnr_db: float
-    """The true middle frames encoded and decoded: what a perfect interpolation would reach."""
+    """True middle frames, encoded and decoded: the PSNR of a perfect interpolation."""
 
 
 class ImageDecoder:
-    """The frame-wise image VAE of a model folder: the baseline, and the eye with which latents are looked at."""
+    """Frame-wise image VAE of a model folder: the decoder's baseline, and the viewer of intermediate latents."""
 
     def __init__(self, model_folder: str | Path, device: str = "cpu") -> None:
         from diffusers import AutoencoderKL
@@ -42,13 +42,13 @@ class ImageDecoder:
         self.model = AutoencoderKL.from_pretrained(str(Path(model_folder) / "autoencoder")).to(device).eval()
 
     def _threads(self) -> AbstractContextManager[None]:
-        """Compute as stages do: on one thread of a CPU, so that the numbers do not depend on its cores."""
+        """Use one CPU thread, as stages do, so that results do not depend on the number of cores."""
         from videogen.stages.stage import single_thread
 
         return single_thread() if self.device == "cpu" else nullcontext()
 
     def encode(self, frames: np.ndarray) -> np.ndarray:
-        """Return the latents of uint8 frames (F, H, W, 3) as the diffusion models see them, float32 (F, C, h, w)."""
+        """Return the scaled latents of uint8 frames (F, H, W, 3), float32 (F, C, h, w)."""
         import torch
 
         with torch.inference_mode(), self._threads():
@@ -57,10 +57,10 @@ class ImageDecoder:
             return (torch.cat(means) * self.model.config.scaling_factor).cpu().numpy()
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
-        """Return the frames of such latents, uint8 (F, H, W, 3)."""
+        """Return the frames of scaled latents (F, C, h, w), uint8 (F, H, W, 3)."""
         import torch
 
-        if not len(latents):  # attention cannot be of no frame at all
+        if not len(latents):  # attention fails on an empty batch
             return np.empty((0, 0, 0, 3), np.uint8)
         with torch.inference_mode(), self._threads():
             scaled = torch.from_numpy(latents).float().to(self.device) / self.model.config.scaling_factor
@@ -68,7 +68,7 @@ class ImageDecoder:
 
 
 def _to_uint8(pixels: "torch.Tensor") -> np.ndarray:
-    """Turn (F, 3, H, W) in [-1, 1] into uint8 (F, H, W, 3)."""
+    """Convert (F, 3, H, W) in [-1, 1] to uint8 (F, H, W, 3)."""
     return ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
@@ -87,7 +87,7 @@ def psnr_db(frames: np.ndarray, truth: np.ndarray) -> float:
 def measure_stages(
     clips: Iterable[np.ndarray], model_folder: str | Path, temporal_factor: int, device: str = "cpu"
 ) -> StagePsnr:
-    """Measure decode and interpolate on real clips, each uint8 (F, H, W, 3) at the full frame rate; NaN if none is."""
+    """Measure decode and interpolate on real clips, uint8 (F, H, W, 3) at the full frame rate; NaN without clips."""
     from videogen.stages import load_stage
 
     image = ImageDecoder(model_folder, device)
@@ -115,7 +115,7 @@ def measure_stages(
 
 
 def _blend(keys: np.ndarray, factor: int) -> np.ndarray:
-    """Return one clip's key latents (F, C, h, w) with linear blends between them."""
+    """Return the linear interpolation of one clip's key latents (F, C, h, w)."""
     import torch
 
     from videogen.models.flow import blend
@@ -124,7 +124,7 @@ def _blend(keys: np.ndarray, factor: int) -> np.ndarray:
 
 
 def overall(parts: Iterable[StagePsnr]) -> StagePsnr:
-    """Return the mean over all clips of several corpora; one of which no clip could be read does not count."""
+    """Return the mean over all clips of several corpora; corpora without readable clips are ignored."""
     parts = [part for part in parts if part.num_clips]
     counts = [part.num_clips for part in parts]
     names = [field.name for field in fields(StagePsnr) if field.name != "num_clips"]
