@@ -51,12 +51,13 @@ docs-serve: docs ## show the documentation on http://127.0.0.1:8001
 reference: $(STAMP) ## write docs/reference/ anew from the code and from benchmarks/results/
 	$(BIN)/python -m tools.reference
 
-benchmarks: $(STAMP) ## measure what docs/reference/benchmarks.md shows
-	$(BIN)/python benchmarks/train_step.py
-	$(BIN)/python benchmarks/encode.py
-	$(BIN)/python benchmarks/listing.py --files 100 10000 100000
-	$(BIN)/python benchmarks/ledger.py --items 10000 100000
-	$(BIN)/python benchmarks/scale.py
+benchmarks: $(STAMP) ## measure, and save to benchmarks/results/ (about an hour on 2 cores)
+	$(BIN)/python benchmarks/train_step.py --save
+	$(BIN)/python benchmarks/encode.py --save
+	$(BIN)/python benchmarks/listing.py --files 100 10000 100000 --save
+	$(BIN)/python benchmarks/ledger.py --items 10000 100000 --save
+	$(BIN)/python benchmarks/scale.py --save
+	$(BIN)/python -m tools.reference
 
 clean: ## remove .venv, site/ and caches; runs/ stays
 	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -69,7 +69,7 @@ def load_results(folder: Path = RESULTS) -> dict[str, list[dict[str, Any]]]:
         result = {**json.loads(path.read_text()), "file": path.name}
         found.setdefault(result["benchmark"], []).append(result)
     for results in found.values():
-        results.sort(key=lambda result: (result["date"], result["file"]))
+        results.sort(key=lambda result: (result["date"] or "", result["file"]))
     return found
 
 

@@ -20,6 +20,7 @@ DESCRIPTIONS = {
     "`tiny` preset. The aim is a ratio of at least 0.92.",
     "encode_peers": "Throughput of encoding beside a plain loop, a torch DataLoader, Ray Data and Daft on the same "
     "clips with the same VAE. The latents are compared.",
+    "encode_plain_loop": "Single repeats of the pipeline beside the plain loop alone.",
     "ledger": "Time and peak memory of each phase of a table's ledger as the number of work items grows. Each phase is "
     "a process of its own. Time should grow linearly, memory should stay flat.",
     "listing": "Time and peak memory of listing a corpus as it grows, from a folder and from a manifest.",
@@ -31,22 +32,24 @@ DESCRIPTIONS = {
     "chaos_kills": "Ingest and encode of a corpus with damaged videos while processes are killed.",
     "chaos_nodes": "Ingest and encode while nodes of the cluster die.",
     "chaos_s3": "Ingest and encode through a proxy that damages S3 requests.",
+    "tiny_settings": "Single trainings that chose settings of the `tiny` preset.",
+    "process_settings": "Settings of worker processes and what they are worth.",
     "tests": "Duration of the test commands.",
 }
-"""Benchmarks in the order of the page. A result of one that is not listed here is refused."""
+"""Benchmarks in the order of the page; those that are not listed follow."""
 
 
 def render(folder: Path) -> str:
     """Return the page."""
     results = load_results(folder)
-    assert set(results) <= set(DESCRIPTIONS), f"describe {set(results) - set(DESCRIPTIONS)} in {__name__}.DESCRIPTIONS"
-    sections = [_section(name, results[name]) for name in DESCRIPTIONS if name in results]
+    names = [*DESCRIPTIONS, *sorted(set(results) - set(DESCRIPTIONS))]
+    sections = [_section(name, results[name]) for name in names if name in results]
     return page("Benchmark results", _INTRODUCTION, *sections)
 
 
 def _section(name: str, results: list[dict[str, Any]]) -> str:
     newest = results[-1]
-    blocks = [f"## {name}", DESCRIPTIONS[name]]
+    blocks = [f"## {name}", DESCRIPTIONS.get(name, "")]
     if newest["command"]:
         blocks.append(f"```bash\n{newest['command']}\n```")
     blocks.append(_origin(newest))
@@ -60,13 +63,13 @@ def _section(name: str, results: list[dict[str, Any]]) -> str:
         blocks.append(escape(newest["note"]))
     if older := [code(result["file"]) for result in reversed(results[:-1])]:
         blocks.append(f"Older results in `benchmarks/results/`: {', '.join(older)}.")
-    return "\n\n".join(blocks)
+    return "\n\n".join(filter(None, blocks))
 
 
 def _origin(result: Mapping[str, Any]) -> str:
     """Return date, commit and machine; what is not known is left out."""
     machine = result["machine"] or {}
-    parts = [result["date"][:10]]
+    parts = [(result["date"] or "undated")[:10]]
     if result["commit"]:
         parts.append(f"commit {code(result['commit'])}")
     if machine.get("cpu"):
