@@ -93,6 +93,14 @@ def test_jobs_are_imported_by_nobody():
         assert not {"jobs", "benchmarks", "tests"} & {module.split(".")[0] for module in _imports(path)}, path
 
 
+def test_the_table_engine_knows_no_kind_of_table():
+    # What a row means is defined by those who write and read it, in a TableKind and its manifest.
+    words = re.compile(r"fps|encod\w*|decod\w*|videos?|caption\w*|latents?|clips?|frames?", re.IGNORECASE)
+    for path in (PACKAGES["videogen"] / "data" / "tables").rglob("*.py"):
+        text = re.sub(r"\.(en|de)code\(", "(", path.read_text())
+        assert not {word for word in re.findall(r"[a-z]+", text, re.IGNORECASE) if words.fullmatch(word)}, path
+
+
 # --- light modules stay light, and every job answers at once -----------------------------------------------------
 
 

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from tests._page import Page
+from videogen.data.datasets.clips_schema import CLIPS
 from videogen.data.tables import PublishedTable, write_index
 from videogen.reporting import formatting
 from videogen.reporting.charts import Mark, draw_histogram, draw_progress, draw_rate, rates_over_time
@@ -103,7 +104,7 @@ def test_a_survey_does_not_depend_on_batches(tmp_path):
     )
     manifest = {"kind": "clips", "counts": {"rows": num_rows}, "shards": []}
     manifest["index"] = write_index(str(tmp_path), frame.to_batches(max_chunksize=7000))
-    found = survey(PublishedTable(str(tmp_path), manifest), ["rule", "idle"], 24, 12)
+    found = survey(PublishedTable(str(tmp_path), manifest, CLIPS), ["rule", "idle"], 24, 12)
     (histogram,) = found.histograms
     values = frame["score"].to_numpy().astype(float)
     known = np.isfinite(values)

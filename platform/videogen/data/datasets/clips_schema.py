@@ -46,7 +46,14 @@ class ClipsManifest(TableManifest):
     has_captions: bool
 
 
-CLIPS = TableKind(KIND, SCHEMA_VERSION, ClipsManifest, written_by="jobs/ingest.py", vector_columns=("embedding",))
+CLIPS = TableKind(
+    KIND,
+    SCHEMA_VERSION,
+    ClipsManifest,
+    written_by="jobs/ingest.py",
+    vector_columns=("embedding",),
+    provenance_keys=("facts", "decoders"),
+)
 
 
 # --- settings --------------------------------------------------------------------------------------------------------

@@ -7,8 +7,7 @@ import pyarrow as pa
 
 from videogen.data.datasets.clips import Clip
 from videogen.data.datasets.clips_schema import CLIPS, IngestSpec, clips_index_schema
-from videogen.data.tables import PublishedTable, content_of
-from videogen.hashing import content_hash
+from videogen.data.tables import PublishedTable
 
 KEPT = "dropped_by = ''"
 """Condition for the clips that the policy keeps."""
@@ -31,11 +30,6 @@ class ClipsTable(PublishedTable):
     def index_schema(self) -> pa.Schema:
         """Columns of the index, which conditions may use; known from the manifest, even if the table has no rows."""
         return clips_index_schema(self.manifest["scores"])
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of everything that determines the rows, by the names of files in the manifest."""
-        return content_hash(content_of(self.manifest))
 
     @property
     def has_captions(self) -> bool:

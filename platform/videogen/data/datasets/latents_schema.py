@@ -30,7 +30,13 @@ class LatentsManifest(TableManifest):
     has_captions: bool
 
 
-LATENTS = TableKind(KIND, SCHEMA_VERSION, LatentsManifest, written_by="jobs/encode_latents.py")
+LATENTS = TableKind(
+    KIND,
+    SCHEMA_VERSION,
+    LatentsManifest,
+    written_by="jobs/encode_latents.py",
+    provenance_keys=("facts", "decoders"),
+)
 
 
 def latents_schema(latent_sizes: Sequence[int], captioned: bool) -> pa.Schema:

@@ -24,7 +24,6 @@ from videogen.data.tables import (
     Row,
     TableKind,
     conjunction,
-    content_of,
     kind_of,
 )
 from videogen.data.video import VideoError
@@ -61,7 +60,7 @@ class LatentsTable(PublishedTable):
     Args:
         uri: absolute URI of its folder.
         manifest: validated manifest.
-        vector_columns: as of `PublishedTable`.
+        kind: `LATENTS`.
         where: SQL condition over the columns of the index; None selects all rows.
     """
 
@@ -69,10 +68,8 @@ class LatentsTable(PublishedTable):
     label = "Latents table"
     cache_bytes = _CACHE_BYTES
 
-    def __init__(
-        self, uri: str, manifest: dict[str, Any], vector_columns: Sequence[str] = (), where: str | None = None
-    ) -> None:
-        super().__init__(uri, manifest, vector_columns)
+    def __init__(self, uri: str, manifest: dict[str, Any], kind: TableKind, where: str | None = None) -> None:
+        super().__init__(uri, manifest, kind)
         self.where = where
         self._frames: ByteCache[np.ndarray] = ByteCache(_CACHE_BYTES)
 
@@ -97,13 +94,13 @@ class LatentsTable(PublishedTable):
             UserError: `where` is not a condition over the columns of the index.
         """
         chosen = where if self.where is None else conjunction(self.where, where)
-        return type(self)(self.uri, self.manifest, self._vector_columns, chosen)
+        return type(self)(self.uri, self.manifest, self.kind, chosen)
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of everything that determines the rows and their order: the content of the table, and the selection."""
         chosen = "" if self.where is None else hashlib.sha256(self._places.tobytes()).hexdigest()
-        return content_hash(content_of(self.manifest), chosen)
+        return content_hash(self.kind.content_of(self.manifest), chosen)
 
     @property
     def encoder_fingerprint(self) -> str:

@@ -57,9 +57,10 @@ def write_card(table: PublishedTable, sets: Sequence[WrittenSet]) -> str:
         videos = f" The {sets[1].num_rows} videos that they come from are the config `{name}`, found by `video_key`."
         code.append(f'{name} = datasets.load_dataset("FOLDER", "{name}", split="train")')
     body = "\n".join(code)
+    kind = table.kind.name
     return (
-        f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n# {table.kind.capitalize()}\n\n{sets[0].num_rows} rows of "
-        f"a table of {table.kind}, exported by VideoGen Platform.{shape}{videos}\n\n```python\nimport datasets\n\n"
+        f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n# {kind.capitalize()}\n\n{sets[0].num_rows} rows of "
+        f"a table of {kind}, exported by VideoGen Platform.{shape}{videos}\n\n```python\nimport datasets\n\n"
         f"{body}\n```\n"
     )
 

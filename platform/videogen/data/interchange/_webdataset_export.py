@@ -58,7 +58,7 @@ def export_webdataset(
     if options.with_videos:
         videos = _video_samples(table, options)
         shards += _write_shards(folder, _VIDEOS, "videos", next(videos), videos, options, lambda _: None)
-    return shards + _write_shards(folder, "", table.kind, first, clips, options, advance)
+    return shards + _write_shards(folder, "", table.kind.name, first, clips, options, advance)
 
 
 def _write_shards(

@@ -35,7 +35,6 @@ from videogen.data.tables.manifest import (
     ManifestSection,
     TableKind,
     TableManifest,
-    content_of,
     kind_of,
     read_manifest,
 )
@@ -90,7 +89,6 @@ __all__ = [
     "atomic_stream",
     "check_expression",
     "conjunction",
-    "content_of",
     "index_schema",
     "kind_of",
     "modified_at",

@@ -56,7 +56,7 @@ def write_part(
             All parts of a table have the same schema, including those without rows. Binary columns are not compressed.
         outcomes: one for each item of the batch, with unique ids; "ok" items have at least one row, others none.
         identity: hash of all settings that determine the rows of an item.
-        metrics: numbers that are summed over all batches, e.g. seconds of decoding.
+        metrics: numbers that are summed over all batches, e.g. seconds of computation.
         rows_per_group: rows that one random access reads, also after compaction.
 
     Returns:
@@ -139,7 +139,7 @@ def _group_metadata(rows: int) -> dict[bytes, bytes]:
 def writer_options(schema: pa.Schema) -> dict[str, Any]:
     """Return parquet writer options: text with a dictionary, scalars compressed, binary columns stored as they are.
 
-    Binary values are arrays and JPEGs, which do not compress; their minimum and maximum are meaningless as statistics.
+    Binary values are arrays and images, which hardly compress, and their minimum and maximum say nothing.
     """
     sink = pa.BufferOutputStream()
     pq.write_table(schema.empty_table(), sink)

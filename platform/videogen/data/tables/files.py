@@ -60,8 +60,9 @@ class Footer:
         Raises:
             ForeignFileError: there is none, so another writer made the file.
         """
+        entries: dict[bytes, bytes] = self.metadata.metadata or {}
         try:
-            return (self.metadata.metadata or {})[key]
+            return entries[key]
         except KeyError:
             raise ForeignFileError(f"it has no {key.decode()!r} in its footer") from None
 

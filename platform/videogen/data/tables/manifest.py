@@ -64,6 +64,8 @@ class TableKind:
     """Command that writes such a table, for error messages."""
     vector_columns: tuple[str, ...] = ()
     """Binary columns that hold float16 vectors without a column for their shape."""
+    provenance_keys: tuple[str, ...] = ()
+    """Keys of the manifest that say how the rows were made, e.g. measurements, and may differ for equal rows."""
 
     def validate(self, manifest: Mapping[str, Any], uri: str) -> None:
         """Check that a manifest of this kind and version is complete; it may be truncated or edited by hand.
@@ -84,6 +86,12 @@ class TableKind:
                 f"{uri!r} is damaged (key {key!r}: {reason}): restore it, or remove it and run the job that wrote it "
                 f"again, which repeats no finished work."
             ) from error
+
+    def content_of(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a manifest of this kind without provenance and file sizes: equal rows give equal values."""
+        shards = [{name: value for name, value in shard.items() if name != "bytes"} for shard in manifest["shards"]]
+        content = {name: value for name, value in manifest.items() if name not in self.provenance_keys}
+        return {**content, "shards": shards}
 
 
 def read_manifest(table_uri: str) -> dict[str, Any] | None:
@@ -138,16 +146,6 @@ def read_valid_manifest(
         )
     kind.validate(manifest, storage.join(table_uri, MANIFEST_NAME))
     return manifest, kind
-
-
-def content_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a manifest that describes the table's content: equal rows give equal values.
-
-    Measurements, versions of decoders and file sizes are excluded.
-    """
-    shards = [{name: value for name, value in shard.items() if name != "bytes"} for shard in manifest["shards"]]
-    content = {name: value for name, value in manifest.items() if name not in ("facts", "decoders")}
-    return {**content, "shards": shards}
 
 
 def referenced_files(manifest: Mapping[str, Any]) -> set[str]:

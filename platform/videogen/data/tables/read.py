@@ -21,6 +21,7 @@ from videogen.data.tables.query import select
 from videogen.data.tables.records import ROW, SHARD
 from videogen.data.tables.shard_reading import ByteCache, read_shard
 from videogen.errors import UserError
+from videogen.hashing import content_hash
 
 Row = dict[str, Any]
 """Values by column name: numpy arrays, strings, numbers, lists."""
@@ -118,7 +119,7 @@ class PublishedTable:
     Args:
         uri: absolute URI of its folder.
         manifest: validated manifest.
-        vector_columns: binary columns that hold float16 vectors without a column for their shape.
+        kind: its kind.
     """
 
     kinds: ClassVar[tuple[TableKind, ...]] = ()
@@ -128,10 +129,10 @@ class PublishedTable:
     cache_bytes: ClassVar[int] = 256 << 20
     """Capacity of the cache of row groups."""
 
-    def __init__(self, uri: str, manifest: dict[str, Any], vector_columns: Sequence[str] = ()) -> None:
+    def __init__(self, uri: str, manifest: dict[str, Any], kind: TableKind) -> None:
         self.uri = uri
         self.manifest = manifest
-        self._vector_columns = tuple(vector_columns)
+        self.kind = kind
         self._row_groups: ByteCache[pa.Table] = ByteCache(self.cache_bytes)
         self._footers: dict[int, pq.FileMetaData] = {}
 
@@ -149,14 +150,14 @@ class PublishedTable:
         """
         location = storage.absolute(uri)
         manifest, kind = read_valid_manifest(location, kinds or cls.kinds, what or cls.label)
-        return cls(location, manifest, kind.vector_columns)
+        return cls(location, manifest, kind)
 
     # --- structure ---------------------------------------------------------------------------------------------------
 
     @property
-    def kind(self) -> str:
-        """Kind of the table, as in its manifest."""
-        return str(self.manifest["kind"])
+    def fingerprint(self) -> str:
+        """Hash of everything that determines the rows and their order, by the names of files in the manifest."""
+        return content_hash(self.kind.content_of(self.manifest))
 
     @cached_property
     def shards(self) -> list[Shard]:
@@ -189,7 +190,7 @@ class PublishedTable:
     def array_columns(self) -> list[str]:
         """Columns that `rows` returns as arrays."""
         names = self.shard_schema.names
-        return [name for name in names if f"{name}{SHAPE_SUFFIX}" in names or name in self._vector_columns]
+        return [name for name in names if f"{name}{SHAPE_SUFFIX}" in names or name in self.kind.vector_columns]
 
     @cached_property
     def array_metadata_columns(self) -> list[str]:

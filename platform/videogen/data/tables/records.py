@@ -1,7 +1,8 @@
 """Records of work items, parts and shards: plain values that can be pickled and are stored as JSON in file footers.
 
-A *work item* (a video, a clip) ends in exactly one status. Workers process items in batches; the file that a worker
-commits for a batch is a *part*. Compaction packs parts into *shards*, the files that readers open.
+A *work item* is planned, processed and retried as a whole, and ends in exactly one status. Workers process items in
+batches; the file that a worker commits for a batch is a *part*. Compaction packs parts into *shards*, which readers
+open.
 """
 
 import json
@@ -94,7 +95,7 @@ class PartRecord:
     outcomes: tuple[Outcome, ...]
     """In the order of the rows: the rows of the first outcome come first."""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Measurements of the batch, e.g. seconds of decoding; `Ledger.metrics` sums them."""
+    """Measurements of the batch, e.g. seconds of computation; `Ledger.metrics` sums them."""
 
     @property
     def name(self) -> str:

@@ -68,7 +68,7 @@ def summarise(table: PublishedTable, where: str | None = None) -> TableSummary:
     num_selected = table.count(where)
     return TableSummary(
         uri=table.uri,
-        kind=table.kind,
+        kind=table.kind.name,
         schema_version=manifest.get("schema_version"),
         counts=dict(manifest["counts"]),
         num_selected=num_selected,
