@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from videogen.data import FrameDataset, JoinedClips
-from videogen.data.datasets.clips import ClipSpec, list_videos, plan_clips, read_captions
+from videogen.data.datasets.clips import ClipSpec, plan_clips
+from videogen.data.sources import open_corpus, open_source
 from videogen.data.synthetic import all_attributes, render_clip
 from videogen.data.tables import ByteCache
 from videogen.data.video import VideoInfo, write_mp4
@@ -23,6 +24,14 @@ def write_clips(folder, *lengths):
         (folder / f"{index}.mp4").write_bytes(write_mp4(frames, 16))
 
 
+def indices(spec, info):
+    return [window.indices for window in spec.window_spec.windows(info)]
+
+
+def list_videos(folder):
+    return list(open_source(str(folder)).videos())
+
+
 @given(
     num_frames=st.integers(1, 2000),
     fps=st.floats(1, 240),
@@ -30,7 +39,7 @@ def write_clips(folder, *lengths):
     target=st.sampled_from([8.0, 16.0, 24.0, 32.0]),
 )
 def test_windows_are_even_disjoint_and_inside_the_video(num_frames, fps, length, target):
-    windows = ClipSpec(length, target, 64).windows(VideoInfo(num_frames, fps, 64, 64))
+    windows = indices(ClipSpec(length, target, 64), VideoInfo(num_frames, fps, 64, 64))
     assert bool(windows) == (num_frames >= length)
     frames = [index for window in windows for index in range(window[0], window[-1] + 1)]
     assert len(frames) == len(set(frames))
@@ -41,19 +50,19 @@ def test_windows_are_even_disjoint_and_inside_the_video(num_frames, fps, length,
 
 
 def test_a_world_clip_is_one_window_and_camera_rates_are_halved():
-    assert SPEC.windows(VideoInfo(15, 16.0, 64, 64)) == [tuple(range(15))]
-    camera = SPEC.windows(VideoInfo(120, 30000 / 1001, 176, 144))
+    assert indices(SPEC, VideoInfo(15, 16.0, 64, 64)) == [tuple(range(15))]
+    camera = indices(SPEC, VideoInfo(120, 30000 / 1001, 176, 144))
     assert [window[:3] for window in camera] == [(0, 2, 4), (29, 31, 33), (58, 60, 62), (87, 89, 91)]
 
 
 def test_every_video_gives_clips_or_one_failure(tmp_path):
     write_clips(tmp_path, 15, 31, 9)
     (tmp_path / "broken.mp4").write_bytes(b"no video")
-    videos = list_videos(str(tmp_path))
+    videos = list_videos(tmp_path)
     plan = plan_clips(videos, SPEC)
     assert [clip.source.rsplit("/", 1)[-1] for clip in plan.clips] == ["0.mp4", "1.mp4", "1.mp4"]
     reasons = {failure.uri.rsplit("/", 1)[-1]: (failure.stage, failure.error) for failure in plan.failures}
-    assert reasons["2.mp4"] == ("plan", "it has 9 frames, fewer than the 15 of a clip")
+    assert reasons["2.mp4"] == ("plan", "it has 9 frames, too few for a clip of 15")
     assert reasons["broken.mp4"][0] == "probe"
     assert plan.clips[1].fps == 16.0
     assert len({clip.clip_id for clip in plan.clips}) == 3
@@ -61,17 +70,17 @@ def test_every_video_gives_clips_or_one_failure(tmp_path):
 
 def test_a_replaced_video_is_another_clip(tmp_path):
     write_clips(tmp_path, 15)
-    first = plan_clips(list_videos(str(tmp_path)), SPEC).clips
-    assert first == plan_clips(list_videos(str(tmp_path)), SPEC).clips
+    first = plan_clips(list_videos(tmp_path), SPEC).clips
+    assert first == plan_clips(list_videos(tmp_path), SPEC).clips
     (tmp_path / "0.mp4").write_bytes(write_mp4(render_clip(all_attributes()[5], 1), 16))
-    assert plan_clips(list_videos(str(tmp_path)), SPEC).clips[0].clip_id != first[0].clip_id
+    assert plan_clips(list_videos(tmp_path), SPEC).clips[0].clip_id != first[0].clip_id
 
 
 def test_videos_are_found_in_sub_folders_by_name(tmp_path):
     (tmp_path / "b" / "c").mkdir(parents=True)
     for name in ("b/c/two.MP4", "b/one.webm", "a.txt", "three.mkv.part"):
         (tmp_path / name).write_bytes(b"x")
-    assert [video.path for video in list_videos(str(tmp_path))] == ["b/c/two.MP4", "b/one.webm"]
+    assert [video.path for video in list_videos(tmp_path)] == ["b/c/two.MP4", "b/one.webm"]
 
 
 def test_videos_in_a_bucket(s3):
@@ -90,26 +99,35 @@ def test_a_missing_or_empty_folder_is_refused(tmp_path, make, words):
     if make:
         folder.mkdir()
     with pytest.raises(UserError, match=words):
-        list_videos(str(folder))
+        list_videos(folder)
 
 
 def test_a_folder_without_videos_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing to see")
     with pytest.raises(UserError, match="holds no video"):
-        list_videos(str(tmp_path))
+        list_videos(tmp_path)
 
 
-def test_captions_by_path_and_by_uri(tmp_path):
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
+def test_captions_of_every_format_are_planned_alike(tmp_path, suffix):
     write_clips(tmp_path, 15, 15, 15)
-    videos = list_videos(str(tmp_path))
-    table = tmp_path / "captions.parquet"
-    names = ["./0.mp4", videos[1].uri, "elsewhere.mp4"]
-    pd.DataFrame({"video": names, "caption": [" one  two ", "three", "four"]}).to_parquet(table)
-    captions = read_captions(str(table), videos)
-    assert captions == {"0.mp4": "one two", "1.mp4": "three"}
-    plan = plan_clips(videos, SPEC, captions)
-    assert [clip.caption for clip in plan.clips] == ["one two", "three"]
-    assert [(failure.uri, failure.error) for failure in plan.failures] == [(videos[2].uri, "it has no caption")]
+    uris = [video.uri for video in list_videos(tmp_path)]
+    rows = {"video": ["./0.mp4", uris[1], "elsewhere.mp4"], "caption": [" one  two ", "three", "four"]}
+    write_captions(tmp_path, suffix, rows)
+    source = open_corpus(str(tmp_path))
+    plan = plan_clips(list(source.videos()), SPEC, captioned=source.has_captions)
+    assert [(clip.source, clip.caption) for clip in plan.clips] == [(uris[0], "one two"), (uris[1], "three")]
+    assert [(failure.uri, failure.error) for failure in plan.failures] == [(uris[2], "it has no caption")]
+
+
+def write_captions(folder, suffix, columns):
+    table, path = pd.DataFrame(columns), folder / f"captions.{suffix}"
+    if suffix == "parquet":
+        table.to_parquet(path)
+    elif suffix == "csv":
+        table.to_csv(path, index=False)
+    else:
+        table.to_json(path, orient="records", lines=True)
 
 
 @pytest.mark.parametrize(
@@ -122,19 +140,12 @@ def test_captions_by_path_and_by_uri(tmp_path):
         ({"video": ["0.mp4"], "caption": [None]}, "describe none of the 1 videos"),
     ],
 )
-def test_captions_that_do_not_fit_are_refused(tmp_path, columns, words):
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
+def test_captions_that_do_not_fit_are_refused(tmp_path, suffix, columns, words):
     write_clips(tmp_path, 15)
-    table = tmp_path / "captions.parquet"
-    pd.DataFrame(columns).to_parquet(table)
+    write_captions(tmp_path, suffix, columns)
     with pytest.raises(UserError, match=words):
-        read_captions(str(table), list_videos(str(tmp_path)))
-
-
-def test_captions_must_be_parquet(tmp_path):
-    write_clips(tmp_path, 15)
-    (tmp_path / "captions.csv").write_text("video,caption\n")
-    with pytest.raises(UserError, match="not a parquet table"):
-        read_captions(str(tmp_path / "captions.csv"), list_videos(str(tmp_path)))
+        open_corpus(str(tmp_path))
 
 
 def test_raw_frames_as_a_dataset(tmp_path, tiny, caplog):

@@ -93,7 +93,7 @@ def test_files_that_are_no_videos_by_their_names_are_told_of(tmp_path):
     source = open_source(str(tmp_path))
     assert [row["path"] for row in read(source)] == in_order(["a.mp4", "B.MTS", "c.wmv"])
     (note,) = source.notes
-    assert "2 files are no videos by their names, e.g. 'more/thumb.jpg'" in note
+    assert "2 files are ignored because they have no video suffix, e.g. 'more/thumb.jpg'" in note
     assert read(source)
     assert source.notes == [note]
 

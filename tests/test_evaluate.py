@@ -138,6 +138,24 @@ def test_held_out_data_is_found_in_every_layout(data: Path, tiny_model: str, tin
         find_held_out(str(tmp_path), tiny_model, tiny, 1)
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_held_out_captions_of_every_format_are_read(data: Path, tiny_model: str, tiny, tmp_path: Path, suffix) -> None:
+    folder = tmp_path / "captioned"
+    shutil.copytree(data / "held_out" / "captioned", folder)
+    table = folder / "captions.parquet"
+    captions = pd.read_parquet(table).head(3)
+    captions.to_parquet(table)
+    expected = find_held_out(str(folder), tiny_model, tiny, max_clips=10).corpora["captioned"]
+    table.unlink()
+    if suffix == "csv":
+        captions.to_csv(folder / "captions.csv", index=False)
+    else:
+        captions.to_json(folder / "captions.jsonl", orient="records", lines=True)
+    found = find_held_out(str(folder), tiny_model, tiny, max_clips=10).corpora["captioned"]
+    assert [(clip.source, clip.caption) for clip in found] == [(clip.source, clip.caption) for clip in expected]
+    assert [clip.caption for clip in found] == list(captions["caption"])
+
+
 def test_latents_of_the_same_encoder_only_are_evaluated(latents_table: str, tiny_model: str, tiny, tmp_path) -> None:
     held_out = find_held_out(latents_table, tiny_model, tiny, max_clips=2)
     (clips,) = held_out.corpora.values()

@@ -11,7 +11,7 @@ from pipelines.cluster.progress import Progress
 from pipelines.train.demo_corpus import make_demonstration_corpus
 from tests.conftest import load_job
 from videogen import storage
-from videogen.data import list_videos, read_captions
+from videogen.data.sources import open_corpus, open_source
 from videogen.data.synthetic import CorpusSize, held_out_captions, parse_caption
 from videogen.errors import UserError
 
@@ -27,9 +27,9 @@ def test_the_layout_is_the_documented_one(corpus):
     assert {path.name for path in corpus.iterdir()} == {"captioned", "unlabeled", "held_out"}
     assert {path.name for path in (corpus / "held_out").iterdir()} == {"captioned", "unlabeled", "prompts.parquet"}
     for folder, number in (("captioned", 8), ("held_out/captioned", 54)):
-        videos = list_videos(str(corpus / folder))
-        captions = read_captions(str(corpus / folder / "captions.parquet"), videos)
-        assert len(videos) == len(captions) == number
+        videos = list(open_corpus(str(corpus / folder)).videos())
+        assert len(videos) == number
+        assert all(video.caption for video in videos)
 
 
 def test_what_is_held_out_is_not_trained_on(corpus):
@@ -65,7 +65,7 @@ def test_a_corpus_in_a_bucket(s3, tiny):
 
     make_corpus(f"{s3}/data", tiny, CorpusSize(captioned=2, held_out=1, prompts=3))
     assert len(storage.list_files(f"{s3}/data", [".mp4"])) == 2 + 1 + 4
-    assert len(list_videos(f"{s3}/data/unlabeled")) == 3
+    assert len(list(open_source(f"{s3}/data/unlabeled").videos())) == 3
 
 
 def test_making_it_shows_how_many_videos_are_there(tiny, tmp_path):

@@ -1,13 +1,13 @@
 """What latents are encoded from: raw videos, or a clips table that was made of them."""
 
+import itertools
 from typing import Any
 
 from pipelines.runner import step_records
 from videogen import storage
-from videogen.data.datasets.clips import Video
 from videogen.data.datasets.clips_schema import CLIPS
 from videogen.data.datasets.clips_table import ClipsTable
-from videogen.data.sources import find_captions, open_source
+from videogen.data.sources import Video, open_corpus
 from videogen.data.tables import kind_of
 
 
@@ -30,24 +30,13 @@ class Corpus:
         if self.clips is not None:
             self.has_captions = self.clips.has_captions
             return
-        if captions is None and storage.is_dir(self.uri):
-            captions = find_captions(self.uri)
-        self._source = open_source(self.uri, captions, what)
+        self._source = open_corpus(self.uri, captions, what)
         self.has_captions = self._source.has_captions
 
-    def first(self, count: int) -> tuple[list[Video], dict[str, str] | None]:
-        """Return the first videos that can be encoded (of a captioned corpus: described ones), and captions by path."""
-        videos: list[Video] = []
-        captions: dict[str, str] = {}
-        for batch in self._source.batches():
-            for row in batch.to_pylist():
-                if self.has_captions and row["caption"] is None:
-                    continue
-                videos.append(Video(row["uri"], row["path"], row["version"]))
-                captions[row["path"]] = row["caption"]
-                if len(videos) == count:
-                    return videos, captions if self.has_captions else None
-        return videos, captions if self.has_captions else None
+    def first(self, count: int) -> list[Video]:
+        """Return the first videos that can be encoded; in a captioned corpus, those with a caption."""
+        usable = (video for video in self._source.videos() if video.caption or not self.has_captions)
+        return list(itertools.islice(usable, count))
 
     def identity(self) -> Any:
         """Return a JSON value that changes when the videos or their captions do."""

@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterator, Sequence
 from pipelines.encode.corpus import Corpus
 from videogen.config import CascadeConfig, FrameSize
 from videogen.data import VideoError
-from videogen.data.datasets.clips import Clip, ClipSpec, Failure, Video, plan_clips
+from videogen.data.datasets.clips import Clip, ClipSpec, Failure, plan_clips
 from videogen.data.isolation import shared_decoder
+from videogen.data.sources import Video
 from videogen.data.tables import read_manifest
 from videogen.errors import UserError
 
@@ -26,10 +27,10 @@ def require_usable_video(corpus: Corpus, config: CascadeConfig) -> None:
     if corpus.clips is not None:  # somebody has looked already
         return
     spec, deadline = ClipSpec.of(config), time.monotonic() + _LONGEST_S
-    videos, captions = corpus.first(_MOST_VIDEOS + 1)
+    videos = corpus.first(_MOST_VIDEOS + 1)
     failures: list[Failure] = []
     for part in _growing(videos[:_MOST_VIDEOS]):
-        plan = plan_clips(part, spec, captions)
+        plan = plan_clips(part, spec)
         failures += plan.failures
         for clip in plan.clips:
             failure = _decoding_failure(clip, spec.frame_size(clip.width, clip.height))

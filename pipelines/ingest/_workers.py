@@ -15,6 +15,7 @@ import pyarrow as pa
 from pipelines.runner.plan import Unit
 from pipelines.runner.timeouts import video_limit_s
 from videogen.data import VideoError
+from videogen.data.datasets.clips import too_short
 from videogen.data.datasets.clips_schema import IngestSpec, clip_rows, clips_schema
 from videogen.data.isolation import DecoderDiedError, IsolatedDecoder, shared_decoder
 from videogen.data.sources import find_versions, version_mismatch
@@ -118,7 +119,7 @@ def _analyse(
             continue
         rows = clip_rows(item, header, bytes(body), task.spec.scores)
         if not rows:
-            reason = f"it has {header['info']['num_frames']} frames, too few for a clip of {task.spec.num_frames}"
+            reason = too_short(header["info"]["num_frames"], task.spec.num_frames)
             return [], Outcome(**known, status=FILTERED, stage="plan", error=reason, attempts=attempt), []
         pictures = [[bytes(body[at : at + size]) for at, size in clip["samples"]] for clip in header["clips"]]
         return rows, Outcome(**known, status=OK, attempts=attempt), pictures

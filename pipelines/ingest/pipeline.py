@@ -42,7 +42,7 @@ from videogen.data.datasets.clips_schema import (
     clips_index_schema,
     clips_schema,
 )
-from videogen.data.sources import Source, find_captions, open_source
+from videogen.data.sources import Source, open_corpus
 from videogen.data.tables import ERRORS_NAME, FAILED, FILTERED, Lease, Ledger
 from videogen.data.video import decoder_versions, require_decoder
 from videogen.errors import UserError
@@ -99,7 +99,7 @@ def ingest(
     """Turn a corpus into a table of clips, or bring the table up to date.
 
     Args:
-        input_uri: folder, S3 prefix, video or manifest; see `videogen.data.sources.open_source`.
+        input_uri: folder, S3 prefix, video or manifest; see `videogen.data.sources.open_corpus`.
         output_uri: folder of the table. Continues what an earlier call has begun there; videos that it has done
             already are not looked at again.
         options: what is found out and kept.
@@ -157,11 +157,7 @@ def prepare(
     require_apart(input_uri, output)
     identity = spec.identity(_fingerprints(spec))
     require_own_clips(output, spec, identity, options.run.replace)
-    storage.require_readable(input_uri, "Input")
-    location = storage.absolute(input_uri)
-    if captions is None and storage.is_dir(location):
-        captions = find_captions(location)
-    return open_source(input_uri, captions), output, identity
+    return open_corpus(input_uri, captions), output, identity
 
 
 def require_own_clips(output: str, spec: IngestSpec, identity: str, replace: bool) -> None:

@@ -12,7 +12,7 @@ from videogen import storage
 from videogen.cli import suggest
 from videogen.config import CascadeConfig
 from videogen.data import LatentsTable, discover_tables, encoder_fingerprint, require_same_encoder
-from videogen.data.datasets.clips import CAPTIONS_NAME
+from videogen.data.sources import CAPTIONS_NAMES
 from videogen.data.tables import MANIFEST_NAME
 from videogen.errors import UserError
 from videogen.models import components
@@ -133,8 +133,8 @@ class CascadeInput:
         # Read here as encoding will read them, which begins only when the autoencoder has been trained.
         if wanted and not any(corpus.has_captions for corpus in self._opened.values()):
             raise UserError(
-                f"Data {self.data!r} has no captions, which {', '.join(wanted)} need: put a {CAPTIONS_NAME} with the "
-                f"columns `video` and `caption` beside the videos, or train only others with --stages."
+                f"Data {self.data!r} has no captions, which {', '.join(wanted)} need: put a {CAPTIONS_NAMES[0]} with "
+                f"the columns `video` and `caption` beside the videos, or train only others with --stages."
             )
 
     def _check_lengths_of_latents(self, captioned: bool) -> None:

@@ -1,6 +1,6 @@
 """Data: the moving-shapes world, video reading, clips, and the tables of latents that training reads."""
 
-from videogen.data.datasets.clips import Clip, ClipSpec, Failure, list_videos, plan_clips, read_captions
+from videogen.data.datasets.clips import Clip, ClipSpec, Failure, plan_clips
 from videogen.data.datasets.dataset import ClipDataset, JoinedClips
 from videogen.data.datasets.frames import FrameDataset
 from videogen.data.datasets.latents_table import (
@@ -23,10 +23,8 @@ __all__ = [
     "VideoInfo",
     "discover_tables",
     "encoder_fingerprint",
-    "list_videos",
     "plan_clips",
     "probe",
-    "read_captions",
     "read_frames",
     "require_same_encoder",
     "resize_frames",

@@ -13,9 +13,10 @@ import numpy as np
 
 from videogen import storage
 from videogen.config import CascadeConfig, FrameSize
-from videogen.data.datasets.clips import CAPTIONS_NAME, Clip, ClipSpec, list_videos, plan_clips, read_captions
+from videogen.data.datasets.clips import Clip, ClipSpec, plan_clips
 from videogen.data.datasets.latents_table import LatentsTable, encoder_fingerprint
 from videogen.data.isolation import shared_decoder
+from videogen.data.sources import open_corpus
 from videogen.data.tables import MANIFEST_NAME
 from videogen.data.video import SUFFIXES
 from videogen.errors import UserError
@@ -81,15 +82,10 @@ def _clips(folder: str, model: str, config: CascadeConfig) -> list[HeldOutClip]:
         return _clips_of_table(folder, model, config)
     if not storage.list_files(folder, SUFFIXES):
         return []
-    videos = list_videos(folder, "Data")
-    captions_uri = storage.join(folder, CAPTIONS_NAME)
-    captions = read_captions(captions_uri, videos) if storage.exists(captions_uri) else None
-    spec = ClipSpec.of(config)
-    plan = plan_clips(videos, spec, captions)
-    if not plan.clips:
-        first = plan.failures[0]
-        raise UserError(f"Data {folder!r} hold no usable video; of {first.uri!r}: {first.error}.")
-    return [_clip_of_video(clip, spec.frame_size(clip.width, clip.height)) for clip in plan.clips]
+    source, spec = open_corpus(folder, what="Data"), ClipSpec.of(config)
+    plan = plan_clips(list(source.videos()), spec, captioned=source.has_captions)
+    clips = plan.require_clips(f"Data {folder!r} hold")
+    return [_clip_of_video(clip, spec.frame_size(clip.width, clip.height)) for clip in clips]
 
 
 def _clip_of_video(clip: Clip, size: FrameSize) -> HeldOutClip:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import pyarrow as pa
 import pydantic
 
+from videogen.data.datasets.clips import clip_id
 from videogen.data.tables import ManifestSection, TableKind, TableManifest
 from videogen.data.video import VideoInfo
 from videogen.errors import UserError
@@ -207,7 +208,7 @@ def clip_rows(
 def _clip_row(video: Mapping[str, Any], clip: Mapping[str, Any], body: bytes, scores: Sequence[str]) -> dict[str, Any]:
     row = {
         **video,
-        "clip_id": content_hash(video["source"], video["version"], tuple(clip["indices"])),
+        "clip_id": clip_id(video["source"], video["version"], clip["indices"]),
         "frame_indices": clip["indices"],
         **{name: clip[name] for name in ("shot", "start_s", "end_s", "fps")},
         **{name: clip["scores"].get(name) for name in scores},

@@ -8,11 +8,12 @@ from typing import Self
 import numpy as np
 
 from videogen.config import CascadeConfig
-from videogen.data.datasets.clips import Clip, ClipSpec, list_videos, plan_clips
+from videogen.data.datasets.clips import Clip, ClipSpec, plan_clips
 from videogen.data.datasets.clips_schema import CLIPS
 from videogen.data.datasets.clips_table import ClipsTable
 from videogen.data.datasets.dataset import Shapes
 from videogen.data.isolation import shared_decoder
+from videogen.data.sources import open_source
 from videogen.data.tables import ByteCache, Row, kind_of
 from videogen.data.video import VideoError
 from videogen.errors import UserError
@@ -48,13 +49,10 @@ class FrameDataset:
         spec = ClipSpec.of(config)
         if kind_of(uri) == CLIPS.name:
             return cls(ClipsTable.open(uri).kept_clips(), spec)
-        plan = plan_clips(list_videos(uri, "Corpus"), spec)
+        plan = plan_clips(list(open_source(uri, what="Corpus").videos()), spec)
         for failure in plan.failures:
             logger.warning("%s is skipped: %s", failure.uri, failure.error)
-        if not plan.clips:
-            first = plan.failures[0]
-            raise UserError(f"Corpus {uri!r} holds no usable video; of {first.uri!r}: {first.error}.")
-        return cls(plan.clips, spec)
+        return cls(plan.require_clips(f"Corpus {uri!r} holds"), spec)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -98,4 +96,4 @@ def corpus_fingerprint(uri: str) -> str:
     """Return a fingerprint of the raw corpus at `uri`; for a folder of videos, only the files are listed."""
     if kind_of(uri) == CLIPS.name:
         return ClipsTable.open(uri).fingerprint
-    return content_hash([[video.path, video.version] for video in list_videos(uri)])
+    return content_hash([[video.path, video.version] for video in open_source(uri).videos()])

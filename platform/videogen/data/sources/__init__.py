@@ -1,11 +1,12 @@
 """Video sources: folders, S3 prefixes, single videos and manifests as one ordered stream, with captions."""
 
+from videogen.data.sources._captions import CAPTIONS_NAMES, find_captions
 from videogen.data.sources._listing import Entry, find_versions, list_files
 from videogen.data.sources._source import (
-    CAPTIONS_NAMES,
     GIVEN_VERSION,
     Source,
-    find_captions,
+    Video,
+    open_corpus,
     open_source,
     source_schema,
     version_mismatch,
@@ -19,9 +20,11 @@ __all__ = [
     "TABLE_SUFFIXES",
     "Entry",
     "Source",
+    "Video",
     "find_captions",
     "find_versions",
     "list_files",
+    "open_corpus",
     "open_source",
     "source_schema",
     "version_mismatch",

@@ -1,14 +1,15 @@
-"""What to ingest: a folder, an S3 prefix, one video, or a manifest that names videos; with their captions, if any.
+"""Video sources: a folder, an S3 prefix, one video or a manifest, as a stream in a fixed order with captions.
 
-A source is a stream in a fixed order, however many videos there are: sorted by the UTF-8 bytes of their paths.
+The order is that of the UTF-8 bytes of the videos' paths, however many videos there are.
 """
 
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from videogen import storage
+from videogen.data.sources._captions import CAPTIONS_NAMES, CaptionJoin, find_captions
 from videogen.data.sources._listing import Entry, find_versions, list_files
 from videogen.data.sources._text_table import TABLE_SUFFIXES, listed
 from videogen.data.sources._video_table import VideoTable
@@ -19,26 +20,36 @@ from videogen.hashing import content_hash
 if TYPE_CHECKING:
     import pyarrow as pa
 
-CAPTIONS_NAMES = tuple(f"captions{suffix}" for suffix in TABLE_SUFFIXES)
-"""A folder that holds a table of one of these names is a captioned corpus."""
-
 GIVEN_VERSION = "given:"
-"""Begins the version of a video whose manifest names one: only whoever wrote it can tell whether the file is that."""
+"""Prefix of a version that a manifest provides; such a version is never compared with the file."""
 
 _ROWS_AT_ONCE = 65536
 
 
+class Video(NamedTuple):
+    """One video of a source: a row of `source_schema()`."""
+
+    video_id: str
+    uri: str
+    path: str
+    """Relative to the source's folder, or the URI of a video outside it. Captions name videos by it."""
+    version: str
+    """Changes when the file is replaced: its ETag, or size and modification time."""
+    size_bytes: int | None
+    caption: str | None
+
+
 def video_id(uri: str, version: str) -> str:
-    """Return the name of one content of one file."""
+    """Return the id of one version of one file."""
     return content_hash(uri, version)
 
 
 def version_mismatch(now: str, version: str) -> str:
-    """Return what is wrong with a file of which a table tells; "" if nothing is.
+    """Return why a file is no longer the one that a table was made from; "" if it still is.
 
     Args:
-        now: its version as `find_versions` sees it now.
-        version: what the table says.
+        now: its current version, from `find_versions`.
+        version: its version in the table.
     """
     if not now:
         return "there is no such file any more"
@@ -50,9 +61,8 @@ def version_mismatch(now: str, version: str) -> str:
 def source_schema() -> "pa.Schema":
     """Return the columns of a source's batches.
 
-    `version` is "" and `size_bytes` null where nothing is known of a file, which is then most likely not there.
-    `size_bytes` is also null where a manifest gives the version, which then begins with `GIVEN_VERSION`. `caption` is
-    one line, or null.
+    A missing file has the version "" and a null `size_bytes`. `size_bytes` is also null where a manifest provides the
+    version, which then begins with `GIVEN_VERSION`. `caption` is one line of text, or null.
     """
     import pyarrow as pa
 
@@ -68,29 +78,41 @@ def source_schema() -> "pa.Schema":
     )
 
 
-def find_captions(uri: str) -> str | None:
-    """Return the table of captions that lies in the folder `uri`, if one does."""
-    return next((found for name in CAPTIONS_NAMES if storage.exists(found := storage.join(uri, name))), None)
-
-
 def open_source(uri: str, captions: str | None = None, what: str = "Input") -> "Source":
-    """Open what is to be ingested, and check all of it that can be checked without opening a video.
+    """Open a source and check everything that can be checked without opening a video.
 
     Args:
         uri: a folder or an S3 prefix, searched recursively; one video; or a manifest (parquet, csv, jsonl): column
-            `video` (a URI, or a path relative to the manifest's folder), perhaps `caption`, and perhaps `version`,
-            any text that changes when the file does.
-        captions: parquet, csv or jsonl with `video` (a URI, or a path relative to the folder) and `caption`; they go
-            before those of a manifest. None: no others; `find_captions` finds those that lie in a folder.
-        what: names the input for the reader of an error.
+            `video` (a URI, or a path relative to the manifest's folder), optionally `caption`, and optionally
+            `version`, any text that changes when the file does.
+        captions: parquet, csv or jsonl with `video` (a URI, or a path relative to the folder) and `caption`; these
+            captions take precedence over those of a manifest. None: no additional captions.
+        what: names the input in error messages.
 
     Raises:
-        UserError: missing, empty, unreadable, without any video, or captions that describe none of the videos.
+        UserError: missing, empty, unreadable, without any video, or captions that match none of the videos.
     """
     location = storage.absolute(uri)
     storage.require_readable(location, what)
+    return _open(location, uri, captions, what, storage.is_dir(location))
+
+
+def open_corpus(uri: str, captions: str | None = None, what: str = "Input") -> "Source":
+    """Open a source with its captions: those given, else the table `captions.*` in its folder, if there is one.
+
+    Every job that reads captions opens its videos here. Arguments and errors are those of `open_source`.
+    """
+    location = storage.absolute(uri)
+    storage.require_readable(location, what)
+    is_dir = storage.is_dir(location)
+    if captions is None and is_dir:
+        captions = find_captions(location)
+    return _open(location, uri, captions, what, is_dir)
+
+
+def _open(location: str, uri: str, captions: str | None, what: str, is_dir: bool) -> "Source":
     source: Source
-    if storage.is_dir(location):
+    if is_dir:
         source = Folder(location, what)
     elif location.lower().endswith(TABLE_SUFFIXES):
         source = Manifest(location, what)
@@ -108,15 +130,15 @@ def open_source(uri: str, captions: str | None = None, what: str = "Input") -> "
 
 
 class Source(ABC):
-    """Videos in a fixed order; made by `open_source`."""
+    """Videos in a fixed order; created by `open_source` and `open_corpus`."""
 
     def __init__(self, uri: str, what: str) -> None:
         self.uri = uri
         self.what = what
         self.notes: list[str] = []
-        """Sentences about what was left out, for the log."""
+        """Log messages about files and columns that are ignored."""
         self.num_duplicates = 0
-        """Rows of a manifest that name a video which another row names too."""
+        """Rows of a manifest that name a video which an earlier row names too."""
         self._captions: VideoTable | None = None
 
     @property
@@ -126,18 +148,18 @@ class Source(ABC):
 
     @property
     def has_captions(self) -> bool:
-        """Whether any video is described."""
+        """Whether any video has a caption."""
         return self._captions is not None
 
     def check(self) -> None:
-        """Raise `UserError` if there is no video, or if what holds the first cannot be listed."""
+        """Raise `UserError` if there is no video, or if the location of the first one cannot be listed."""
         next(self._videos(1), None)
 
     def add_captions(self, uri: str) -> None:
-        """Describe videos by a table.
+        """Take captions from a table.
 
         Raises:
-            UserError: not such a table, or it describes none of the videos.
+            UserError: not a caption table, or it matches none of the videos.
         """
         table = VideoTable(storage.absolute(uri), self.root, "Captions", required=("video", "caption"))
         self._captions = table
@@ -153,7 +175,7 @@ class Source(ABC):
         )
 
     def batches(self, rows: int = _ROWS_AT_ONCE) -> "Iterator[pa.RecordBatch]":
-        """Yield all videos, each once, in batches of at most `rows`, of `source_schema()`."""
+        """Yield all videos, each once, as batches of `source_schema()` with at most `rows` rows."""
         import pyarrow as pa
 
         for batch in self._described(rows):
@@ -163,13 +185,18 @@ class Source(ABC):
             schema = source_schema()
             yield pa.record_batch([columns[name] for name in schema.names], schema=schema)
 
+    def videos(self) -> Iterator[Video]:
+        """Yield all videos, each once; `batches` is the columnar form for corpora of millions."""
+        for batch in self.batches():
+            yield from (Video(**row) for row in batch.to_pylist())
+
     def _described(self, rows: int = _ROWS_AT_ONCE) -> "Iterator[pa.RecordBatch]":
         import pyarrow.compute as pc
 
         if self._captions is None:
             yield from self._videos(rows)
             return
-        join = _Join(self._captions)
+        join = CaptionJoin(self._captions)
         for batch in self._videos(rows):
             captions = pc.coalesce(join.captions_of(batch["path"]), batch["caption"])
             yield batch.set_column(batch.schema.get_field_index("caption"), "caption", captions)
@@ -180,7 +207,7 @@ class Source(ABC):
 
 
 class Folder(Source):
-    """A folder or an S3 prefix, searched recursively for names that end as videos do."""
+    """A folder or an S3 prefix, searched recursively for files with a video suffix."""
 
     @property
     def root(self) -> str:
@@ -201,27 +228,27 @@ class Folder(Source):
         )
 
     def _videos(self, rows: int) -> "Iterator[pa.RecordBatch]":
-        others = _Others()
+        ignored = _IgnoredFiles()
         files = list_files(self.uri, self.what)
-        videos = (entry for entry in files if entry.path.lower().endswith(SUFFIXES) or others.count(entry))
+        videos = (entry for entry in files if entry.path.lower().endswith(SUFFIXES) or ignored.count(entry))
         while entries := list(itertools.islice(videos, rows)):
             yield _batch(entries)
-        if others.number and not self.notes:
+        if ignored.number and not self.notes:
             self.notes.append(
-                f"{self.what} {self.uri!r}: {others.number} files are no videos by their names, e.g. "
-                f"{others.example!r}."
+                f"{self.what} {self.uri!r}: {ignored.number} files are ignored because they have no video suffix, e.g. "
+                f"{ignored.example!r}."
             )
 
 
-class _Others:
-    """Files of a folder that are not taken for videos."""
+class _IgnoredFiles:
+    """Count of the files in a folder that are not taken for videos."""
 
     def __init__(self) -> None:
         self.number = 0
         self.example = ""
 
     def count(self, entry: Entry) -> bool:
-        """Count a file that nobody would expect to be left out; always False."""
+        """Count a file unless it is hidden or a caption table; always return False."""
         name = entry.path.rsplit("/", 1)[-1]
         if not name.startswith(".") and name not in CAPTIONS_NAMES:
             self.number += 1
@@ -230,7 +257,7 @@ class _Others:
 
 
 class SingleVideo(Source):
-    """One file."""
+    """One video file."""
 
     def _videos(self, rows: int) -> "Iterator[pa.RecordBatch]":
         ((version, size),) = find_versions([self.uri], self.what)
@@ -238,7 +265,7 @@ class SingleVideo(Source):
 
 
 class Manifest(Source):
-    """Videos that a table names. Whether they are there shows when they are read: they may be millions."""
+    """Videos named by a table. Missing files are reported when they are read: there may be millions."""
 
     def __init__(self, uri: str, what: str) -> None:
         super().__init__(uri, what)
@@ -255,7 +282,7 @@ class Manifest(Source):
 
     @property
     def has_captions(self) -> bool:
-        """Whether any video is described."""
+        """Whether any video has a caption."""
         return self._table.num_captions > 0 or super().has_captions
 
     def _videos(self, rows: int) -> "Iterator[pa.RecordBatch]":
@@ -273,32 +300,6 @@ class Manifest(Source):
             yield pa.record_batch(
                 [*columns, batch["caption"]], names=["uri", "path", "version", "size_bytes", "caption"]
             )
-
-
-class _Join:
-    """Captions for videos that come in the order of their paths, as the captions do."""
-
-    def __init__(self, table: VideoTable) -> None:
-        self._batches = table.batches()
-        self._pending = next(self._batches, None)
-
-    def captions_of(self, paths: "pa.Array") -> "pa.Array":
-        """Return the caption of each path, or null; the paths come after all of the last call."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        matched = []
-        while self._pending is not None:
-            matched.append(self._pending.filter(pc.is_in(self._pending["path"], paths)))
-            self._pending = self._pending.filter(pc.greater(self._pending["path"], paths[-1]))
-            if len(self._pending):
-                break
-            self._pending = next(self._batches, None)
-        if not matched:
-            return pa.nulls(len(paths), pa.string())
-        found = pa.Table.from_batches(matched).combine_chunks()
-        captions = found["caption"].combine_chunks()
-        return captions.take(pc.index_in(paths, value_set=found["path"].combine_chunks()))
 
 
 def _batch(entries: list[Entry]) -> "pa.RecordBatch":

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from videogen import storage
 from videogen.config import CascadeConfig
-from videogen.data.datasets.clips import CAPTIONS_NAME
+from videogen.data.sources import CAPTIONS_NAMES
 from videogen.data.synthetic._moving_shapes import held_out_captions, parse_caption, render_clip, train_captions
 from videogen.data.video import write_mp4
 from videogen.errors import UserError
@@ -81,7 +81,7 @@ def _write_world(folder: str, captions: Sequence[str], num_clips: int, seed: int
 
     with ThreadPoolExecutor(_WRITERS) as pool:
         list(pool.map(write, missing))
-    _write_table(storage.join(folder, CAPTIONS_NAME), {"video": names, "caption": chosen})
+    _write_table(storage.join(folder, CAPTIONS_NAMES[0]), {"video": names, "caption": chosen})
 
 
 def _write_camera_clips(uri: str) -> int:
