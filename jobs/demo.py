@@ -6,23 +6,28 @@ Calls the other jobs with the `tiny` preset, each as a user would, and writes ru
 generated, evaluation.json and report/index.html. Run again, it skips what is done; interrupted, it continues.
 """
 
-import importlib.util
+import argparse
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from types import ModuleType
+from importlib import import_module
 
 from pipelines.cluster.connection import require_output
 from videogen import storage
 from videogen.cli import parser, run_job
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the job."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the job's options."""
     arguments = parser(__doc__)
     arguments.add_argument("--output", default="runs/demo", metavar="URI", help="default: runs/demo")
-    root = storage.absolute(arguments.parse_args(argv).output)
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the job."""
+    options = build_parser().parse_args(argv)
+    root = storage.absolute(options.output)
     require_output(root)
     data, latents, model, generated = (storage.join(root, name) for name in ("data", "latents", "model", "generated"))
     prompts = storage.join(data, "held_out", "prompts.parquet")
@@ -57,7 +62,7 @@ def _run(job: str, words: Sequence[str], timings: str) -> None:
     before, started = seconds.pop(unfinished, 0.0), time.perf_counter()
     finished = False
     try:
-        _load(job).main(words)
+        import_module(f"jobs.{job}").main(words)
         finished = True
     finally:
         elapsed = before + time.perf_counter() - started
@@ -66,16 +71,6 @@ def _run(job: str, words: Sequence[str], timings: str) -> None:
         else:
             seconds[unfinished] = round(elapsed, 1)
         storage.write_json(timings, seconds)
-
-
-def _load(job: str) -> ModuleType:
-    """Import a job beside this one; jobs are scripts, not a package."""
-    spec = importlib.util.spec_from_file_location(f"jobs.{job}", Path(__file__).with_name(f"{job}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 if __name__ == "__main__":

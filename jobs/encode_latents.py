@@ -10,6 +10,7 @@ Without --autoencoder: the preset's own off-the-shelf one; else that of a model 
 ../../model); else the preset's autoencoder is trained on the input first, into OUTPUT/autoencoder.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -27,8 +28,8 @@ from videogen.errors import UserError
 _MAX_ENCODERS = 100_000
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the job."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the job's options."""
     arguments = parser(__doc__)
     arguments.add_argument("--input", required=True, metavar="URI", help="folder or manifest of videos, or clips table")
     arguments.add_argument("--output", required=True, metavar="URI", help="folder of the table of latents")
@@ -46,7 +47,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.add_argument("--with-dropped", action="store_true", help="also clips that the policy has dropped")
     add_run_options(arguments)
     add_preset_options(arguments)
-    options = arguments.parse_args(argv)
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the job."""
+    options = build_parser().parse_args(argv)
     config = load_preset(options.preset, options.overrides)
     if options.encoders is not None and not 1 <= options.encoders <= _MAX_ENCODERS:
         said = f"--encoders is {options.encoders}, but it is from 1 to {_MAX_ENCODERS}: leave it out to use all cores."

@@ -9,6 +9,7 @@ Accuracies are fractions from 0 to 1; what cannot be measured (no captions, no k
 again does nothing unless model, data or videos have changed.
 """
 
+import argparse
 import io
 import sys
 from collections.abc import Sequence
@@ -28,8 +29,8 @@ from videogen.evaluation.held_out import HeldOut, find_held_out
 from videogen.stages import NOT_THE_MODEL
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the job."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the job's options."""
     arguments = parser(__doc__)
     arguments.add_argument("--model", required=True, metavar="URI", help="model folder")
     arguments.add_argument("--data", required=True, metavar="URI", help="held-out data")
@@ -38,7 +39,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.add_argument("--max-clips", type=int, default=48, metavar="N", help="real clips of each corpus")
     arguments.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default: cpu")
     add_set_option(arguments)
-    options = arguments.parse_args(argv)
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the job."""
+    options = build_parser().parse_args(argv)
     if options.max_clips < 1:
         raise UserError(f"--max-clips is {options.max_clips}, but at least one clip is needed.")
     require_output(_folder_of(options.output))

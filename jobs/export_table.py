@@ -8,6 +8,7 @@ videos, each once: OUTPUT/videos/*.tar, or the config "videos"; a clip names its
 in OUTPUT is replaced; a folder that holds anything else is refused.
 """
 
+import argparse
 import sys
 from collections.abc import Callable, Sequence
 
@@ -26,8 +27,8 @@ _FORMATS: dict[str, Callable[..., Sequence[object]]] = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the job."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the job's options."""
     arguments = parser(__doc__)
     arguments.add_argument("--table", required=True, metavar="URI", help="folder of a finished table")
     arguments.add_argument("--output", required=True, metavar="URI", help="folder to write")
@@ -37,7 +38,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.add_argument("--with-videos", action="store_true", help="add the source videos, whole, each once")
     arguments.add_argument("--arrays", choices=ARRAY_FORMS, help="in tars; default: npy")
     arguments.add_argument("--shard-mb", type=float, default=1024, metavar="N", help="size of a file; default: 1024")
-    options = arguments.parse_args(argv)
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the job."""
+    options = build_parser().parse_args(argv)
     if not 0 < options.shard_mb <= _MOST_MB:
         raise UserError(f"--shard-mb is {options.shard_mb:g}, but it is a size above 0, up to {_MOST_MB} MB.")
     if options.arrays and options.format != "webdataset":

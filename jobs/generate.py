@@ -9,6 +9,7 @@ OUTPUT/videos/<id>.mp4 and OUTPUT/manifest.parquet. A row that fails says why in
 same command again makes only what is missing.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -18,8 +19,8 @@ from videogen.cli import EXIT_FAILED, add_set_option, parser, run_job
 from videogen.errors import UserError
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the job."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the job's options."""
     arguments = parser(__doc__)
     arguments.add_argument("--model", required=True, metavar="URI", help="model folder")
     arguments.add_argument("--prompts", required=True, metavar="URI", help="parquet file, or a folder of them")
@@ -33,7 +34,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="also write OUTPUT/intermediates/<id>.safetensors: reference image and the latents of every stage",
     )
     add_set_option(arguments)
-    options = arguments.parse_args(argv)
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the job."""
+    options = build_parser().parse_args(argv)
     for name in ("batch_size", "workers"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}, but it must be at least 1.")

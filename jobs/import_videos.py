@@ -9,6 +9,7 @@ are: in its own folder, on S3, or, as an export of ours names them, unchanged at
 continues an interrupted run and takes in shards that were added.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -19,8 +20,8 @@ from videogen.cli import parser, run_job
 from videogen.data.interchange import MAX_VIDEO_BYTES, find_shards, import_videos
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the job."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the job's options."""
     arguments = parser(__doc__)
     arguments.add_argument("--input", required=True, metavar="URI", help="a shard, or a folder of shards")
     arguments.add_argument("--output", required=True, metavar="URI", help="folder of the videos and their manifest")
@@ -33,7 +34,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.add_argument(
         "--max-bytes", type=int, default=MAX_VIDEO_BYTES, metavar="N", help="larger videos are left out; default: 4 GiB"
     )
-    options = arguments.parse_args(argv)
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the job."""
+    options = build_parser().parse_args(argv)
     require_output(options.output)
     shards = find_shards(options.input)
     root = storage.absolute(options.input)

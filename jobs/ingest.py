@@ -8,7 +8,7 @@ scores of all clips are stored; the rules of --keep only mark what is kept, so t
 nothing again. Run again, it looks at new and replaced videos only; killed, it continues. A video that cannot be read
 ends in OUTPUT/errors.parquet with the reason, one that gives no clip in OUTPUT/filtered.parquet.
 
-    python jobs/inspect.py s3://bucket/clips
+    python jobs/inspect_table.py s3://bucket/clips
     python jobs/encode_latents.py --input s3://bucket/clips --output s3://bucket/latents --preset tiny
 """
 
@@ -27,19 +27,8 @@ from videogen.data.datasets.clips_schema import IngestSpec
 from videogen.errors import UserError
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the job."""
-    options = _parse(argv)
-    require_output(options.output)
-    result = ingest(options.input, options.output, _options(options), options.captions)
-    print(
-        f"{result.uri}: {result.clips} clips, {result.kept} of them kept, of {result.planned} videos "
-        f"({result.ok} ok, {result.filtered} filtered, {result.failed} failed; {result.done_now} of them now), "
-        f"{result.seconds:.0f} s"
-    )
-
-
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the job's options."""
     arguments = parser(__doc__)
     arguments.add_argument("--input", required=True, metavar="URI", help="folder, S3 prefix, video or manifest")
     arguments.add_argument("--output", required=True, metavar="URI", help="folder of the clips table")
@@ -75,7 +64,19 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="of embeddings, 0.5 to 1",
     )
     add_run_options(arguments)
-    return arguments.parse_args(argv)
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the job."""
+    options = build_parser().parse_args(argv)
+    require_output(options.output)
+    result = ingest(options.input, options.output, _options(options), options.captions)
+    print(
+        f"{result.uri}: {result.clips} clips, {result.kept} of them kept, of {result.planned} videos "
+        f"({result.ok} ok, {result.filtered} filtered, {result.failed} failed; {result.done_now} of them now), "
+        f"{result.seconds:.0f} s"
+    )
 
 
 def _options(options: argparse.Namespace) -> IngestOptions:

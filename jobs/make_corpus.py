@@ -8,6 +8,7 @@ combinations of colour, shape and direction, and of the real clips the one that 
 Files that are there are left as they are.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -21,14 +22,19 @@ from videogen.data.synthetic import CorpusSize
 from videogen.errors import UserError
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the job."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the job's options."""
     arguments = parser(__doc__)
     arguments.add_argument("--output", default="runs/data", metavar="URI", help="default: runs/data")
     arguments.add_argument("--clips", type=int, default=CorpusSize().captioned, metavar="N", help="captioned clips")
     arguments.add_argument("--seed", type=int, default=0, help="of backgrounds, positions and sizes")
     add_preset_options(arguments)
-    options = arguments.parse_args(argv)
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the job."""
+    options = build_parser().parse_args(argv)
     if options.clips < 1:
         raise UserError(f"--clips is {options.clips}, but a corpus needs at least one clip.")
     config = load_preset(options.preset, options.overrides)

@@ -8,6 +8,7 @@ made. Writes OUTPUT/index.html; it needs no other file and no network. The same 
 of its sources has changed.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -22,15 +23,20 @@ from videogen.reporting.cascade.page import ReportSources, write_report
 from videogen.reporting.page import made_from as made_from_of
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the job."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the job's options."""
     arguments = parser(__doc__)
     arguments.add_argument("--model", required=True, metavar="URI", help="model folder")
     arguments.add_argument("--generated", required=True, metavar="URI", help="output of jobs/generate.py")
     arguments.add_argument("--evaluation", required=True, metavar="URI", help="evaluation.json of jobs/evaluate.py")
     arguments.add_argument("--output", required=True, metavar="URI", help="folder of index.html")
     arguments.add_argument("--timings", metavar="URI", help="JSON object with the seconds of each step, for a table")
-    options = arguments.parse_args(argv)
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the job."""
+    options = build_parser().parse_args(argv)
     require_output(options.output)
     model, generated = storage.absolute(options.model), storage.absolute(options.generated)
     config = read_config(model)

@@ -9,6 +9,7 @@ A corpus is a folder of videos (captions in captions.parquet beside them), or on
 unlabeled/. Finished steps are skipped and interrupted ones continued: the same command again is always safe.
 """
 
+import argparse
 import logging
 import shlex
 import sys
@@ -23,8 +24,8 @@ from videogen.cli import EXIT_FAILED, add_preset_options, parser, run_job
 from videogen.config import load_preset
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the job."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the job's options."""
     arguments = parser(__doc__)
     arguments.add_argument("--data", metavar="URI", help="videos or latents; default: a corpus that is made first")
     arguments.add_argument("--output", default="runs/model", metavar="URI", help="model folder (default: runs/model)")
@@ -33,7 +34,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.add_argument("--init-from", metavar="URI", help="Stable-Diffusion-layout folder, URI or hub id")
     arguments.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
     add_preset_options(arguments)
-    options = arguments.parse_args(argv)
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the job."""
+    options = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     # That the output can be written is asked by `Cascade`, which knows what else must hold of it.
     for option in ("output", "data", "latents"):

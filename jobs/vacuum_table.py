@@ -10,6 +10,7 @@ of other options than the table's (another decoder, another autoencoder), and ro
 the input: should they come back, they are made again.
 """
 
+import argparse
 import math
 import sys
 from collections.abc import Sequence
@@ -19,15 +20,20 @@ from videogen.data.tables import vacuum_table
 from videogen.errors import UserError
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the job."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the job's options."""
     arguments = parser(__doc__)
     arguments.add_argument("tables", nargs="+", metavar="TABLE", help="folder of a finished table")
     arguments.add_argument(
         "--retain-hours", type=float, default=168.0, metavar="H", help="keep what was in use since; default: a week"
     )
     arguments.add_argument("--dry-run", action="store_true", help="only say what would be removed")
-    options = arguments.parse_args(argv)
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the job."""
+    options = build_parser().parse_args(argv)
     if not 0 <= options.retain_hours < math.inf:
         raise UserError(f"--retain-hours is {options.retain_hours}, but it is a number of hours, 0 or more.")
     for table in options.tables:

@@ -6,6 +6,7 @@ Then open the printed address for the playground, or use any OpenAI client with 
 can reach the service unless --host says otherwise; there is no authentication.
 """
 
+import argparse
 import os
 import signal
 import sys
@@ -34,10 +35,11 @@ Jobs and videos are kept in {storage}. Ctrl-C stops.
 """
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Serve until interrupted."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the service's options."""
     parser = cli.parser(__doc__)
-    parser.prog = "python -m serve"
+    if parser.prog == "__main__.py":
+        parser.prog = "python -m serve"
     parser.add_argument("--model", required=True, metavar="URI", help="model folder, local or s3://")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=8000)
@@ -53,7 +55,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="KEY=VALUE",
         help="a setting of serve/config.py, e.g. --set default_stage.num_gpus=0.1 base.max_replicas=4 (repeatable)",
     )
-    options = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Serve until interrupted."""
+    options = build_parser().parse_args(argv)
     service: Service | None = None
     _catch_signals(_interrupt)
     try:

@@ -4,6 +4,7 @@ Nothing heavy is imported here: a test that needs no torch and no Ray starts at 
 """
 
 import atexit
+import importlib
 import importlib.util
 import logging
 import os
@@ -82,22 +83,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         raise pytest.UsageError("This pytest-xdist does not read xdist_group: see pytest in constraints.txt.")
 
 
-def job_source(name: str) -> Path:
-    """Return the file of `jobs/<name>.py`, which may be a folder that Python runs."""
-    path = ROOT / "jobs" / f"{name}.py"
-    return path / "__main__.py" if path.is_dir() else path
-
-
 def load_job(name: str) -> ModuleType:
-    """Import `jobs/<name>.py`; jobs are scripts, not a package."""
-    path = job_source(name)
-    spec = importlib.util.spec_from_file_location(f"jobs.{name}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    """Import a job, e.g. `load_job("ingest").main([...])`."""
+    return importlib.import_module(f"jobs.{name}")
 
 
 @pytest.fixture(scope="session")

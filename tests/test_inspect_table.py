@@ -39,7 +39,7 @@ def latents(tmp_path_factory):
 
 
 def inspected(capsys, *arguments):
-    load_job("inspect").main([str(argument) for argument in arguments])
+    load_job("inspect_table").main([str(argument) for argument in arguments])
     return capsys.readouterr().out
 
 
@@ -161,7 +161,7 @@ def test_bad_input_is_refused_in_one_sentence(clips, tmp_path, arguments, words)
     storage.write_json(str(tmp_path / "other" / "manifest.json"), {"kind": "clips"})
     names = {name: tmp_path / name for name in ("missing", "empty", "other", "o")} | {"clips": clips[0]}
     with pytest.raises(UserError, match=words) as caught:
-        load_job("inspect").main([argument.format(**names) for argument in arguments])
+        load_job("inspect_table").main([argument.format(**names) for argument in arguments])
     assert "\n" not in str(caught.value)
 
 

@@ -1,14 +1,12 @@
 """Look into a table of clips or latents: schema, counts, numbers, failures, one row in full, and a contact sheet.
 
-    python jobs/inspect.py runs/demo/latents
-    python jobs/inspect.py s3://bucket/clips --where "motion > 0.5" --row 3 --sheet sheet.png
+    python jobs/inspect_table.py runs/demo/latents
+    python jobs/inspect_table.py s3://bucket/clips --where "motion > 0.5" --row 3 --sheet sheet.png
 
 Reads a finished table, and of its shards only the rows that are shown.
 """
 
-# In a folder, which Python runs as a script: a file of this name beside the other jobs would be what they all import as
-# the standard library's `inspect`.
-
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -21,15 +19,20 @@ from videogen.errors import UserError
 from videogen.reporting.table.summary import read_row, render_row, render_summary, summarise
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the job."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the job's options."""
     arguments = parser(__doc__)
     arguments.add_argument("table", metavar="TABLE", help="folder of a finished table")
     arguments.add_argument("--where", metavar="SQL", help="which rows, over the table's columns")
     arguments.add_argument("--row", type=int, metavar="N", help="row to show, counted from 0; default: the first")
     arguments.add_argument("--sheet", metavar="FILE", help="write a contact sheet to this .png")
     arguments.add_argument("--sheet-rows", type=int, default=24, metavar="N", help="rows of the sheet; default: 24")
-    options = arguments.parse_args(argv)
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the job."""
+    options = build_parser().parse_args(argv)
     if options.sheet is not None:
         if not options.sheet.lower().endswith(".png"):
             raise UserError(f"--sheet {options.sheet!r} is written as PNG: give a name that ends in .png.")
