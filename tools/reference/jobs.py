@@ -1,16 +1,12 @@
 """Reference of the command line: the options of every job, from its argument parser."""
 
 import argparse
-import contextlib
-import importlib.util
 import re
 from collections.abc import Iterator
-from pathlib import Path
-from types import ModuleType
-from unittest import mock
+from importlib import import_module
 
+from jobs.__main__ import sub_commands
 from tools.reference.markdown import code, escape, page, table
-from videogen import cli
 
 _INTRODUCTION = """
 Every job is a script in `jobs/` and a sub-command of `videogen`: `python jobs/ingest.py ...` and `videogen ingest ...`
@@ -18,55 +14,20 @@ do the same. A URI is a local path or `s3://bucket/key`. `--help` prints what th
 """
 
 
-def render(root: Path) -> str:
+def render() -> str:
     """Return the page."""
-    sections = [_section(name, parser) for name, parser in parsers(root).items()]
+    sections = [_section(name, parser) for name, parser in parsers().items()]
     return page("Jobs", _INTRODUCTION, *sections)
 
 
-def parsers(root: Path) -> dict[str, argparse.ArgumentParser]:
+def parsers() -> dict[str, argparse.ArgumentParser]:
     """Return the parser of every job, and of the service, by name."""
-    jobs = {path.stem: _parser_of(_load(path), f"python jobs/{path.name}") for path in _scripts(root)}
-    from serve import __main__ as service
-
-    return jobs | {"serve": _parser_of(service, "python -m serve")}
-
-
-def _scripts(root: Path) -> list[Path]:
-    return [path for path in sorted((root / "jobs").glob("*.py")) if path.is_file()]
-
-
-def _load(path: Path) -> ModuleType:
-    """Import a job; jobs are scripts, not a package."""
-    spec = importlib.util.spec_from_file_location(f"jobs.{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _parser_of(module: ModuleType, prog: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = module.build_parser() if hasattr(module, "build_parser") else _captured(module)
-    parser.prog = prog
-    return parser
-
-
-class _Captured(Exception):  # noqa: N818 - not an error: it carries a parser out of a job's `main`
-    """Ends a job when it parses its options."""
-
-
-def _captured(module: ModuleType) -> argparse.ArgumentParser:
-    """Return the parser that a job without `build_parser` makes in its `main`."""
-    found: list[argparse.ArgumentParser] = []
-
-    def parse_args(parser: argparse.ArgumentParser, *_: object) -> None:
-        found.append(parser)
-        raise _Captured
-
-    with mock.patch.object(cli._Parser, "parse_args", parse_args), contextlib.suppress(_Captured):
-        module.main([])
-    return found[0]
+    found = {}
+    for command, module in sub_commands().items():
+        name = "serve" if command == "serve" else module.removeprefix("jobs.")
+        found[name] = import_module(module).build_parser()
+        found[name].prog = "python -m serve" if command == "serve" else f"python jobs/{name}.py"
+    return found
 
 
 def _section(name: str, parser: argparse.ArgumentParser) -> str:

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def render_pages() -> dict[str, str]:
     """Return the text of every generated page by its path in the repository."""
     return {
-        "docs/reference/jobs.md": jobs.render(ROOT),
+        "docs/reference/jobs.md": jobs.render(),
         "docs/reference/configuration.md": configuration.render(),
         "docs/reference/tables.md": tables.render(),
         "docs/reference/http-api.md": http_api.render(),
