@@ -226,7 +226,8 @@ def _table_row(clip_id: str, latents: np.ndarray, text: np.ndarray) -> dict[str,
 
 
 def _ours(folder: Path, workers: int, batch: int) -> Iterator[Batch]:
-    from videogen.data import JoinedClips, LatentsTable
+    from videogen.data.datasets.dataset import JoinedClips
+    from videogen.data.datasets.latents_table import LatentsTable
     from videogen.training.loader import BatchPlan, Loader
     from videogen.training.objectives.components import tensor_column
 

@@ -117,7 +117,7 @@ def _bare_loop(job_file: str) -> dict[str, Any]:
     """Train as one would without a platform; losses are means since the last multiple of ten, as they are logged."""
     import torch
 
-    from videogen.data import LatentsTable
+    from videogen.data.datasets.latents_table import LatentsTable
     from videogen.training.ema import decay_at
     from videogen.training.loader import sample_index
     from videogen.training.loop import noise_generator

@@ -22,9 +22,9 @@ from pipelines.encode import pipeline as encoding
 from pipelines.ingest import pipeline as ingesting
 from tests._faulty_s3 import Fault, FaultySite
 from videogen import storage
-from videogen.data import LatentsTable
 from videogen.data.datasets.clips_schema import IngestSpec
 from videogen.data.datasets.clips_table import ClipsTable
+from videogen.data.datasets.latents_table import LatentsTable
 from videogen.data.tables import atomic_stream
 from videogen.errors import CredentialsError, StorageError
 

@@ -18,11 +18,13 @@ from pipelines.encode.pipeline import encode
 from pipelines.runner import step_records
 from tests._videos import make
 from videogen.config import FrameSize, apply_overrides, load_preset, nearest_size
-from videogen.data import FrameDataset, JoinedClips, LatentsTable, read_frames, resize_frames
 from videogen.data.datasets import open_table
 from videogen.data.datasets.clips import ClipSpec
+from videogen.data.datasets.dataset import JoinedClips
+from videogen.data.datasets.frames import FrameDataset
+from videogen.data.datasets.latents_table import LatentsTable
 from videogen.data.synthetic import all_attributes, render_clip
-from videogen.data.video import write_mp4
+from videogen.data.video import read_frames, resize_frames, write_mp4
 from videogen.errors import UserError
 from videogen.pipeline import VideoGenPipeline
 from videogen.reporting.contact_sheet import render_png

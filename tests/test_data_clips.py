@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from videogen.data import FrameDataset, JoinedClips
 from videogen.data.datasets.clips import ClipSpec, plan_clips
+from videogen.data.datasets.dataset import JoinedClips
+from videogen.data.datasets.frames import FrameDataset
 from videogen.data.sources import open_corpus, open_source
 from videogen.data.synthetic import all_attributes, render_clip
 from videogen.data.tables import ByteCache

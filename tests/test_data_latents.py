@@ -12,7 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from videogen.config import apply_overrides
-from videogen.data import LatentsTable, discover_tables, encoder_fingerprint, read_frames, require_same_encoder
+from videogen.data.datasets.latents_table import (
+    LatentsTable,
+    discover_tables,
+    encoder_fingerprint,
+    require_same_encoder,
+)
+from videogen.data.video import read_frames
 from videogen.errors import UserError
 from videogen.training.buckets import sort_into_buckets
 

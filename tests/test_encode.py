@@ -30,12 +30,13 @@ from pipelines.runner.plan import UnitSize, write_plan
 from tests.conftest import load_job
 from videogen import storage
 from videogen.config import apply_overrides
-from videogen.data import LatentsTable, VideoError, encoder_fingerprint, read_frames, resize_frames
 from videogen.data.curation import Policy
 from videogen.data.datasets.clips_schema import IngestSpec
 from videogen.data.datasets.clips_table import ClipsTable
+from videogen.data.datasets.latents_table import LatentsTable, encoder_fingerprint
 from videogen.data.isolation import IsolatedDecoder
 from videogen.data.tables import Outcome, PartRecord
+from videogen.data.video import VideoError, read_frames, resize_frames
 from videogen.errors import UserError
 
 LATENTS = ("latents_8", "latents_16", "prompt_embeds")

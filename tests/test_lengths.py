@@ -8,7 +8,7 @@ from pipelines.encode.pipeline import encode
 from pipelines.runner import step_records
 from pipelines.train.inputs import CascadeInput, CascadeOptions
 from videogen.config import apply_overrides, load_preset
-from videogen.data import discover_tables
+from videogen.data.datasets.latents_table import discover_tables
 from videogen.data.synthetic import all_attributes, render_clip
 from videogen.data.video import write_mp4
 from videogen.errors import UserError

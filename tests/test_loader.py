@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests._loader_clips import Numbered, ParquetClips, collate, numbers, write_latents, write_shards
-from videogen.data import FrameDataset, JoinedClips, LatentsTable
-from videogen.data.datasets.dataset import ClipDataset
+from videogen.data.datasets.dataset import ClipDataset, JoinedClips
+from videogen.data.datasets.frames import FrameDataset
+from videogen.data.datasets.latents_table import LatentsTable
 from videogen.data.tables import Row, ShardReadError, read_shard
 from videogen.errors import UserError
 from videogen.training.datasets import data_fingerprint, require_unchanged, where_of

@@ -23,7 +23,7 @@ from pipelines.train.stage import TrainProgress, train_stage
 from tests.conftest import load_job
 from videogen import storage
 from videogen.config import apply_overrides, load_preset
-from videogen.data import encoder_fingerprint
+from videogen.data.datasets.latents_table import encoder_fingerprint
 from videogen.errors import UserError
 
 FEW_STEPS = [

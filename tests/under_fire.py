@@ -172,7 +172,7 @@ LATENTS = ("latents_8", "latents_8_logvar", "latents_16", "latents_16_logvar")
 
 def live_rows(table: Path) -> pd.DataFrame:
     """Return the rows that the manifest speaks for, by the library's own reader."""
-    from videogen.data import LatentsTable
+    from videogen.data.datasets.latents_table import LatentsTable
 
     opened = LatentsTable.open(str(table))
     fields = ("source", "clip_id", "frame_indices", "decoder", *LATENTS)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from videogen import storage
 from videogen.config import CascadeConfig
-from videogen.data import encoder_fingerprint
+from videogen.data.datasets.latents_table import encoder_fingerprint
 from videogen.errors import UserError
 from videogen.models.components import hub_folder, is_hub_id
 

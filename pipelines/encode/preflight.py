@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterator, Sequence
 
 from pipelines.encode.corpus import Corpus
 from videogen.config import CascadeConfig, FrameSize
-from videogen.data import VideoError
 from videogen.data.datasets.clips import Clip, ClipSpec, Failure, plan_clips
 from videogen.data.isolation import shared_decoder
 from videogen.data.sources import Video
 from videogen.data.tables import read_manifest
+from videogen.data.video import VideoError
 from videogen.errors import UserError
 
 _MOST_VIDEOS = 64

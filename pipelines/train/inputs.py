@@ -11,7 +11,12 @@ from pipelines.train.stage import batch_plan
 from videogen import storage
 from videogen.cli import suggest
 from videogen.config import CascadeConfig
-from videogen.data import LatentsTable, discover_tables, encoder_fingerprint, require_same_encoder
+from videogen.data.datasets.latents_table import (
+    LatentsTable,
+    discover_tables,
+    encoder_fingerprint,
+    require_same_encoder,
+)
 from videogen.data.sources import CAPTIONS_NAMES
 from videogen.data.tables import MANIFEST_NAME
 from videogen.errors import UserError

@@ -15,7 +15,8 @@ from pipelines.train.demo_corpus import make_demonstration_corpus
 from pipelines.train.inputs import CascadeInput, Encoding
 from pipelines.train.stage import TrainProgress, identity, train_stage
 from videogen import storage
-from videogen.data import ClipSpec, encoder_fingerprint
+from videogen.data.datasets.clips import ClipSpec
+from videogen.data.datasets.latents_table import encoder_fingerprint
 from videogen.data.tables import MANIFEST_NAME
 from videogen.models import components
 

@@ -1,32 +1,13 @@
-"""Data: the moving-shapes world, video reading, clips, and the tables of latents that training reads."""
+"""Data: from folders of videos to the rows that training reads, one package a subject.
 
-from videogen.data.datasets.clips import Clip, ClipSpec, Failure, plan_clips
-from videogen.data.datasets.dataset import ClipDataset, JoinedClips
-from videogen.data.datasets.frames import FrameDataset
-from videogen.data.datasets.latents_table import (
-    LatentsTable,
-    discover_tables,
-    encoder_fingerprint,
-    require_same_encoder,
-)
-from videogen.data.video import VideoError, VideoInfo, probe, read_frames, resize_frames, write_mp4
+In the order in which a clip passes through them, each package importing only those before it:
 
-__all__ = [
-    "Clip",
-    "ClipDataset",
-    "ClipSpec",
-    "Failure",
-    "FrameDataset",
-    "JoinedClips",
-    "LatentsTable",
-    "VideoError",
-    "VideoInfo",
-    "discover_tables",
-    "encoder_fingerprint",
-    "plan_clips",
-    "probe",
-    "read_frames",
-    "require_same_encoder",
-    "resize_frames",
-    "write_mp4",
-]
+- `tables`: transactional parquet tables (plan, commit, publish, read);
+- `video`: probing, decoding and writing video files;
+- `sources`: folders, S3 prefixes and manifests of videos, with captions;
+- `curation`: cutting into clips, scores, near duplicates, policies;
+- `isolation`: decoding of untrusted videos in a child process;
+- `datasets`: clips and latents as tables, and the datasets that training and evaluation read;
+- `interchange`: import and export of WebDataset and Hugging Face data sets;
+- `synthetic`: the moving-shapes world and the demonstration corpus.
+"""

@@ -18,7 +18,7 @@ from videogen.errors import UserError
 from videogen.training.order import SHUFFLE_BUFFER, epoch_order
 
 if TYPE_CHECKING:
-    from videogen.data import ClipDataset
+    from videogen.data.datasets.dataset import ClipDataset
 
 _EPOCHS_HELD = 2
 """A batch may begin in one epoch and end in the next."""

@@ -9,7 +9,7 @@ from videogen.training.objectives import dataset_kind
 
 if TYPE_CHECKING:
     from videogen.config import CascadeConfig
-    from videogen.data import ClipDataset, JoinedClips
+    from videogen.data.datasets.dataset import ClipDataset, JoinedClips
     from videogen.training.objective import DatasetKind
 
 
@@ -64,7 +64,9 @@ def open_clips(kind: "DatasetKind", uris: Sequence[str], config: "CascadeConfig"
     Raises:
         UserError: nothing suitable is there, latents of two encoders would mix, or `where` is wrong or leaves nothing.
     """
-    from videogen.data import FrameDataset, JoinedClips, discover_tables, require_same_encoder
+    from videogen.data.datasets.dataset import JoinedClips
+    from videogen.data.datasets.frames import FrameDataset
+    from videogen.data.datasets.latents_table import discover_tables, require_same_encoder
 
     if kind == "raw":
         return JoinedClips([FrameDataset.open(uri, config) for uri in uris])

@@ -22,7 +22,7 @@ from videogen.training.order import SHUFFLE_BUFFER, epoch_order
 if TYPE_CHECKING:
     import torch
 
-    from videogen.data import ClipDataset
+    from videogen.data.datasets.dataset import ClipDataset
 
 logger = logging.getLogger(__name__)
 
