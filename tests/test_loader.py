@@ -141,7 +141,7 @@ def test_a_damaged_shard_fails_in_one_sentence_with_its_name(tmp_path, damage):
     with pytest.raises(UserError, match=r"0001\.parquet") as caught:
         numbers(dataset, BatchPlan(8), 0, 6, num_readers=2)
     sentence = str(caught.value)
-    assert ("gone" if damage == "removed" else "damaged") in sentence
+    assert ("is missing" if damage == "removed" else "damaged") in sentence
     assert "\n" not in sentence
 
 

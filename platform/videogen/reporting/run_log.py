@@ -1,7 +1,7 @@
-"""What a run measured, as one small file a run in the table that it worked on: `runs/<started>-<id>.json`.
+"""Run log: progress and timing of a run, as one file per run in its table: `runs/<started>-<id>.json`.
 
-The file is replaced whole every few seconds and at the end, so a run that is killed leaves its trace too. It says how
-long things took, never which host they ran on, and nothing reads it but people and the table's report.
+The file is replaced atomically every few seconds and at the end, so a killed run leaves a log too. Only people and the
+table's report read it; it contains durations, but no host names.
 """
 
 import json
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 RUNS = "runs"
 """Folder of the table."""
 RUNNING, DONE, STOPPED = "running", "done", "stopped"
-"""How a run stands; one that still says "running" although nobody holds the table was killed."""
+"""Status of a run; one that says "running" while nobody holds the table's lease was killed."""
 
 _WRITE_EVERY_S = 10.0
 _MAX_SAMPLES = 300
@@ -31,12 +31,12 @@ _FIRST_INTERVAL_S = 0.25
 
 @dataclass(frozen=True)
 class Sample:
-    """How far a run was at a moment."""
+    """Progress of a run at one time."""
 
     seconds: float
-    """Since the run started."""
+    """Seconds since the run started."""
     done: int
-    """Items that have ended; ok + filtered + failed."""
+    """Finished items: ok + filtered + failed."""
     ok: int
     filtered: int
     failed: int
@@ -44,49 +44,49 @@ class Sample:
 
 @dataclass(frozen=True)
 class RunTrace:
-    """One run, as its file tells it."""
+    """Log of one run."""
 
     name: str
     started_at: str
     """UTC, ISO 8601."""
     step: str
-    """Name of the work, e.g. "encode"."""
+    """Name of the step, e.g. "encode"."""
     unit: str
     """Plural name of an item, e.g. "clips"."""
     total: int
-    """Items that were to be done."""
+    """Number of items to process."""
     settings: Mapping[str, Any]
     status: str = RUNNING
     """One of "running", "done", "stopped"."""
     error: str = ""
-    """What stopped it, in one line."""
+    """Error that stopped it, in one line."""
     operator_s: Mapping[str, float] = field(default_factory=dict)
-    """Seconds of work by operator, summed over all workers."""
+    """Busy seconds by operator, summed over all workers."""
     samples: tuple[Sample, ...] = ()
-    """At most about 300, in order of time; the first is the start, the last the latest."""
+    """At most about 300, in chronological order, from the start to the latest."""
 
     @property
     def seconds(self) -> float:
-        """From the start to the last that was heard of it."""
+        """Seconds from the start to the latest sample."""
         return self.samples[-1].seconds if self.samples else 0.0
 
     @property
     def done(self) -> int:
-        """Items that have ended."""
+        """Number of finished items."""
         return self.samples[-1].done if self.samples else 0
 
 
 class RunLog:
-    """Writes the trace of a run while it runs; a context manager. That it cannot be written is logged, never raised.
+    """Writer of a run's log, a context manager. Failures to write are logged, never raised.
 
     Args:
         table_uri: folder of the table.
-        step: name of the work.
+        step: name of the step.
         unit: plural name of an item.
-        total: items that are to be done.
-        settings: what else to know of the run, as JSON.
-        write_every_s: seconds from one writing to the next.
-        clock: seconds that only ever rise.
+        total: number of items to process.
+        settings: further information about the run, JSON values.
+        write_every_s: seconds between writes.
+        clock: monotonic clock in seconds.
     """
 
     def __init__(
@@ -118,15 +118,15 @@ class RunLog:
         self._operator_s: dict[str, float] = {}
 
     def sample(self, counts: Mapping[str, int], operator_s: Mapping[str, float]) -> None:
-        """Take note of how far the run is.
+        """Record the progress of the run.
 
         Args:
             counts: items by status: ok, filtered, failed.
-            operator_s: seconds of work by operator so far.
+            operator_s: busy seconds by operator so far.
         """
         now = self._clock()
-        told = [counts.get(status, 0) for status in (OK, FILTERED, FAILED)]
-        self._latest = Sample(round(now - self._started, 3), sum(told), *told)
+        numbers = [counts.get(status, 0) for status in (OK, FILTERED, FAILED)]
+        self._latest = Sample(round(now - self._started, 3), sum(numbers), *numbers)
         self._operator_s = {name: round(seconds, 3) for name, seconds in operator_s.items()}
         if self._latest.seconds >= self._samples[-1].seconds + self._interval_s:
             self._samples.append(self._latest)
@@ -147,7 +147,7 @@ class RunLog:
             self._write(STOPPED, " ".join(str(error).split()) or type(error).__name__)
 
     def _thin(self) -> None:
-        """Keep every other sample when there are too many, and take half as many from then on."""
+        """If there are too many samples, drop every other one and double the interval."""
         if len(self._samples) > _MAX_SAMPLES:
             self._samples = self._samples[::2]
             self._interval_s *= 2
@@ -155,7 +155,7 @@ class RunLog:
     def _write(self, status: str, error: str = "") -> None:
         self._written = self._clock()
         samples = self._samples if self._latest == self._samples[-1] else [*self._samples, self._latest]
-        told = {
+        content = {
             **self._about,
             "status": status,
             "error": error,
@@ -163,28 +163,28 @@ class RunLog:
             "samples": [list(asdict(sample).values()) for sample in samples],
         }
         try:
-            storage.write_text(self._uri, json.dumps(told) + "\n")
-        except Exception as problem:  # noqa: BLE001 - storage fails in many ways, and none is worth the run
-            logger.warning("the trace of this run could not be written to %s: %s", self._uri, problem)
+            storage.write_text(self._uri, json.dumps(content) + "\n")
+        except Exception as problem:  # noqa: BLE001 - no storage failure is worth the run
+            logger.warning("the log of this run could not be written to %s: %s", self._uri, problem)
 
 
 def run_names(table_uri: str) -> list[str]:
-    """Return the names of all runs of a table, oldest first."""
+    """List the runs of a table, oldest first."""
     files = storage.list_files(storage.join(storage.absolute(table_uri), RUNS), [".json"])
     names = [uri.rsplit("/", 1)[-1].removesuffix(".json") for uri in files]
     return sorted(name for name in names if not name.startswith("."))
 
 
 def read_run(table_uri: str, name: str) -> RunTrace:
-    """Return the trace of one run.
+    """Read the log of one run.
 
     Raises:
-        ValueError: the file is not one of ours.
+        ValueError: the file is not a run log.
         OSError: it cannot be read.
     """
-    told = storage.read_json(storage.join(storage.absolute(table_uri), RUNS, f"{name}.json"))
+    content = storage.read_json(storage.join(storage.absolute(table_uri), RUNS, f"{name}.json"))
     try:
-        samples = tuple(Sample(*values) for values in told.pop("samples"))
-        return RunTrace(name=name, samples=samples, **told)
+        samples = tuple(Sample(*values) for values in content.pop("samples"))
+        return RunTrace(name=name, samples=samples, **content)
     except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"run {name!r} of {table_uri!r} is no trace of a run: {error}") from error
+        raise ValueError(f"run {name!r} of {table_uri!r} is not a run log: {error}") from error
