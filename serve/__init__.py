@@ -1,6 +1,6 @@
-"""The text-to-video service: the OpenAI Videos API in front of one autoscaled Ray Serve deployment a stage.
+"""Text-to-video service: the OpenAI Videos API in front of one autoscaled Ray Serve deployment per stage.
 
-Read it from the wire inwards: `protocol` (what is said), `requests` (what is accepted), `api` (routes), `job_store`
-(what is remembered), `dispatcher` (what runs next), `graph` (how a job walks through the stages), `deployments`
-and `batcher` (how one stage runs), `launch` (how all of it is started).
+Modules from the wire inwards: `protocol` (messages), `requests` (validation), `api` (routes), `job_store` (durable
+jobs), `dispatcher` (scheduling), `graph` (path of a job through the stages), `deployments` and `batcher` (one stage),
+`launch` (start and stop).
 """

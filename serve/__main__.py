@@ -1,4 +1,4 @@
-"""Serve a trained model as a text-to-video service that speaks the OpenAI Videos API.
+"""Serve a trained model as a text-to-video service with the OpenAI Videos API.
 
     python -m serve --model runs/demo/model
 
@@ -53,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="a setting of serve/config.py, e.g. --set default_stage.num_gpus=0.1 base.max_replicas=4 (repeatable)",
+        help="setting of serve/config.py, e.g. --set default_stage.num_gpus=0.1 base.max_replicas=4 (repeatable)",
     )
     return parser
 
@@ -67,10 +67,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         plan = _plan(options.model, options.overrides, host=options.host, port=options.port, storage=options.storage)
         service = _connect(plan)
         service.start(plan)
-        _say(_EXAMPLE.format(model=options.model, url=plan.url, storage=plan.config.storage))
+        _print(_EXAMPLE.format(model=options.model, url=plan.url, storage=plan.config.storage))
         threading.Event().wait()
     except KeyboardInterrupt:
-        _say("\nStopping; jobs that have not finished go on at the next start.")
+        _print("\nStopping; unfinished jobs continue at the next start.")
     finally:
         _shut_down(service)
 
@@ -83,16 +83,16 @@ def _plan(model: str, overrides: Sequence[str], **options: Any) -> "Plan":
 
 
 def _connect(plan: "Plan") -> "Service":
-    """Join or start Ray, and return the service that is to run on it."""
-    # Before Ray is imported by anything else: it reads its settings then.
+    """Connect to Ray or start it, and return the service to run on it."""
+    # Must precede the first import of Ray, which reads its settings then.
     cluster.connect()
     from serve import launch
 
-    # Ray has put handlers of its own in place, which print a C++ stack.
+    # Replaces Ray's own handlers, which print a C++ stack.
     _catch_signals(_interrupt)
     shared = bool(os.environ.get("RAY_ADDRESS"))
     if shared and (missing := launch.missing_resources(plan)):
-        _say(f"The service needs {missing}: waiting for the cluster to grow. Ctrl-C gives up.")
+        _print(f"The service needs {missing}: waiting for the cluster to grow. Ctrl-C gives up.")
     return launch.Service(shared=shared)
 
 
@@ -106,7 +106,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _shut_down(service: "Service | None") -> None:
-    """Stop the service and the Ray that was started for it; a second Ctrl-C does not leave half of it running."""
+    """Stop the service, and Ray if it was started for it; further Ctrl-Cs are ignored meanwhile."""
     _catch_signals(signal.SIG_IGN)
     if "ray" not in sys.modules:
         return
@@ -118,7 +118,7 @@ def _shut_down(service: "Service | None") -> None:
         ray.shutdown()
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

@@ -1,7 +1,7 @@
-"""The HTTP face: the start of the OpenAI Videos API, and the playground.
+"""HTTP routes: a subset of the OpenAI Videos API, and the playground.
 
-Routes only translate. `VideoService` holds what they act on, so that the same application runs in a Ray Serve
-replica or under any ASGI server, with any `VideoEngine`.
+Routes only translate between HTTP and `VideoService`, so the same application runs in a Ray Serve replica or under any
+ASGI server, with any `VideoEngine`.
 """
 
 import asyncio
@@ -34,10 +34,10 @@ from serve.protocol import (
 )
 from serve.requests import complete, parse_fields, read_request, reference_image
 
-# How often the official client's `poll` asks; it would wait a second otherwise.
+# Interval of the official client's `poll`; its default is one second.
 _POLL_AFTER_MS = 500
 _PLAYGROUND = Path(__file__).with_name("playground.html")
-# The page is one file: whatever else it might be made to load is refused by the browser.
+# The page is one file, so the browser refuses to load anything else.
 _PAGE_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' blob:; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -46,7 +46,7 @@ _PAGE_POLICY = (
 
 @dataclass(frozen=True)
 class VideoService:
-    """Everything that the routes act on."""
+    """Components that the routes act on."""
 
     model: Model
     config: ServeConfig
@@ -72,7 +72,7 @@ class VideoService:
 
 
 class VideoRoutes:
-    """One method a route."""
+    """Route handlers."""
 
     def __init__(self, service: VideoService) -> None:
         self._service = service
@@ -81,11 +81,11 @@ class VideoRoutes:
         """Store a job and return it, queued."""
         service = self._service
         upload = await read_request(request)
-        asked = parse_fields(upload.fields)
-        new = complete(asked, service.model)
-        image = await asyncio.to_thread(reference_image, asked, upload.image)
+        fields = parse_fields(upload.fields)
+        new = complete(fields, service.model)
+        image = await asyncio.to_thread(reference_image, fields, upload.image)
         job_id = new_job_id()
-        # The image is on disk before the job exists: whoever finds the job can run it.
+        # The image is written before the job, so that every stored job can run.
         if image is not None:
             await asyncio.to_thread(lambda: service.artifacts.write_input(job_id, encode_png(image)))
         job = service.store.add(new, job_id, max_queued=service.config.max_queued_jobs)
@@ -94,11 +94,11 @@ class VideoRoutes:
             wait_s = service.dispatcher.estimated_wait_s()
             message = f"{service.config.max_queued_jobs} videos are already queued: try again in {wait_s} s."
             raise ApiError(message, status=429, code="queue_full", retry_after_s=wait_s)
-        service.dispatcher.pump()
+        service.dispatcher.schedule()
         return self._video(job)
 
     async def retrieve(self, video_id: str, response: Response) -> Video:
-        """Return a job as it is now."""
+        """Return the current state of a job."""
         response.headers["openai-poll-after-ms"] = str(_POLL_AFTER_MS)
         return self._video(self._job(video_id))
 
@@ -120,14 +120,14 @@ class VideoRoutes:
         return VideoList(data=videos, has_more=has_more, first_id=first_id, last_id=last_id)
 
     async def delete(self, video_id: str) -> VideoDeleted:
-        """Stop a job if it runs, and forget it with its files."""
+        """Cancel a job if it runs, and delete it with its files."""
         service = self._service
         self._job(video_id)
         await service.dispatcher.cancel(video_id)
         try:
             service.store.delete(video_id)
         except JobNotFoundError as error:
-            # Two deletions at once: one of them is told so.
+            # A concurrent request has deleted it.
             raise _not_found(video_id) from error
         service.artifacts.remove(video_id)
         return VideoDeleted(id=video_id)
@@ -146,25 +146,25 @@ class VideoRoutes:
         )
 
     async def models(self) -> ModelList:
-        """Return the one model that is served."""
+        """Return a list of the served model."""
         return ModelList(data=[self._service.model])
 
     async def model(self, model_id: str) -> Model:
-        """Return the model by its name."""
+        """Return the served model."""
         if model_id != self._service.model.id:
             message = f"The model {model_id!r} is not served here: use {self._service.model.id!r}."
             raise ApiError(message, status=404, code="model_not_found", param="model")
         return self._service.model
 
     async def health(self) -> Health:
-        """Answer when the service can take jobs."""
+        """Return the number of jobs; an answer means that the service accepts jobs."""
         store = self._service.store
         return Health(
             model=self._service.model.id, queued=store.count("queued"), in_progress=store.count("in_progress")
         )
 
     async def playground(self) -> HTMLResponse:
-        """Return the page to try the service with."""
+        """Return the playground page."""
         return HTMLResponse(_PLAYGROUND.read_text(), headers={"content-security-policy": _PAGE_POLICY})
 
     def _job(self, video_id: str) -> Job:
@@ -238,7 +238,7 @@ def build_api(service: VideoService) -> FastAPI:
 
 
 def _request_body() -> dict[str, Any]:
-    """Return the OpenAPI description of the body of `create`, which is read by hand to take both forms."""
+    """Return the OpenAPI description of the body of `create`, which accepts JSON and form data."""
     as_json = CreateVideo.model_json_schema(ref_template="#/components/schemas/{model}")
     as_json.pop("$defs", None)
     image_url = {"type": "object", "properties": {"image_url": {"type": "string"}}, "required": ["image_url"]}

@@ -1,4 +1,4 @@
-"""Where finished files lie: one folder a job, named by its identifier, removed with the job."""
+"""Files of jobs on local disk: one folder per job, named by its identifier and removed with the job."""
 
 import shutil
 from collections.abc import Collection
@@ -13,30 +13,30 @@ _INPUT = "input.png"
 
 
 class Artifacts:
-    """The files of all jobs of one service, on a local disk."""
+    """Files of all jobs of one service."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         root.mkdir(parents=True, exist_ok=True)
 
     def path(self, job_id: str, variant: Variant) -> Path:
-        """Return where a variant is, or will be."""
+        """Return the path of a variant, whether or not it exists yet."""
         return self._root / job_id / FILE_NAMES[variant]
 
     def write(self, job_id: str, variant: Variant, content: bytes) -> None:
-        """Write a variant so that a reader sees all of it or nothing, and a crash loses nothing."""
+        """Write a variant atomically and durably."""
         storage.write_bytes(str(self.path(job_id, variant)), content)
 
     def available(self, job_id: str) -> tuple[Variant, ...]:
-        """Return the variants that can be fetched."""
+        """Return the variants that exist."""
         return tuple(variant for variant in FILE_NAMES if self.path(job_id, variant).is_file())
 
     def write_input(self, job_id: str, png: bytes) -> None:
-        """Keep the uploaded reference image, so that the job can be run after a restart."""
+        """Store the uploaded reference image, so that the job can run after a restart."""
         storage.write_bytes(str(self._root / job_id / _INPUT), png)
 
     def read_input(self, job_id: str) -> bytes | None:
-        """Return the uploaded reference image, if there was one."""
+        """Return the uploaded reference image, or None."""
         path = self._root / job_id / _INPUT
         return path.read_bytes() if path.is_file() else None
 
@@ -45,7 +45,7 @@ class Artifacts:
         shutil.rmtree(self._root / job_id, ignore_errors=True)
 
     def keep_only(self, job_ids: Collection[str]) -> None:
-        """Remove what a crash between two steps of a deletion may have left."""
+        """Remove the folders of all other jobs, which a crash during a deletion may leave behind."""
         for folder in self._root.iterdir():
             if folder.name not in job_ids:
                 self.remove(folder.name)

@@ -1,7 +1,7 @@
-"""Batches concurrent calls of one stage, one forward pass at a time.
+"""Dynamic batching of concurrent calls of one stage, one forward pass at a time.
 
 Ray Serve's own `@serve.batch` is not used: it hangs its callers when a batch is cancelled, mixes items that cannot
-share a batch, runs on for members that have all gone, and fails every member for the fault of one.
+share a batch, runs batches whose callers have all cancelled, and fails all items for the error of one.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ class _Waiting(Generic[Item, Result]):
 
 @dataclass(frozen=True)
 class Batched(Generic[Result]):
-    """A result and the batch that it was made in."""
+    """Result of an item, with size and duration of its batch."""
 
     result: Result
     batch_size: int
@@ -35,7 +35,7 @@ class Batched(Generic[Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Gathers items of equal key, oldest first, and runs them together in a thread of its own."""
+    """Gathers items of equal key, oldest first, and runs each batch in a dedicated thread."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Batcher(Generic[Item, Result]):
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="stage")
 
     async def submit(self, item: Item) -> Batched[Result]:
-        """Return the result for `item`; a caller that goes away before the batch starts is left out of it."""
+        """Return the result for `item`; a caller that cancels before the batch starts is left out of it."""
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
         entry = _Waiting(item, self._key(item), asyncio.get_running_loop().create_future())
@@ -65,7 +65,7 @@ class Batcher(Generic[Item, Result]):
         return await entry.done
 
     async def close(self) -> None:
-        """Cancel whoever waits for a result; a forward pass that has begun ends by itself, unheard."""
+        """Cancel all waiting callers; a running forward pass ends by itself and its result is discarded."""
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
@@ -81,7 +81,7 @@ class Batcher(Generic[Item, Result]):
                 await self._run_isolated(batch)
 
     async def _gather(self) -> list[_Waiting[Item, Result]]:
-        """Wait for the oldest item to have company of its kind, but for no longer than `wait_s`."""
+        """Return the oldest item with others of its key, after waiting for a full batch for at most `wait_s`."""
         self._drop_cancelled()
         while not self._waiting:
             self._arrival.clear()
@@ -90,13 +90,13 @@ class Batcher(Generic[Item, Result]):
         oldest = self._waiting[0]
         while not oldest.done.cancelled():
             alike = [entry for entry in self._waiting if entry.key == oldest.key and not entry.done.cancelled()]
-            patience = oldest.arrived + self._wait_s - time.monotonic()
-            if len(alike) >= self._max_batch_size or patience <= 0:
+            remaining_s = oldest.arrived + self._wait_s - time.monotonic()
+            if len(alike) >= self._max_batch_size or remaining_s <= 0:
                 batch = alike[: self._max_batch_size]
                 self._waiting = [entry for entry in self._waiting if entry not in batch]
                 return batch
             self._arrival.clear()
-            with_timeout = asyncio.wait_for(self._arrival.wait(), patience)
+            with_timeout = asyncio.wait_for(self._arrival.wait(), remaining_s)
             await asyncio.gather(with_timeout, return_exceptions=True)
         return []
 
@@ -104,7 +104,7 @@ class Batcher(Generic[Item, Result]):
         self._waiting = [entry for entry in self._waiting if not entry.done.cancelled()]
 
     async def _run_isolated(self, batch: list[_Waiting[Item, Result]]) -> None:
-        """Run a batch; when it fails, run its halves, so that only the item at fault gets the error."""
+        """Run a batch; if it fails, run its halves, so that only the failing item gets the error."""
         batch = [entry for entry in batch if not entry.done.cancelled()]
         if not batch:
             return
@@ -115,7 +115,7 @@ class Batcher(Generic[Item, Result]):
             for entry in batch:
                 entry.done.cancel()
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a stage raises is its caller's to see
+        except Exception as error:  # noqa: BLE001 - any error of a stage is passed to its caller
             if len(batch) > 1:
                 middle = len(batch) // 2
                 await self._run_isolated(batch[:middle])

@@ -1,7 +1,6 @@
-"""One autoscaled Ray Serve deployment a stage, derived from the model's list of stages.
+"""Ray Serve deployments of the stages: one autoscaled deployment per stage of the model.
 
-A stage is not written again here: `videogen.stages.load_stage` gives it, and this module only adds what a replica
-needs: where it runs, how many there are, and which jobs it runs together.
+Stages come from `videogen.stages.load_stage`; this module adds placement, number of replicas and batching.
 """
 
 import asyncio
@@ -22,15 +21,15 @@ from videogen.startup import imports_without_gc
 if TYPE_CHECKING:
     from videogen.stages import Sample
 
-# Serve's default of 20 s kills a running batch when replicas are scaled down; the rest of the grace is for hand-over.
+# Grace period beyond the longest batch; Serve's default of 20 s kills a running batch when replicas are scaled down.
 _DRAIN_MARGIN_S = 30
-# How often a replica that is taken down looks whether its last request has ended.
+# Interval at which a stopping replica checks whether its last request has ended.
 DRAIN_POLL_S = 0.25
 
 
 @dataclass(frozen=True)
 class StageOutput:
-    """What one stage made of one job. Travels from replica to replica by reference."""
+    """Output of one stage for one job; passed between replicas by reference."""
 
     values: "Sample"
     batch_size: int
@@ -39,17 +38,17 @@ class StageOutput:
 
 @dataclass(frozen=True)
 class StageKeys:
-    """What a stage reads and writes, as the stage itself says."""
+    """Sample keys that a stage reads and writes."""
 
     consumes: tuple[str, ...]
     produces: tuple[str, ...]
 
 
 class StageReplica:
-    """One copy of one stage, on one device."""
+    """Replica of one stage, on one device."""
 
     def __init__(self, name: str, model: str, config: StageServeConfig) -> None:
-        # Only here, in the stage's own process: the other replicas stay small without torch.
+        # Imported in the stage's process only, so that other replicas do not load torch.
         from videogen.stages import NOT_THE_MODEL, load_stage
 
         with storage.local_copy(model, exclude=NOT_THE_MODEL) as folder, imports_without_gc():
@@ -59,24 +58,24 @@ class StageReplica:
         )
 
     async def keys(self) -> StageKeys:
-        """Return what the stage reads and writes."""
+        """Return the keys that the stage reads and writes."""
         return StageKeys(tuple(self._stage.consumes), tuple(self._stage.produces))
 
     async def run(self, *parts: "Sample | StageOutput") -> StageOutput:
-        """Run the stage on one job, whose values are spread over the outputs of earlier stages (later ones win)."""
+        """Run the stage on one job, whose values are in the outputs of earlier stages; later parts take precedence."""
         sample = merge(parts, self._stage.consumes)
         batched = await self._batcher.submit(sample)
         return StageOutput(batched.result, batched.batch_size, batched.seconds)
 
     async def __del__(self) -> None:
-        """Stop the batcher when Serve takes the replica down."""
+        """Close the batcher when Serve stops the replica."""
         batcher = getattr(self, "_batcher", None)
         if batcher is not None:
             await asyncio.shield(batcher.close())
 
 
 def merge(parts: Sequence["Sample | StageOutput"], keys: Sequence[str]) -> "Sample":
-    """Return one sample with those of `keys` that the parts hold."""
+    """Return one sample with the values of `keys` that the parts hold."""
     merged: Sample = {}
     for part in parts:
         merged.update(part.values if isinstance(part, StageOutput) else part)
@@ -84,7 +83,7 @@ def merge(parts: Sequence["Sample | StageOutput"], keys: Sequence[str]) -> "Samp
 
 
 def batch_key(sample: Mapping[str, Any]) -> Hashable:
-    """Return what samples that share a batch have in common: shapes and dtypes of their arrays, and what is absent."""
+    """Return the properties that samples of a batch share: shapes and dtypes of arrays, and which values are None."""
     return tuple(
         (key, value.shape, value.dtype.str) if isinstance(value, np.ndarray) else (key, value is None)
         for key, value in sorted(sample.items())
@@ -101,7 +100,7 @@ def stage_deployment(name: str, model: str, config: StageServeConfig) -> Applica
         autoscaling_config={
             "min_replicas": config.min_replicas,
             "max_replicas": config.max_replicas,
-            # A replica is busy when it has one full batch.
+            # One full batch occupies a replica.
             "target_ongoing_requests": config.max_batch_size,
         },
         graceful_shutdown_wait_loop_s=DRAIN_POLL_S,

@@ -1,7 +1,7 @@
-"""Decides what runs next, and writes down what happens to it.
+"""Job scheduler: runs queued jobs on the engine and records their progress in the store.
 
-The HTTP connection that asked for a job never owns its work: jobs are taken from the store in order of arrival, so
-many at a time, and what a lost worker leaves behind is queued again.
+A job does not depend on the HTTP connection that created it: jobs are taken from the store in order of arrival, up to a
+limit at a time, and a job whose worker is lost is queued again.
 """
 
 import asyncio
@@ -28,43 +28,43 @@ from serve.protocol import Variant
 
 logger = logging.getLogger(__name__)
 
-# A client that deletes a running job waits this long for its stage to let go of it; the job is gone either way.
+# Time that the deletion of a running job waits for its stage to stop; the job is deleted either way.
 _CANCEL_WAIT_S = 2.0
-_FIRST_GUESS_S = 1.0
-_MEMORY = 0.7
+_DEFAULT_STAGE_S = 1.0
+_SMOOTHING = 0.7
 
 
 class StageTimes:
-    """How long each stage takes, as last measured: what makes a percentage mean time."""
+    """Duration of each stage as an exponential moving average, for progress in percent of time."""
 
     def __init__(self, stages: tuple[str, ...]) -> None:
         self._stages = stages
         self._measured: dict[str, float] = {}
 
     def record(self, stage: str, seconds: float) -> None:
-        """Take in a measurement; later ones count less than what is known already."""
+        """Add a measurement."""
         known = self._measured.get(stage, seconds)
-        self._measured[stage] = _MEMORY * known + (1 - _MEMORY) * seconds
+        self._measured[stage] = _SMOOTHING * known + (1 - _SMOOTHING) * seconds
 
     @property
     def total_s(self) -> float:
-        """Seconds that one job takes."""
+        """Expected seconds of one job."""
         return self._sum(self._stages)
 
     def percent_before(self, stage: str) -> int:
-        """Return how much of a job is done when `stage` starts, 0 to 99."""
+        """Return the progress of a job when `stage` starts, 0 to 99."""
         done = self._sum(self._stages[: self._stages.index(stage)])
         return min(99, int(100 * done / max(self.total_s, 1e-9)))
 
     def _sum(self, stages: tuple[str, ...]) -> float:
-        """Add up the stages; one that was never measured counts as an average one."""
+        """Return the total of the stages; a stage without a measurement counts as the average."""
         known = self._measured.values()
-        average = sum(known) / len(known) if known else _FIRST_GUESS_S
+        average = sum(known) / len(known) if known else _DEFAULT_STAGE_S
         return sum(self._measured.get(stage, average) for stage in stages)
 
 
 class Dispatcher:
-    """Runs the queued jobs of one store on one engine."""
+    """Scheduler of one store's jobs on one engine."""
 
     def __init__(
         self,
@@ -86,17 +86,17 @@ class Dispatcher:
         self.times = StageTimes(stages)
 
     def resume(self) -> None:
-        """Go on from where the last process ended. Needs a running event loop."""
+        """Continue the jobs of an earlier process; needs a running event loop."""
         for job in self._store.requeue_interrupted(self._max_attempts):
-            logger.info("job %s was interrupted; it is %s now", job.id, job.status)
+            logger.info("job %s was interrupted and is now %s", job.id, job.status)
         self._artifacts.keep_only(self._store.ids())
-        self.pump()
+        self.schedule()
 
-    def pump(self) -> None:
-        """Start queued jobs while there is room; called whenever a job arrives or ends."""
+    def schedule(self) -> None:
+        """Start queued jobs up to the limit; called whenever a job arrives or ends."""
         if self._closing:
             return
-        # A running job stays "queued" in the store until a stage takes it up, so look past those.
+        # A running job stays "queued" in the store until its first stage starts, so those are skipped.
         for job in self._store.queued(limit=len(self._running) + self._max_running):
             if len(self._running) >= self._max_running:
                 return
@@ -106,19 +106,19 @@ class Dispatcher:
                 task.add_done_callback(self._on_done)
 
     def estimated_wait_s(self) -> int:
-        """Return in how many seconds a place in the full queue is likely to be free: 1 to 120."""
-        # Above 120 s the official client would not wait at all.
+        """Return the expected seconds until the full queue has room: 1 to 120."""
+        # The official client does not wait longer than 120 s.
         return max(1, min(120, round(self.times.total_s / self._max_running)))
 
     async def cancel(self, job_id: str) -> None:
-        """Stop a job if it runs, and wait a moment for it."""
+        """Cancel a job if it runs, and wait briefly for it to stop."""
         task = self._running.get(job_id)
         if task is not None:
             task.cancel()
             await asyncio.wait([task], timeout=_CANCEL_WAIT_S)
 
     async def close(self) -> None:
-        """Stop everything; what runs stays in progress in the store, and is queued again at the next start."""
+        """Cancel all running jobs; they stay in progress in the store and are queued again at the next start."""
         self._closing = True
         tasks = list(self._running.values())
         for task in tasks:
@@ -129,24 +129,24 @@ class Dispatcher:
         del self._running[task.get_name()]
         if not task.cancelled() and task.exception() is not None:
             logger.error("job %s: the dispatcher failed", task.get_name(), exc_info=task.exception())
-        self.pump()
+        self.schedule()
 
     async def _execute(self, job: Job) -> None:
-        """Run one job from the queue to its end."""
+        """Run one job to its end."""
         try:
             generation = Generation(job.id, job.prompt, job.negative_prompt, job.seed, self._reference_image(job))
             async with aclosing(self._engine.run(generation)) as events:
                 async for event in events:
                     await self._on_event(job.id, event)
         except JobNotFoundError:
-            # Deleted while it ran: a result that came too late must not come back.
+            # The job was deleted while it ran: late results are removed.
             self._artifacts.remove(job.id)
         except WorkerLostError as error:
             logger.warning("job %s lost its worker: %s", job.id, error)
             self._retry(job.id)
         except Exception:
-            logger.exception("job %s failed in the service", job.id)
-            self._fail(job.id, "internal_error", "The service failed while it ran this job; its log says why.")
+            logger.exception("job %s failed with an internal error", job.id)
+            self._fail(job.id, "internal_error", "Internal error of the service; see its log.")
 
     async def _on_event(self, job_id: str, event: Event) -> None:
         match event:
@@ -165,7 +165,7 @@ class Dispatcher:
                 self._store.fail(job_id, code, message)
 
     async def _write(self, job_id: str, variant: Variant, content: bytes) -> None:
-        """Write in a thread. A cancelled job waits for it, so that no file appears after its folder was removed."""
+        """Write in a thread; cancellation waits for it, so that no file appears after the job's folder was removed."""
         writing = asyncio.create_task(asyncio.to_thread(self._artifacts.write, job_id, variant, content))
         try:
             await asyncio.shield(writing)
@@ -178,7 +178,7 @@ class Dispatcher:
         return None if png is None else decode_png(png)
 
     def _retry(self, job_id: str) -> None:
-        """Queue a job again whose worker has gone. One that no stage had taken up yet counts as started, too."""
+        """Queue a job again whose worker was lost; the attempt counts even if no stage had started."""
         try:
             if self._store.get(job_id).status == "queued":
                 self._store.start(job_id)

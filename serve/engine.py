@@ -1,4 +1,4 @@
-"""What the dispatcher knows of whatever makes videos: a job goes in, events come out."""
+"""Engine interface between the dispatcher and the stages: a job in, events out."""
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Generation:
-    """What to make. The same values give the same frames, alone or in any batch."""
+    """Inputs of one job. The same values give the same frames, alone or in any batch."""
 
     job_id: str
     prompt: str
@@ -20,14 +20,14 @@ class Generation:
 
 @dataclass(frozen=True)
 class StageStarted:
-    """A stage has taken up the job."""
+    """A stage has started the job."""
 
     stage: str
 
 
 @dataclass(frozen=True)
 class StageFinished:
-    """A stage is done with the job."""
+    """A stage has finished the job."""
 
     stage: str
     seconds: float
@@ -36,21 +36,21 @@ class StageFinished:
 
 @dataclass(frozen=True)
 class ReferenceReady:
-    """The reference image can be shown, long before the video."""
+    """The reference image is available, long before the video."""
 
     png: bytes
 
 
 @dataclass(frozen=True)
 class VideoReady:
-    """The last event of a job that succeeded."""
+    """Last event of a successful job."""
 
     mp4: bytes
 
 
 @dataclass(frozen=True)
 class GenerationFailed:
-    """The last event of a job that did not."""
+    """Last event of a failed job."""
 
     code: str
     message: str
@@ -60,12 +60,12 @@ Event = StageStarted | StageFinished | ReferenceReady | VideoReady | GenerationF
 
 
 class WorkerLostError(RuntimeError):
-    """Whatever ran the job has gone, through no fault of the job: it may be tried again."""
+    """The process that ran the job was lost; the job may be retried."""
 
 
 class VideoEngine(Protocol):
-    """Runs jobs. Closing the generator early cancels the job at the next chance."""
+    """Runner of jobs. Closing the generator early cancels the job."""
 
     def run(self, generation: Generation) -> AsyncGenerator[Event, None]:
-        """Yield the job's events; raise `WorkerLostError` when the job may be tried again."""
+        """Yield the job's events; raise `WorkerLostError` if the job may be retried."""
         ...

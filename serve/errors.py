@@ -1,4 +1,4 @@
-"""One error type and one envelope for everything that the API refuses or fails at."""
+"""API errors: one exception type and one JSON envelope for refusals and failures."""
 
 import logging
 
@@ -11,13 +11,13 @@ from serve.protocol import ErrorBody, ErrorEnvelope
 
 logger = logging.getLogger(__name__)
 
-# The client repeats 408, 409, 429 and 5xx unless told otherwise; only these are worth repeating.
+# The official client retries 408, 409, 429 and 5xx unless a header forbids it; only these can succeed later.
 _TRANSIENT = frozenset({408, 429, 503})
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
 class ApiError(Exception):
-    """A refusal: the message is one sentence that names the value, what is allowed, and the fix."""
+    """Refused request: the message is one sentence with the value, what is allowed, and the fix."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class ApiError(Exception):
         self.retry_after_s = retry_after_s
 
     def response(self) -> JSONResponse:
-        """Return the envelope, with the headers that steer the official client's retries."""
+        """Return the envelope, with headers that control the official client's retries."""
         envelope = ErrorEnvelope(
             error=ErrorBody(message=self.message, type=_type_of(self.status), param=self.param, code=self.code)
         )
@@ -53,7 +53,7 @@ def _type_of(status: int) -> str:
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Make every failure of `app` answer with the envelope, those of the framework included."""
+    """Make every error of `app` respond with the envelope, including errors of the framework."""
 
     @app.exception_handler(ApiError)
     async def _refused(_: Request, error: ApiError) -> JSONResponse:
@@ -73,5 +73,5 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def _crashed(request: Request, error: Exception) -> JSONResponse:
         logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        message = "The server failed to handle this request; its log says why."
+        message = "Internal error of the server; see its log."
         return ApiError(message, status=500, code="internal_error").response()

@@ -1,7 +1,7 @@
-"""The graph: how one job walks through the stages, as requests of a `Runner` deployment.
+"""Stage graph: a `Runner` deployment that sends each job through the stages.
 
-The runner waits for each stage, so that it can report true progress and stop between stages; the values themselves
-are passed on by reference, each stage fetching from the object store only what it consumes.
+The runner awaits each stage, so it can report progress and stop between stages. Values are passed by reference: each
+stage fetches only what it consumes from the object store.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from videogen.config import CascadeConfig
 from videogen.data.video import write_mp4
 from videogen.stages.sample import Sample, new_sample
 
-# A replica that dies is replaced by Serve; its stage is then run once more, from the values of the stages before.
+# Serve replaces a replica that dies; its stage then runs once more, from the outputs of the earlier stages.
 _TRIES_PER_STAGE = 2
 RUNNER_CPUS = 0.1
 
@@ -40,35 +40,35 @@ Part: TypeAlias = Sample | DeploymentResponse
 
 
 class Runner:
-    """Walks jobs through the stages. Light: it waits, and writes the finished file."""
+    """Sends jobs through the stages, and encodes the finished mp4."""
 
     def __init__(self, stages: dict[str, DeploymentHandle], fps: float) -> None:
-        # By reference always: Serve's throughput mode would otherwise send tensors through gRPC with a 4 MiB limit.
+        # Always by reference: Serve's throughput mode would send tensors through gRPC, with a limit of 4 MiB.
         self._stages = {name: handle.options(_by_reference=True) for name, handle in stages.items()}
         self._fps = fps
         self._keys: dict[str, StageKeys] = {}
 
     async def run(self, generation: Generation) -> AsyncGenerator[Event, None]:
-        """Yield the events of a job, ending with the mp4 or with what failed."""
-        async with aclosing(self._walk(_sample(generation))) as walk:
-            async for event in walk:
+        """Yield the events of a job, ending with the mp4 or with the failure."""
+        async with aclosing(self._run_stages(_sample(generation))) as events:
+            async for event in events:
                 if isinstance(event, np.ndarray):
                     yield VideoReady(await asyncio.to_thread(write_mp4, event, self._fps))
                 else:
                     yield event
 
     async def frames(self, generation: Generation) -> np.ndarray:
-        """Return a job's frames as they leave the last stage: uint8 (F, H, W, 3), before any video codec."""
-        async with aclosing(self._walk(_sample(generation))) as walk:
-            async for event in walk:
+        """Return a job's frames from the last stage, before video encoding: uint8 (F, H, W, 3)."""
+        async with aclosing(self._run_stages(_sample(generation))) as events:
+            async for event in events:
                 if isinstance(event, np.ndarray):
                     return event
-        # Without frames, the last event says why.
+        # The last event is the failure.
         raise RuntimeError(f"job {generation.job_id} gave no frames: {event}")
 
-    async def _walk(self, sample: Sample) -> AsyncGenerator[Event | np.ndarray, None]:
-        """Yield the events of every stage, and last the frames."""
-        # Which part holds each value now. A part is the request or the response of a stage, oldest first.
+    async def _run_stages(self, sample: Sample) -> AsyncGenerator[Event | np.ndarray, None]:
+        """Yield the events of every stage, then the frames."""
+        # `holder` maps each key to the part with its latest value; parts are the request and the stages' responses.
         parts: list[Part] = [sample]
         holder = dict.fromkeys(sample, 0)
         output: StageOutput | None = None
@@ -97,7 +97,7 @@ class Runner:
 
 
 async def _call(handle: DeploymentHandle, parts: list[Part]) -> tuple[DeploymentResponse, StageOutput]:
-    """Run one stage; return its response, to be passed on, and its output. Leaving early cancels the stage."""
+    """Run one stage; return its response, for passing by reference, and its output. Cancelling cancels the stage."""
     for tries_left in reversed(range(_TRIES_PER_STAGE)):
         response = handle.run.remote(*parts)
         try:
@@ -111,18 +111,18 @@ async def _call(handle: DeploymentHandle, parts: list[Part]) -> tuple[Deployment
 
 
 def _sample(generation: Generation) -> Sample:
-    """Return what the first stages consume."""
+    """Return the input sample of a job."""
     return new_sample(generation.prompt, generation.seed, generation.negative_prompt, generation.reference_image)
 
 
 class GraphEngine:
-    """The engine behind the API: each job is one streaming request to the runner."""
+    """Engine of the API: each job is one streaming request to the runner."""
 
     def __init__(self, runner: DeploymentHandle) -> None:
         self._runner = runner.options(stream=True)
 
     async def run(self, generation: Generation) -> AsyncGenerator[Event, None]:
-        """Yield the job's events; closing early cancels it at the runner and so at its stage."""
+        """Yield the job's events; closing early cancels it at the runner and at its stage."""
         events = self._runner.run.remote(generation)
         try:
             async for event in events:
@@ -134,7 +134,7 @@ class GraphEngine:
 
 
 def runner_deployment(model: str, cascade: CascadeConfig, config: ServeConfig) -> Application:
-    """Return the whole graph: the runner, bound to every stage."""
+    """Return the runner, bound to every stage."""
     stages = stage_deployments(model, cascade, config)
     deployment = ray_serve.deployment(
         Runner,

@@ -24,7 +24,7 @@ def read_upload(content: bytes) -> np.ndarray:
     if len(content) > MAX_IMAGE_BYTES:
         raise _invalid(f"the file has {len(content)} bytes, at most {MAX_IMAGE_BYTES} are allowed")
     try:
-        # The type is read from the bytes; what the client says it is does not count.
+        # The type is read from the bytes; the declared content type is ignored.
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             if image.width * image.height > _MAX_PIXELS:
                 raise _invalid(f"the image has {image.width}x{image.height} pixels, at most {_MAX_PIXELS} are allowed")
@@ -36,7 +36,7 @@ def read_upload(content: bytes) -> np.ndarray:
 
 
 def read_data_url(url: str) -> np.ndarray:
-    """Return the image of a base64 data URL. Other URLs are refused: the server fetches nothing for a client."""
+    """Return the image of a base64 data URL. Other URLs are refused: the server does not fetch."""
     match = re.fullmatch(r"data:image/[a-z+.-]+;base64,(.*)", url, flags=re.DOTALL)
     if match is None:
         raise _invalid("image_url must be a data URL such as data:image/png;base64,...; other URLs are not fetched")
@@ -47,14 +47,14 @@ def read_data_url(url: str) -> np.ndarray:
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """Return a uint8 (H, W, 3) image as PNG, without loss."""
+    """Return a uint8 (H, W, 3) image as PNG."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 def decode_png(png: bytes) -> np.ndarray:
-    """Return a PNG of our own as uint8 (H, W, 3)."""
+    """Return a PNG written by `encode_png` as uint8 (H, W, 3)."""
     with Image.open(io.BytesIO(png)) as image:
         return np.asarray(image.convert("RGB"))
 

@@ -1,7 +1,7 @@
-"""Durable jobs: one SQLite table in write-ahead mode and one table of legal transitions.
+"""Durable job store: one SQLite table in write-ahead mode, and a state machine.
 
-A job is stored before anyone works on it, and every change is on disk before it is visible, so a restart loses
-nothing: jobs that were running are queued again. One process writes (the API replica); readers may be many.
+A job is stored before work on it starts, and every change is on disk before it is visible, so a restart loses nothing:
+jobs that were running are queued again. One process writes (the API replica); any number may read.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from serve.protocol import JobStatus
 
-# The state machine, whole. Deletion is possible from every state and leaves nothing behind.
+# The complete state machine. A job can be deleted in every state.
 LEGAL_TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
     "queued": frozenset({"in_progress", "failed"}),
     "in_progress": frozenset({"completed", "failed", "queued"}),
@@ -50,7 +50,7 @@ CREATE INDEX jobs_by_status ON jobs (status, sequence);
 
 @dataclasses.dataclass(frozen=True)
 class NewJob:
-    """What a client asked for, with everything it left open decided."""
+    """Request of a client, with defaults filled in."""
 
     model: str
     prompt: str
@@ -80,11 +80,11 @@ class Job(NewJob):
 
 
 class JobNotFoundError(KeyError):
-    """No such job, or no longer."""
+    """The job does not exist."""
 
 
 class IllegalTransitionError(RuntimeError):
-    """A change of state that the table does not allow."""
+    """Change of state that `LEGAL_TRANSITIONS` does not allow."""
 
 
 def new_job_id() -> str:
@@ -93,12 +93,12 @@ def new_job_id() -> str:
 
 
 class JobStore:
-    """All jobs of one service, in one file."""
+    """Jobs of one service, in one file."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._clock = clock
-        # Serve may construct in one thread and serve in another; calls never overlap, as all come from one event loop.
+        # Serve may construct in one thread and call from another; calls never overlap, as all come from one event loop.
         self._database = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
         self._database.row_factory = sqlite3.Row
         self._database.execute("PRAGMA journal_mode=WAL")
@@ -121,11 +121,11 @@ class JobStore:
         return _Transaction(self._database)
 
     def close(self) -> None:
-        """Close the file; everything is already on disk."""
+        """Close the file."""
         self._database.close()
 
     def add(self, new: NewJob, job_id: str, max_queued: int | None = None) -> Job | None:
-        """Store a queued job, or return None when `max_queued` jobs already wait."""
+        """Store a queued job; return None if `max_queued` jobs are queued already."""
         values = dataclasses.asdict(new) | {"id": job_id, "status": "queued", "created_at": self._clock()}
         columns = ", ".join(values)
         with self._transaction():
@@ -138,28 +138,28 @@ class JobStore:
         return self.get(job_id)
 
     def get(self, job_id: str) -> Job:
-        """Return a job; raise `JobNotFoundError`."""
+        """Return a job; raise `JobNotFoundError` if there is none."""
         row = self._database.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
         if row is None:
             raise JobNotFoundError(job_id)
         return Job(**dict(row))
 
     def count(self, status: JobStatus) -> int:
-        """Return how many jobs are in `status`."""
+        """Return the number of jobs in `status`."""
         return int(self._database.execute("SELECT count(*) FROM jobs WHERE status = ?", (status,)).fetchone()[0])
 
     def queue_position(self, job: Job) -> int:
-        """Return how many queued jobs are ahead of `job`."""
+        """Return the number of queued jobs ahead of `job`."""
         query = "SELECT count(*) FROM jobs WHERE status = 'queued' AND sequence < ?"
         return int(self._database.execute(query, (job.sequence,)).fetchone()[0])
 
     def queued(self, limit: int) -> list[Job]:
-        """Return the queued jobs that arrived first."""
+        """Return the oldest queued jobs."""
         query = "SELECT * FROM jobs WHERE status = 'queued' ORDER BY sequence LIMIT ?"
         return [Job(**dict(row)) for row in self._database.execute(query, (limit,))]
 
     def page(self, *, limit: int, after: str | None = None, newest_first: bool = True) -> tuple[list[Job], bool]:
-        """Return up to `limit` jobs that follow the job `after`, and whether more follow them."""
+        """Return up to `limit` jobs after the job `after`, and whether there are more."""
         order, compare = ("DESC", "<") if newest_first else ("ASC", ">")
         where, values = "", tuple[int, ...]()
         if after is not None:
@@ -173,48 +173,48 @@ class JobStore:
         return {row["id"] for row in self._database.execute("SELECT id FROM jobs")}
 
     def start(self, job_id: str) -> Job:
-        """Note that the first stage has taken up the job."""
+        """Mark a job as started by its first stage."""
         return self._move(job_id, "in_progress", started_at=self._clock(), attempts=self.get(job_id).attempts + 1)
 
     def requeue(self, job_id: str) -> Job:
-        """Put a job whose worker has gone back to where it was in the queue."""
+        """Return a running job to its place in the queue."""
         return self._move(job_id, "queued", started_at=None, stage=None, progress=0)
 
     def complete(self, job_id: str) -> Job:
-        """Note that the video is on disk."""
+        """Mark a job as completed; its video must be on disk."""
         return self._move(job_id, "completed", completed_at=self._clock(), stage=None, progress=100)
 
     def fail(self, job_id: str, code: str, message: str) -> Job:
-        """Note why there will be no video."""
+        """Mark a job as failed."""
         return self._move(job_id, "failed", completed_at=self._clock(), error_code=code, error_message=message)
 
     def report(self, job_id: str, stage: str, progress: int) -> None:
-        """Note where a running job is. Progress never goes back, and reaches 100 only by `complete`."""
+        """Record stage and progress of a running job. Progress never decreases, and reaches 100 only by `complete`."""
         self._database.execute(
             "UPDATE jobs SET stage = ?, progress = max(progress, ?) WHERE id = ? AND status = 'in_progress'",
             (stage, min(progress, 99), job_id),
         )
 
     def delete(self, job_id: str) -> None:
-        """Forget a job; raise `JobNotFoundError`."""
+        """Delete a job; raise `JobNotFoundError` if there is none."""
         if self._database.execute("DELETE FROM jobs WHERE id = ?", (job_id,)).rowcount == 0:
             raise JobNotFoundError(job_id)
 
     def requeue_interrupted(self, max_attempts: int) -> list[Job]:
-        """Queue again what was running when the last process ended; fail what has been started too often."""
+        """Queue the jobs again that were running when the last process ended; fail those without attempts left."""
         rows = self._database.execute("SELECT id, attempts FROM jobs WHERE status = 'in_progress' ORDER BY sequence")
         interrupted = rows.fetchall()
         return [self.retry(row["id"], max_attempts) for row in interrupted]
 
     def retry(self, job_id: str, max_attempts: int) -> Job:
-        """Queue a running job again, unless it has already been started `max_attempts` times."""
+        """Queue a running job again; fail it if it has been started `max_attempts` times."""
         attempts = self.get(job_id).attempts
         if attempts < max_attempts:
             return self.requeue(job_id)
         return self.fail(job_id, "worker_lost", f"The worker was lost {attempts} times; send the request again.")
 
     def _move(self, job_id: str, status: JobStatus, **changes: float | str | None) -> Job:
-        """Change the state, with `changes`, in one transaction that checks the table of transitions."""
+        """Change the state, and the columns in `changes`, in one transaction that checks the state machine."""
         with self._transaction():
             job = self.get(job_id)
             if status not in LEGAL_TRANSITIONS[job.status]:
@@ -228,7 +228,7 @@ class JobStore:
 
 
 class _Transaction:
-    """BEGIN IMMEDIATE ... COMMIT: takes the write lock first, so that what is read stays true until it is written."""
+    """BEGIN IMMEDIATE ... COMMIT: takes the write lock first, so that values read stay valid until the write."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database

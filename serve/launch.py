@@ -1,4 +1,4 @@
-"""Starts and stops the service on Ray Serve."""
+"""Start and stop of the service on Ray Serve."""
 
 import logging
 
@@ -24,7 +24,7 @@ APP_NAME = "videogen"
 
 @ray_serve.ingress()
 class ApiReplica:
-    """The HTTP face in a replica. There is exactly one: it owns the job database."""
+    """Replica of the HTTP API; there is exactly one, because it owns the job database."""
 
     def __init__(self, runner: DeploymentHandle, model: Model, config: ServeConfig) -> None:
         self._service = VideoService.open(model, config, GraphEngine(runner))
@@ -35,13 +35,13 @@ class ApiReplica:
 
 
 def build_app(plan: Plan) -> Application:
-    """Return the whole application: API, runner, and one deployment a stage."""
+    """Return the application: API, runner, and one deployment per stage."""
     api = ray_serve.deployment(
         ApiReplica,
         name="api",
         num_replicas=1,
         max_ongoing_requests=256,
-        # The database and the videos are on the head node's disk, and a cluster's head may have no CPUs to reserve.
+        # Placed on the head node, whose disk has the database and the videos; a head node may have no CPUs to reserve.
         ray_actor_options={"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}},
         graceful_shutdown_wait_loop_s=DRAIN_POLL_S,
         graceful_shutdown_timeout_s=10,
@@ -51,47 +51,47 @@ def build_app(plan: Plan) -> Application:
 
 
 class Service:
-    """What this process serves. It ends only what it began itself: on a shared cluster, the rest is other people's."""
+    """Lifecycle of the service in this process. It stops only what it started: a shared cluster has other users."""
 
     def __init__(self, *, shared: bool) -> None:
-        """Begin nothing yet.
+        """Initialise without starting anything.
 
         Args:
-            shared: the Ray cluster goes on after this process, and may gain nodes while the service waits for them.
+            shared: whether the Ray cluster outlives this process; it may gain nodes while the service waits for them.
         """
         self._shared = shared
-        self._began_serve = False
-        self._began_app = False
+        self._started_serve = False
+        self._started_app = False
 
     def start(self, plan: Plan) -> None:
-        """Serve on the Ray that this process is connected to; return when requests are answered."""
+        """Deploy on the connected Ray cluster; return when the service answers requests."""
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         if not self._shared:
-            # On a shared cluster pools may start at zero nodes and follow what the replicas ask for.
+            # A shared cluster may autoscale from zero nodes to the resources that replicas request.
             _require_room(plan)
         _require_no_other_service()
-        # Each is noted before the call: one that is interrupted has begun as well.
-        self._began_serve = not _serve_runs()
+        # Set before each call: an interrupted call has started something as well.
+        self._started_serve = not _serve_runs()
         ray_serve.start(http_options=HTTPOptions(host=plan.config.host, port=plan.config.port))
-        self._began_app = True
+        self._started_app = True
         try:
             ray_serve.run(build_app(plan), name=APP_NAME, route_prefix="/")
         except RuntimeError as error:
-            raise UserError(f"The model {plan.model!r} cannot be served: {_why_not(error)}.") from error
+            raise UserError(f"The model {plan.model!r} cannot be served: {_failure_reason(error)}.") from error
 
     def stop(self) -> None:
-        """Stop what `start` began. Jobs stay in the storage folder, and go on when it is served again."""
-        if self._began_app and APP_NAME in ray_serve.status().applications:
+        """Stop what `start` started. Jobs stay in the storage folder and continue when it is served again."""
+        if self._started_app and APP_NAME in ray_serve.status().applications:
             ray_serve.delete(APP_NAME)
-        # A Serve without applications would keep its address, and the next start may want another. On a Ray that ends
-        # with this process, ending it would only be one more thing to wait for.
-        if self._shared and self._began_serve and not ray_serve.status().applications:
+        # An idle Serve would keep its address, but the next start may use another one. A Ray cluster that ends with this
+        # process ends Serve too.
+        if self._shared and self._started_serve and not ray_serve.status().applications:
             ray_serve.shutdown()
-        self._began_app = self._began_serve = False
+        self._started_app = self._started_serve = False
 
 
 def missing_resources(plan: Plan) -> str:
-    """Return what the replicas need beyond what Ray has, e.g. "2 GPUs (Ray has 0)", or an empty string."""
+    """Return the resources that replicas need and Ray lacks, e.g. "2 GPUs (Ray has 0)", or an empty string."""
     stages = [plan.config.stage(name) for name in plan.cascade.stage_names()]
     needed = {
         "CPU": sum(stage.min_replicas * stage.num_cpus for stage in stages) + RUNNER_CPUS,
@@ -106,7 +106,7 @@ def missing_resources(plan: Plan) -> str:
 
 
 def _require_room(plan: Plan) -> None:
-    """Raise `UserError` when the replicas cannot all be placed: Serve would wait for more machines, for ever."""
+    """Raise `UserError` if the replicas cannot all be placed: Serve would wait for more machines forever."""
     if missing := missing_resources(plan):
         raise UserError(
             f"The service needs {missing}: lower num_cpus or num_gpus, e.g. --set default_stage.num_cpus=0.1."
@@ -114,7 +114,7 @@ def _require_room(plan: Plan) -> None:
 
 
 def _require_no_other_service() -> None:
-    """Raise `UserError` when the cluster runs Serve already: its proxy keeps the address that it was started with."""
+    """Raise `UserError` if the cluster already runs Serve: its proxy keeps the address of its first start."""
     running = ", ".join(ray_serve.status().applications)
     if running:
         raise UserError(f"This Ray cluster serves {running} already: stop that with `serve shutdown` first.")
@@ -128,8 +128,8 @@ def _serve_runs() -> bool:
     return True
 
 
-def _why_not(error: RuntimeError) -> str:
-    """Return what made a replica fail. Ray Serve's own error names the deployment, but not the cause."""
+def _failure_reason(error: RuntimeError) -> str:
+    """Return why a replica failed; Ray Serve's own error names the deployment, but not the cause."""
     application = ray_serve.status().applications.get(APP_NAME)
     for name, deployment in application.deployments.items() if application else ():
         causes = [line.strip() for line in deployment.message.splitlines() if "Error" in line]

@@ -1,4 +1,4 @@
-"""Everything about `python -m serve` that can be wrong, found before Ray is started."""
+"""Preflight checks of `python -m serve`, before Ray is started."""
 
 import socket
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from videogen.stages import load_cascade_config
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be served: the model's URI, what its folder says it is, and how it is deployed."""
+    """Checked plan of a service: the model's URI, its cascade, and the deployment configuration."""
 
     model: str
     cascade: CascadeConfig
@@ -20,15 +20,14 @@ class Plan:
 
     @property
     def url(self) -> str:
-        """Where the service will answer."""
+        """Address of the service."""
         host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
         return f"http://{host}:{self.config.port}"
 
 
 def prepare(model: str, config: ServeConfig) -> Plan:
-    """Check the arguments and return the plan, with paths that mean the same in every worker."""
-    model = storage.absolute(model)
-    storage.require_readable(model, "The model")
+    """Check the arguments and return the plan, with absolute paths."""
+    model = storage.readable_uri(model, "The model")
     folder = _local_folder(config.storage)
     _require_free(config.host, config.port)
     cascade = load_cascade_config(model)
@@ -40,8 +39,7 @@ def prepare(model: str, config: ServeConfig) -> Plan:
 def _local_folder(uri: str) -> str:
     if storage.is_remote(uri):
         raise UserError(f"--storage {uri!r} must be a local folder: the job database cannot live on S3.")
-    storage.require_writable(uri, "--storage")
-    return storage.absolute(uri)
+    return storage.writable_uri(uri, "--storage")
 
 
 def _require_free(host: str, port: int) -> None:

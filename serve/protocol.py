@@ -1,4 +1,4 @@
-"""Wire models: the start of the OpenAI Videos API, as its official client reads and writes it.
+"""Wire models: a subset of the OpenAI Videos API, as its official client reads and writes it.
 
 Fields under "ours" are additions that the client keeps as attributes. Nullable fields are always present, as null.
 """
@@ -12,13 +12,13 @@ Variant = Literal["video", "reference"]
 
 
 class WireModel(BaseModel):
-    """What every message shares: unknown fields are our own mistake, so they are refused."""
+    """Base of all messages; unknown fields are programming errors, so they are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ErrorBody(WireModel):
-    """What went wrong; the client raises it with exactly these four fields."""
+    """Error; the client raises it with exactly these four fields."""
 
     message: str
     type: str
@@ -27,34 +27,34 @@ class ErrorBody(WireModel):
 
 
 class ErrorEnvelope(WireModel):
-    """The body of every answer that is not a success."""
+    """Body of every unsuccessful response."""
 
     error: ErrorBody
 
 
 class InputReference(WireModel):
-    """The JSON form of a reference image (a multipart request sends the file itself)."""
+    """JSON form of a reference image (a multipart request sends the file itself)."""
 
     image_url: str = Field(description="data:image/png;base64,... (also JPEG and WebP)")
 
 
 class CreateVideo(WireModel):
-    """What `POST /v1/videos` accepts, as JSON or as flat form fields."""
+    """Body of `POST /v1/videos`, as JSON or as flat form fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
-    prompt: str = Field(max_length=4000, description="what the video shows")
-    model: str | None = Field(default=None, description="the served model, if given")
-    seconds: str | None = Field(default=None, description="the model's own duration, if given")
-    size: str | None = Field(default=None, description="the model's own WxH, if given")
-    input_reference: InputReference | None = Field(default=None, description="an image that the video starts from")
-    # Ours.
+    prompt: str = Field(max_length=4000, description="text that the video shows")
+    model: str | None = Field(default=None, description="name of the served model")
+    seconds: str | None = Field(default=None, description="duration; only the model's own is accepted")
+    size: str | None = Field(default=None, description="frame size WxH; only the model's own is accepted")
+    input_reference: InputReference | None = Field(default=None, description="image that the video starts from")
+    # Extensions of this service.
     seed: int | None = Field(default=None, ge=0, lt=2**63, description="same prompt and seed, same frames")
-    negative_prompt: str | None = Field(default=None, max_length=4000, description="what the video shall not show")
+    negative_prompt: str | None = Field(default=None, max_length=4000, description="content to avoid")
 
 
 class VideoError(WireModel):
-    """Why a job failed."""
+    """Reason for a failed job."""
 
     code: str
     message: str
@@ -76,7 +76,7 @@ class Video(WireModel):
     size: str
     error: VideoError | None = None
     remixed_from_video_id: str | None = None
-    # Ours.
+    # Extensions of this service.
     negative_prompt: str
     seed: int
     fps: float
@@ -98,7 +98,7 @@ class VideoList(WireModel):
 
 
 class VideoDeleted(WireModel):
-    """The answer to a deletion."""
+    """Response to a deletion."""
 
     id: str
     object: Literal["video.deleted"] = "video.deleted"
@@ -106,13 +106,13 @@ class VideoDeleted(WireModel):
 
 
 class Model(WireModel):
-    """The served model, with what a request may ask of it."""
+    """Served model, with its limits for requests."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "videogen"
-    # Ours.
+    # Extensions of this service.
     size: str
     seconds: str
     fps: float
@@ -121,14 +121,14 @@ class Model(WireModel):
 
 
 class ModelList(WireModel):
-    """Every served model."""
+    """List of served models."""
 
     object: Literal["list"] = "list"
     data: list[Model]
 
 
 class Health(WireModel):
-    """Whether the service runs, and how much it has to do."""
+    """State of the service and number of its jobs."""
 
     status: Literal["ok"] = "ok"
     model: str

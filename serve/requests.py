@@ -1,4 +1,4 @@
-"""What a client may ask: bytes of a request in, a complete and valid job out, or one clear sentence."""
+"""Request validation: bytes of a request to a complete, valid job, or an `ApiError`."""
 
 import json
 import math
@@ -25,12 +25,12 @@ from videogen.config import CascadeConfig
 # The largest image as a JSON data URL (base64 adds a third), and room for the prompt.
 MAX_BODY_BYTES = 24 * 2**20
 _IMAGE = "input_reference"
-# Durations are written with as many digits as they need; a client may round.
+# Tolerance for durations, which a client may round.
 _SECONDS_TOLERANCE = 0.01
 
 
 def describe_model(cascade: CascadeConfig) -> Model:
-    """Return what the API says of a model."""
+    """Return the API's description of a model."""
     return Model(
         id=f"videogen-{cascade.name}",
         created=int(time.time()),
@@ -44,7 +44,7 @@ def describe_model(cascade: CascadeConfig) -> Model:
 
 @dataclass(frozen=True)
 class Upload:
-    """The parts of a request, before anything is known about them but their form."""
+    """Parts of a request before validation."""
 
     fields: Mapping[str, Any]
     image: bytes | None
@@ -66,9 +66,9 @@ async def read_request(request: Request) -> Upload:
 
 
 def _limited(request: Request) -> Request:
-    """Return the request with a body that ends in `ApiError` once it is too long, whatever its headers promise.
+    """Return the request with a body that raises `ApiError` once it is too long, whatever its headers say.
 
-    FastAPI's own `max_body_size` answers some of these without the envelope.
+    FastAPI's own `max_body_size` rejects some such requests without the error envelope.
     """
     num_bytes = 0
 
@@ -116,7 +116,7 @@ async def _read_form(request: Request) -> Upload:
 
 
 def parse_fields(fields: Mapping[str, Any]) -> CreateVideo:
-    """Return the typed fields; raise `ApiError` about the first that is wrong."""
+    """Return the typed fields; raise `ApiError` for the first invalid one."""
     try:
         return CreateVideo.model_validate(dict(fields))
     except ValidationError as error:
@@ -129,7 +129,7 @@ def _explained(error: ErrorDetails, fields: Mapping[str, Any]) -> ApiError:
         hint = suggest(param, CreateVideo.model_fields)
         return ApiError(f"Unknown parameter {param!r}.{hint}", code="unknown_parameter", param=param)
     if error["type"] == "missing" and param == "prompt":
-        return ApiError("prompt is missing: say what the video shall show.", code="invalid_prompt", param="prompt")
+        return ApiError("prompt is missing: describe the video.", code="invalid_prompt", param="prompt")
     if param == _IMAGE:
         message = f"{_IMAGE} must be an uploaded file, or in JSON an object with image_url."
         return ApiError(message, code="input_reference_invalid", param=param)
@@ -138,25 +138,25 @@ def _explained(error: ErrorDetails, fields: Mapping[str, Any]) -> ApiError:
     return ApiError(f"{param} {shown!r} is not usable: {error['msg']}.", code=code, param=param)
 
 
-def complete(asked: CreateVideo, model: Model) -> NewJob:
-    """Return the job, with everything decided that the client left open, or refuse what the model cannot do."""
-    if not asked.prompt.strip():
-        message = "prompt is empty: say what the video shall show."
+def complete(fields: CreateVideo, model: Model) -> NewJob:
+    """Return the job with defaults filled in; raise `ApiError` if the model cannot do it."""
+    if not fields.prompt.strip():
+        message = "prompt is empty: describe the video."
         raise ApiError(message, code="invalid_prompt", param="prompt")
-    if asked.model not in (None, model.id):
-        message = f"The model {asked.model!r} is not served here: use {model.id!r}, or leave model out."
+    if fields.model not in (None, model.id):
+        message = f"The model {fields.model!r} is not served here: use {model.id!r}, or leave model out."
         raise ApiError(message, status=404, code="model_not_found", param="model")
-    if asked.size not in (None, model.size):
-        message = f"size {asked.size!r} is not possible: this model makes {model.size!r} only."
+    if fields.size not in (None, model.size):
+        message = f"size {fields.size!r} is not supported: this model makes {model.size!r} only."
         raise ApiError(message, code="unsupported_size", param="size")
-    if asked.seconds is not None and not _same_duration(asked.seconds, model.seconds):
-        message = f"seconds {asked.seconds!r} is not possible: this model makes {model.seconds!r} only."
+    if fields.seconds is not None and not _same_duration(fields.seconds, model.seconds):
+        message = f"seconds {fields.seconds!r} is not supported: this model makes {model.seconds!r} only."
         raise ApiError(message, code="unsupported_seconds", param="seconds")
     return NewJob(
         model=model.id,
-        prompt=asked.prompt,
-        negative_prompt=asked.negative_prompt or "",
-        seed=secrets.randbits(31) if asked.seed is None else asked.seed,
+        prompt=fields.prompt,
+        negative_prompt=fields.negative_prompt or "",
+        seed=secrets.randbits(31) if fields.seed is None else fields.seed,
         size=model.size,
         seconds=model.seconds,
         fps=model.fps,
@@ -171,10 +171,10 @@ def _same_duration(asked: str, own: str) -> bool:
         return False
 
 
-def reference_image(asked: CreateVideo, uploaded: bytes | None) -> np.ndarray | None:
-    """Return the reference image as uint8 (H, W, 3), if there is one; slow for large ones, so call it in a thread."""
+def reference_image(fields: CreateVideo, uploaded: bytes | None) -> np.ndarray | None:
+    """Return the reference image as uint8 (H, W, 3), or None; slow for large images, so call it in a thread."""
     if uploaded is not None:
         return read_upload(uploaded)
-    if asked.input_reference is not None:
-        return read_data_url(asked.input_reference.image_url)
+    if fields.input_reference is not None:
+        return read_data_url(fields.input_reference.image_url)
     return None

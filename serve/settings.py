@@ -1,4 +1,4 @@
-"""From the command line's options and `--set a.b=c` to a checked `ServeConfig`."""
+"""Settings from the command line: options and `--set a.b=c` to a validated `ServeConfig`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +20,7 @@ def build_config(overrides: Sequence[str] = (), **options: Any) -> ServeConfig:
     `default_stage.num_gpus=1` goes to all stages, `base.num_gpus=1` to one, `max_queued_jobs=9` to the service.
 
     Raises:
-        UserError: unknown key, or a value that does not fit. Whether the model has the stage is found by `prepare`.
+        UserError: unknown key or invalid value. `prepare` checks whether the model has the stages.
     """
     service = dict(options)
     stages: dict[str, dict[str, Any]] = {"default_stage": {}}
@@ -28,7 +28,7 @@ def build_config(overrides: Sequence[str] = (), **options: Any) -> ServeConfig:
         name, key, value = _parse(override)
         (stages.setdefault(name, {}) if name else service)[key] = value
     default = stages.pop("default_stage")
-    # A stage with settings of its own keeps those of default_stage for the others.
+    # Settings that a stage does not override come from default_stage.
     merged = {name: default | own for name, own in stages.items()}
     try:
         return ServeConfig(**service, default_stage=default, stages=merged)
@@ -39,7 +39,7 @@ def build_config(overrides: Sequence[str] = (), **options: Any) -> ServeConfig:
 def _parse(override: str) -> tuple[str, str, Any]:
     """Return the stage (empty: the service itself), the key and the value of `stage.key=value`."""
     path, separator, text = override.partition("=")
-    # `stages.base.x` is the path in ServeConfig; `base.x` is what people write.
+    # `stages.base.x` is the path in ServeConfig; `base.x` is the short form.
     name, _, key = path.strip().removeprefix("stages.").rpartition(".")
     if not separator or not key:
         raise UserError(f"--set {override!r} must look like key=value, e.g. --set {_EXAMPLE}.")
@@ -58,6 +58,6 @@ def _sentence(error: ValidationError, options: dict[str, Any]) -> str:
     first = error.errors()[0]
     path = [str(part) for part in first["loc"] if part != "stages"]
     option = f"--{path[0]}" if path[0] in options else f"--set {'.'.join(path)}"
-    # A rule about two values is about the section, not about one input.
+    # A rule about two values has the whole section as its input.
     given = "" if isinstance(first["input"], dict) else f" {first['input']!r}"
     return f"{option}{given} is not usable: {first['msg'].removeprefix('Value error, ').rstrip('.')}."
