@@ -83,7 +83,7 @@ class Service:
         """Stop what `start` started. Jobs stay in the storage folder and continue when it is served again."""
         if self._started_app and APP_NAME in ray_serve.status().applications:
             ray_serve.delete(APP_NAME)
-        # An idle Serve would keep its address, but the next start may use another one. A Ray cluster that ends with this
+        # An idle Serve would keep its address, but the next start may use another. A Ray cluster that ends with this
         # process ends Serve too.
         if self._shared and self._started_serve and not ray_serve.status().applications:
             ray_serve.shutdown()
