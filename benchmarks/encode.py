@@ -47,7 +47,7 @@ import pyarrow.parquet as pq
 from videogen.cli import parser, run_job
 from videogen.config import CascadeConfig, load_preset
 from videogen.errors import UserError
-from videogen.malloc import KEEP_FREED_MEMORY
+from videogen.startup import KEEP_FREED_MEMORY
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL

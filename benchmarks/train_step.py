@@ -24,7 +24,7 @@ from typing import Any
 from videogen.cli import parser, run_job
 from videogen.config import CascadeConfig, apply_overrides, config_from_dict, load_preset
 from videogen.errors import UserError
-from videogen.malloc import KEEP_FREED_MEMORY
+from videogen.startup import KEEP_FREED_MEMORY
 
 _RAY_NICENESS = 15
 """Ray's workers step back behind other processes; the bare loop must do so too."""

@@ -21,8 +21,7 @@ from types import ModuleType
 
 import pytest
 
-from videogen.malloc import KEEP_FREED_MEMORY
-from videogen.startup import imports_without_gc
+from videogen.startup import KEEP_FREED_MEMORY, imports_without_gc
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from pipelines import cluster
-from videogen.malloc import KEEP_FREED_MEMORY
+from videogen.startup import KEEP_FREED_MEMORY
 
 # In a thread of its own, as Ray Train trains: heaps of further threads are given back most eagerly.
 _TOUCH = """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from videogen import storage
 from videogen.errors import UserError
-from videogen.malloc import KEEP_FREED_MEMORY
+from videogen.startup import KEEP_FREED_MEMORY
 
 if TYPE_CHECKING:
     from videogen.config import CascadeConfig

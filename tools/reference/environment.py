@@ -23,7 +23,7 @@ VARIABLES = {
     "RAY_AUTH_MODE": "authentication of the Ray cluster; default `token`",
     "RAY_AUTH_TOKEN": "token of the Ray cluster; a local cluster gets a random one",
     "TMPDIR": "folder of temporary files: spilled databases, models copied from S3",
-    "MALLOC_ARENA_MAX": "set to 1 for workers that run networks on CPUs, unless it is set; see `videogen.malloc`",
+    "MALLOC_ARENA_MAX": "set to 1 for workers that run networks on CPUs, unless it is set; see `videogen.startup`",
     "MALLOC_MMAP_THRESHOLD_": "set to 1 GiB for the same workers, unless it is set",
     "MALLOC_TRIM_THRESHOLD_": "set to 8 GiB for the same workers, unless it is set",
 }

@@ -89,15 +89,16 @@ def _opponent(frames: np.ndarray) -> np.ndarray:
     The clip's median (the background's tint) is subtracted.
     """
     red, green, blue = np.moveaxis(frames.astype(np.float32), -1, 0)
-    opponent = np.stack([red - (green + blue) / 2, (green - blue) * np.float32(np.sqrt(3) / 2)], axis=-1)
-    return opponent - np.median(opponent[:, ::2, ::2].reshape(-1, 2), axis=0)
+    opponent: np.ndarray = np.stack([red - (green + blue) / 2, (green - blue) * np.float32(np.sqrt(3) / 2)], axis=-1)
+    opponent -= np.median(opponent[:, ::2, ::2].reshape(-1, 2), axis=0)
+    return opponent
 
 
 def _segment(opponent: np.ndarray) -> np.ndarray:
     """Return the saturated blob of each frame, bool (F, H, W); empty where there is none."""
     chroma = np.hypot(opponent[..., 0], opponent[..., 1])
     saturated = np.partition(chroma.ravel(), -max(1, chroma.size // 100))[-max(1, chroma.size // 100)]
-    raw = chroma > max(_MIN_CHROMA, _RELATIVE_CHROMA * saturated)
+    raw: np.ndarray = chroma > max(_MIN_CHROMA, _RELATIVE_CHROMA * saturated)
     # All frames are labelled at once; a structure without links in time keeps the blobs of different frames separate.
     structure = np.zeros((3, 3, 3), dtype=bool)
     structure[1] = True
@@ -137,14 +138,17 @@ def _hue(rgb: Sequence[float]) -> np.ndarray:
     """Return a colour's unit vector in the opponent plane."""
     red, green, blue = (float(value) for value in rgb)
     vector = np.array([red - (green + blue) / 2, (green - blue) * np.sqrt(3) / 2], dtype=np.float32)
-    return vector / np.linalg.norm(vector)
+    unit: np.ndarray = vector / np.linalg.norm(vector)
+    return unit
 
 
 def _centroid(coverage: np.ndarray) -> np.ndarray:
     """Return the centre of mass (x, y) in pixels, y downwards."""
     height, width = coverage.shape
     total = coverage.sum()
-    return np.array([coverage.sum(axis=0) @ np.arange(width), coverage.sum(axis=1) @ np.arange(height)]) / total
+    moments = np.array([coverage.sum(axis=0) @ np.arange(width), coverage.sum(axis=1) @ np.arange(height)])
+    centroid: np.ndarray = moments / total
+    return centroid
 
 
 def _shape(coverage: np.ndarray, centres: np.ndarray) -> tuple[str, float]:
@@ -181,7 +185,8 @@ def _shape(coverage: np.ndarray, centres: np.ndarray) -> tuple[str, float]:
 def _touches_edge(coverage: np.ndarray) -> np.ndarray:
     """Tell for each frame whether the shape touches the frame's edge, bool (F,)."""
     edges = [coverage[:, 0], coverage[:, -1], coverage[:, :, 0], coverage[:, :, -1]]
-    return np.logical_or.reduce([edge.max(axis=1) > 0.5 for edge in edges])
+    touches: np.ndarray = np.logical_or.reduce([edge.max(axis=1) > 0.5 for edge in edges])
+    return touches
 
 
 @functools.cache
@@ -207,13 +212,16 @@ def _templates() -> tuple[np.ndarray, np.ndarray]:
 
 def _inside(name: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Tell which points lie in the shape of unit area centred at the origin."""
+    inside: np.ndarray
     if name == "circle":
-        return np.hypot(x, y) <= np.sqrt(1 / np.pi)
-    if name == "square":
-        return np.maximum(np.abs(x), np.abs(y)) <= 0.5
-    # Equilateral: the distance from the centroid to each side is 1 / sqrt(3 sqrt(3)).
-    normals = [(np.cos(angle), np.sin(angle)) for angle in np.deg2rad([90.0, 210.0, 330.0])]
-    return np.maximum.reduce([x * a + y * b for a, b in normals]) <= 1 / np.sqrt(3 * np.sqrt(3))
+        inside = np.hypot(x, y) <= np.sqrt(1 / np.pi)
+    elif name == "square":
+        inside = np.maximum(np.abs(x), np.abs(y)) <= 0.5
+    else:
+        # Equilateral: the distance from the centroid to each side is 1 / sqrt(3 sqrt(3)).
+        normals = [(np.cos(angle), np.sin(angle)) for angle in np.deg2rad([90.0, 210.0, 330.0])]
+        inside = np.maximum.reduce([x * a + y * b for a, b in normals]) <= 1 / np.sqrt(3 * np.sqrt(3))
+    return inside
 
 
 def _velocity(times: np.ndarray, centres: np.ndarray) -> np.ndarray:
@@ -222,7 +230,8 @@ def _velocity(times: np.ndarray, centres: np.ndarray) -> np.ndarray:
     if not len(first):
         return np.zeros(2)
     slopes = (centres[second] - centres[first]) / (times[second] - times[first])[:, None]
-    return np.median(slopes, axis=0)
+    velocity: np.ndarray = np.median(slopes, axis=0)
+    return velocity
 
 
 def _direction(velocity: np.ndarray) -> str:

@@ -53,8 +53,9 @@ class ImageDecoder:
 
         with torch.inference_mode(), self._threads():
             pixels = torch.from_numpy(frames).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
-            means = [self.model.encode(chunk).latent_dist.mean for chunk in pixels.split(8)]
-            return (torch.cat(means) * self.model.config.scaling_factor).cpu().numpy()
+            means = [self.model.encode(chunk).latent_dist.mean for chunk in torch.split(pixels, 8)]
+            latents: np.ndarray = (torch.cat(means) * self.model.config.scaling_factor).cpu().numpy()
+            return latents
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
         """Return the frames of scaled latents (F, C, h, w), uint8 (F, H, W, 3)."""
@@ -64,7 +65,7 @@ class ImageDecoder:
             return np.empty((0, 0, 0, 3), np.uint8)
         with torch.inference_mode(), self._threads():
             scaled = torch.from_numpy(latents).float().to(self.device) / self.model.config.scaling_factor
-            return _to_uint8(torch.cat([self.model.decode(chunk).sample for chunk in scaled.split(8)]))
+            return _to_uint8(torch.cat([self.model.decode(chunk).sample for chunk in torch.split(scaled, 8)]))
 
 
 def _to_uint8(pixels: "torch.Tensor") -> np.ndarray:

@@ -18,6 +18,8 @@ from videogen.reporting.cascade.training_curves import read_training_curve
 from videogen.reporting.page import render_page
 from videogen.stages import NOT_THE_MODEL
 
+_NO_EXAMPLE: dict[str, Any] = {"id": "", "prompt": "", "media": {}}
+
 
 @dataclass(frozen=True)
 class ReportSources:
@@ -66,7 +68,7 @@ def render(
         model={"name": config.name, "trained": config.trainable_stages(), "stages": stages},
         made_from=sources.made_from,
         lead=_lead(config),
-        hero=next((one for one in examples if one["correct"]), examples[0] if examples else {"id": "", "media": {}}),
+        hero=next((one for one in examples if one["correct"]), examples[0] if examples else _NO_EXAMPLE),
         tiles=tiles(sources.evaluation),
         examples=examples,
         num_correct=sum(one["correct"] is True for one in examples),

@@ -27,7 +27,7 @@ def describe_stages(config: CascadeConfig, model_folder: Path) -> list[dict[str,
             "name": name,
             "summary": _summary(name),
             "shape": shapes.get(name, ""),
-            "media": "prompt" if name == "text" else name,
+            "has_preview": name != "text",
             "parameters": count_parameters(model_folder / ("text_encoder" if name == "text" else name)),
         }
         for name in config.stage_names()
