@@ -1,9 +1,8 @@
-"""Held-out data: prompts that were never trained on, and real clips that were never shown.
+"""Held-out data of an evaluation: prompts and real clips that are not in the training data.
 
-What counts as held out, in a folder that `jobs/evaluate.py --data` names:
-
-- its sub-folder `held_out/`, if there is one, else the folder itself;
-- in it, `prompts.parquet`, and each sub-folder with videos (or a table of latents) as one corpus, else the folder.
+In the folder of `jobs/evaluate.py --data`, held-out data is in the sub-folder `held_out/`, or in the folder itself
+without one: `prompts.parquet`, and one corpus per sub-folder with videos or a table of latents. Without such
+sub-folders the folder is one corpus.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ PROMPTS_NAME = "prompts.parquet"
 
 @dataclass(frozen=True)
 class HeldOutClip:
-    """One real clip; `read` returns its frames, uint8 (F, H, W, 3), at the full frame rate, or raises `VideoError`."""
+    """Real clip. `read` returns its frames, uint8 (F, H, W, 3), at the full frame rate, or raises `VideoError`."""
 
     source: str
     """URI of its video."""
@@ -36,7 +35,7 @@ class HeldOutClip:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Everything to evaluate on."""
+    """Prompts and clips to evaluate on."""
 
     prompts: str | None
     """URI of a prompts table."""
@@ -47,16 +46,15 @@ def find_held_out(uri: str, model: str, config: CascadeConfig, max_clips: int) -
     """Find held-out data.
 
     Args:
-        uri: a folder as described above, made by `make_corpus`, `encode_latents` or by hand.
-        model: URI of the model folder, for tables of latents: they must be its encoder's.
-        config: the cascade; clips are as long and as large as its videos.
-        max_clips: clips of a corpus that are used, evenly spread over it.
+        uri: folder as described above.
+        model: URI of the model folder; tables of latents must have been encoded with its autoencoder.
+        config: cascade configuration; clips have the length and size of its videos.
+        max_clips: maximum number of clips per corpus, evenly spaced.
 
     Raises:
-        UserError: nothing there, or a table made by another encoder.
+        UserError: no held-out data, or latents of another encoder.
     """
-    uri = storage.absolute(uri)
-    storage.require_readable(uri, "Data")
+    uri = storage.readable_uri(uri, "Data")
     inner = storage.join(uri, "held_out")
     root = inner if storage.is_dir(inner) else uri
     prompts = storage.join(root, PROMPTS_NAME)
@@ -65,7 +63,7 @@ def find_held_out(uri: str, model: str, config: CascadeConfig, max_clips: int) -
     for folder in folders or [root]:
         clips = _clips(folder, model, config)
         if clips:
-            corpora[folder.rsplit("/", 1)[-1]] = _spread(clips, max_clips)
+            corpora[folder.rsplit("/", 1)[-1]] = _evenly_spaced(clips, max_clips)
     if not corpora:
         clips = _clips(root, model, config)
         if not clips:
@@ -73,7 +71,7 @@ def find_held_out(uri: str, model: str, config: CascadeConfig, max_clips: int) -
                 f"Data {uri!r} hold no video and no latents: give a folder made by jobs/make_corpus.py or "
                 f"jobs/encode_latents.py, or any folder of videos."
             )
-        corpora = {root.rsplit("/", 1)[-1]: _spread(clips, max_clips)}
+        corpora = {root.rsplit("/", 1)[-1]: _evenly_spaced(clips, max_clips)}
     return HeldOut(prompts if storage.exists(prompts) else None, corpora)
 
 
@@ -96,7 +94,7 @@ def _clip_of_video(clip: Clip, size: FrameSize) -> HeldOutClip:
 
 def _clips_of_table(folder: str, model: str, config: CascadeConfig) -> list[HeldOutClip]:
     table = LatentsTable.open(folder)
-    # Those that training may take beside them are not of the length of its videos.
+    # Tables of other lengths may serve for training, but not for evaluation.
     table.require_matches(config.of_each_length()[0])
     own = encoder_fingerprint(storage.join(model, "autoencoder"))
     if table.encoder_fingerprint != own:
@@ -112,6 +110,6 @@ def _clip_of_row(table: LatentsTable, index: int) -> HeldOutClip:
     return HeldOutClip(row["source"], row.get("caption"), lambda: table.row(index, ("frames",))["frames"])
 
 
-def _spread(clips: Sequence[HeldOutClip], count: int) -> list[HeldOutClip]:
+def _evenly_spaced(clips: Sequence[HeldOutClip], count: int) -> list[HeldOutClip]:
     chosen = np.unique(np.linspace(0, len(clips) - 1, min(count, len(clips))).round().astype(int))
     return [clips[index] for index in chosen]
