@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test serve lint format docs docs-serve reference benchmarks clean
+.PHONY: help install demo test test-fast chaos serve lint format docs docs-serve reference benchmarks clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,8 +25,14 @@ install: $(STAMP) ## create .venv and install everything, as constraints.txt say
 demo: $(STAMP) ## real video to latents to six trained models to videos and a report, in runs/demo (9 to 24 minutes on 2 cores)
 	$(BIN)/python jobs/demo.py $(ARGS)
 
-test: $(STAMP) ## the whole test suite (10 to 23 minutes on 2 cores)
+test: $(STAMP) ## the whole test suite, in two processes
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+
+test-fast: $(STAMP) ## the tests without Ray, S3, models and child processes
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not (ray or s3 or model or process or slow)" $(ARGS)
+
+chaos: $(STAMP) ## kill processes and nodes, damage files, disturb S3; the result goes to benchmarks/results/
+	$(BIN)/python -m pytest -n 0 tests/chaos $(ARGS)
 
 serve: $(STAMP) ## serve runs/demo/model, or MODEL=..., on the loopback interface
 	$(BIN)/python -m serve --model $(MODEL) $(ARGS)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMED = re.findall(r"`(tests/\w+\.py)::(\w+)`", (ROOT / "docs/explanation/guarantees.md").read_text())
+NAMED = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs/explanation/guarantees.md").read_text())
 
 
 def test_the_page_names_tests():

@@ -52,7 +52,7 @@ from videogen.reporting.table import write_report
 if TYPE_CHECKING:
     import ray.data
 
-_VIDEOS_PER_UNIT = 32
+VIDEOS_PER_UNIT = 32
 _UNIT_BYTES = 1 << 30
 _WORKER_BYTES = 5 << 29
 """Declared for each worker that looks at videos: what its child may occupy, and a little."""
@@ -217,7 +217,7 @@ def _work(task: IngestTask) -> Work:
         graph = found.map_batches(commit_unit, fn_args=(task,), **each, **one)
         return graph, [max(1, int(cluster.total().cpus))]
 
-    return Work("ingest", "videos", UnitSize(_VIDEOS_PER_UNIT, _UNIT_BYTES), graph, operators)
+    return Work("ingest", "videos", UnitSize(VIDEOS_PER_UNIT, _UNIT_BYTES), graph, operators)
 
 
 def _publish(

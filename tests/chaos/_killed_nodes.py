@@ -1,4 +1,4 @@
-"""A Ray cluster of a head and two nodes on this machine, whose nodes die with -9 in the middle of a job."""
+"""Local Ray cluster of a head and two nodes, whose nodes are killed with SIGKILL during a job."""
 
 import os
 import random
@@ -12,28 +12,28 @@ from typing import Any, Self
 
 import psutil
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 NODES, CPUS = 2, 2
 _WAYS = ("raylet", "node")
-"""What dies, in turns: the raylet, which holds the object store, and whom its workers outlive for a moment; or all of
-the node's processes at once, as when a machine is switched off."""
+"""Kinds of failures, in turns: the raylet dies, which holds the object store, and its workers a moment later; or all
+processes of the node die at once, as after a power failure."""
 
 
 @dataclass
-class NodeFire:
-    """What happened in `run_under_node_kills`."""
+class NodeKillLog:
+    """Record of `run_under_node_kills`."""
 
     killed: list[str] = field(default_factory=list)
-    """What died while which table was made, e.g. "raylet in ingest"."""
+    """Kind of failure and running job, e.g. "raylet in ingest"."""
     lost_workers: int = 0
-    """Processes at work on the nodes that died."""
+    """Worker processes that ran on the killed nodes."""
     runs: int = 0
-    said: list[str] = field(default_factory=list)
-    """The last lines of each run that did not end well."""
+    last_lines: list[str] = field(default_factory=list)
+    """Last log lines of each failed run."""
 
 
 class DyingNodes:
-    """The cluster; the head has no cores, so all work is on nodes that may die."""
+    """The cluster. Its head has no cores, so all work runs on nodes that may be killed."""
 
     def __init__(self, seed: int, gpus: int) -> None:
         self._rng = random.Random(seed)
@@ -53,11 +53,11 @@ class DyingNodes:
         self._cluster.shutdown()
 
     def join(self) -> None:
-        """Let a new node join; with a GPU, as Ray believes, it decodes in one process and encodes in another."""
+        """Add a node. With a logical GPU, decoding and encoding run in different processes."""
         self._cluster.add_node(num_cpus=CPUS, num_gpus=self._gpus)
 
     def kill(self, way: str) -> int:
-        """Kill a node that is at work; return how many of its processes were, 0 if no node was and none was killed."""
+        """Kill a busy node; return the number of its busy workers, 0 if no node was busy and none was killed."""
         busy = [(node, working) for node in self._cluster.worker_nodes if (working := _at_work(_raylet(node)))]
         if not busy:
             return 0
@@ -92,36 +92,36 @@ def _at_work(raylet: psutil.Process) -> list[psutil.Process]:
 
 def run_under_node_kills(
     command: list[str], table: Path, kills: int, seed: int, gpus: int, most_s: float = 1.5
-) -> NodeFire:
-    """Run a command on the cluster until it ends well; half of the kills fall into ingest, half into encode.
+) -> NodeKillLog:
+    """Repeat a command on the cluster until it succeeds; half of the kills fall into ingest, half into encode.
 
-    After each kill a new node joins; the next follows when something more has been committed.
+    After each kill a new node joins. The next kill follows after a further commit.
 
     Args:
-        command: see `under_fire.encode_command`.
-        table: what it makes.
-        kills: how many nodes die.
-        seed: of which dies when.
-        gpus: of each node, as Ray believes.
-        most_s: seconds of work, at most, before the next kill.
+        command: command line of a resumable job.
+        table: folder of the table that it writes.
+        kills: number of nodes to kill.
+        seed: seed of the random choices.
+        gpus: logical GPUs of each node.
+        most_s: longest time of work before the next kill.
     """
-    rng, fire = random.Random(seed), NodeFire()
-    with DyingNodes(seed, gpus) as nodes, tempfile.TemporaryDirectory(prefix="ufn-", dir="/tmp") as temporary:
+    rng, log = random.Random(seed), NodeKillLog()
+    with DyingNodes(seed, gpus) as nodes, tempfile.TemporaryDirectory(prefix="vgc-", dir="/tmp") as temporary:
         env = {**os.environ, "RAY_ADDRESS": nodes.address, "TMPDIR": temporary}
         for _ in range(3):
-            fire.runs += 1
-            log = Path(temporary, f"{fire.runs}.log")
-            with log.open("wb") as file:
+            log.runs += 1
+            path = Path(temporary, f"{log.runs}.log")
+            with path.open("wb") as file:
                 driver = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, env=env)
                 try:
-                    _watch(driver, nodes, table, kills, rng, most_s, fire)
+                    _watch(driver, nodes, table, kills, rng, most_s, log)
                 finally:
                     driver.kill()
                     driver.wait()
             if driver.returncode == 0:
-                return fire
-            fire.said.append("\n".join(log.read_text(errors="replace").strip().splitlines()[-8:]))
-    raise AssertionError(f"not done: {fire}")
+                return log
+            log.last_lines.append("\n".join(path.read_text(errors="replace").strip().splitlines()[-8:]))
+    raise AssertionError(f"not done: {log}")
 
 
 def _watch(
@@ -131,24 +131,24 @@ def _watch(
     kills: int,
     rng: random.Random,
     most_s: float,
-    fire: NodeFire,
+    log: NodeKillLog,
 ) -> None:
-    """Kill in a run what is to be killed; return when its driver has ended."""
+    """Kill nodes during one run; return when its driver has ended."""
     due, seen = 0.0, set()
     while driver.poll() is None:
         time.sleep(0.1)
         phase = "encode" if (table / "clips" / "manifest.json").exists() else "ingest"
         wanted = kills // 2 if phase == "ingest" else kills
-        if len(fire.killed) >= wanted:
+        if len(log.killed) >= wanted:
             continue
         committed = {path.name for path in (table if phase == "encode" else table / "clips").glob("parts/*")}
         if not due and committed - seen:
             seen |= committed
             due = time.monotonic() + rng.uniform(0, most_s)
         if due and time.monotonic() >= due:
-            way = _WAYS[len(fire.killed) % len(_WAYS)]
+            way = _WAYS[len(log.killed) % len(_WAYS)]
             if lost := nodes.kill(way):
-                fire.killed.append(f"{way} in {phase}")
-                fire.lost_workers += lost
+                log.killed.append(f"{way} in {phase}")
+                log.lost_workers += lost
                 nodes.join()
                 due = 0.0

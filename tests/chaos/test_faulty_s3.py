@@ -1,11 +1,10 @@
-"""S3 on bad days: whatever a proxy does to requests, tables are those of a good day, or a sentence says why not."""
+"""Tables on a faulty S3: disturbed requests change no table, or one error says what to do."""
 
 import io
 import json
 import os
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,16 +19,15 @@ import pytest
 
 from pipelines.encode import pipeline as encoding
 from pipelines.ingest import pipeline as ingesting
-from tests._faulty_s3 import Fault, FaultySite
+from tests.chaos._encode_job import SPEC, command
+from tests.chaos._faulty_s3 import Fault, FaultySite
 from videogen import storage
-from videogen.data.datasets.clips_schema import IngestSpec
 from videogen.data.datasets.clips_table import ClipsTable
 from videogen.data.datasets.latents_table import LatentsTable
 from videogen.data.tables import atomic_stream
 from videogen.errors import CredentialsError, StorageError
 
-ROOT = Path(__file__).resolve().parent.parent
-SPEC = {"num_frames": 15, "fps": 16, "hashes": True, "thumbnails": True}
+ROOT = Path(__file__).resolve().parents[2]
 FAULTS = [
     Fault("error", 0.04),
     Fault("busy", 0.04),
@@ -39,26 +37,11 @@ FAULTS = [
     Fault("slow", 0.03),
 ]
 LATENTS = ("latents_8", "latents_8_logvar", "latents_16", "latents_16_logvar", "prompt_embeds")
-JOB = f"""
-import sys
-from pipelines import encode, ingest
-from videogen.cli import run_job
-from videogen.config import load_preset
-from videogen.data.datasets.clips_schema import IngestSpec
-
-def main(_):
-    videos, model, output = sys.argv[1:]
-    ingest._VIDEOS_PER_UNIT = encode.CLIPS_PER_UNIT = 1
-    ingest.ingest(videos, output + "/clips", ingest.IngestOptions(IngestSpec(**{SPEC})))
-    encode.encode(output + "/clips", output + "/latents", load_preset("tiny"), model)
-
-sys.exit(run_job(main))
-"""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything that the job reads, in a bucket."""
+    """URIs of everything that the job reads."""
 
     videos: str
     model: str
@@ -80,18 +63,18 @@ def inputs(s3_endpoint, world_corpus, tiny_model, tmp_path_factory) -> Inputs:
 
 @pytest.fixture(scope="module")
 def undisturbed(inputs, ray_cluster, tiny) -> str:
-    """Return where the tables of a good day are."""
+    """Return the URI of the tables of an undisturbed run."""
     output = "s3://videogen-test/faults/undisturbed"
-    ingesting.ingest(inputs.videos, f"{output}/clips", ingesting.IngestOptions(IngestSpec(**SPEC)))
+    ingesting.ingest(inputs.videos, f"{output}/clips", ingesting.IngestOptions(SPEC))
     encoding.encode(f"{output}/clips", f"{output}/latents", tiny, inputs.model)
     return output
 
 
 def run_job(site: FaultySite, inputs: Inputs, output: str) -> subprocess.CompletedProcess[str]:
-    """Ingest and encode as a process of its own, with a cluster of its own, that knows S3 by the proxy only."""
+    """Ingest and encode in a process with its own cluster, which reaches S3 through the proxy only."""
     env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     return subprocess.run(
-        [sys.executable, "-c", JOB, inputs.videos, inputs.model, output],
+        command(inputs.videos, output, inputs.model, 1, 1, 60.0, 0.5, "--ingest-first"),
         env={**env, "AWS_ENDPOINT_URL": site.endpoint},
         cwd=ROOT,
         capture_output=True,
@@ -101,7 +84,7 @@ def run_job(site: FaultySite, inputs: Inputs, output: str) -> subprocess.Complet
 
 
 class Watch:
-    """Looks, past the proxy, at all that becomes visible under a prefix, and remembers what is not whole."""
+    """Reads, past the proxy, every object that appears under a prefix, and records incomplete ones."""
 
     def __init__(self, endpoint: str, uri: str) -> None:
         self._endpoint = endpoint
@@ -171,10 +154,10 @@ def assert_same(output: str, undisturbed: str) -> None:
         assert not [uri for uri in left if "/parts/" in uri or "/plan/" in uri or uri.endswith("lease.json")]
 
 
-def test_faults_that_pass_leave_the_tables_of_a_good_day(s3, s3_endpoint, inputs, undisturbed):
+def test_transient_faults_change_no_table(s3, s3_endpoint, inputs, undisturbed, figures):
     with FaultySite(s3_endpoint, FAULTS, seed=1) as site, Watch(s3_endpoint, s3) as watch:
         done = run_job(site, inputs, s3)
-    print(dict(site.counts))
+    figures.update(site.counts)
     assert done.returncode == 0, done.stderr[-3000:]
     assert all(site.counts[fault.kind] for fault in FAULTS), site.counts
     assert len(watch.seen) > 10
@@ -205,7 +188,7 @@ def test_expired_credentials_stop_the_job_in_one_sentence_and_it_continues_with_
     assert_same(s3, undisturbed)
 
 
-# --- the storage's functions alone -----------------------------------------------------------------------------------
+# --- storage functions ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -249,8 +232,7 @@ def test_an_upload_that_fails_is_not_seen(s3, site):
     assert not storage.exists(f"{s3}/never")
 
 
-def test_a_storage_that_never_recovers_is_named_in_one_sentence(s3, site, monkeypatch):
-    monkeypatch.setattr(storage, "_ATTEMPTS", 2)
+def test_a_storage_that_never_recovers_is_named_in_one_sentence(s3, site):
     storage.write_bytes(f"{s3}/file", b"content")
     for kind in ("busy", "error"):
         site.faults = (Fault(kind, 1.0),)
