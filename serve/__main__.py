@@ -46,14 +46,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--storage", default="runs/serve", metavar="DIR", help="job database and videos (default: %(default)s)"
     )
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUE",
-        help="setting of serve/config.py, e.g. --set default_stage.num_gpus=0.1 base.max_replicas=4 (repeatable)",
+    cli.add_set_option(
+        parser, help_text="setting of serve/config.py, e.g. --set default_stage.num_gpus=0.1 base.max_replicas=4"
     )
     return parser
 

@@ -39,8 +39,11 @@ def add_preset_options(arguments: argparse.ArgumentParser, default: str | None =
     add_set_option(arguments)
 
 
-def add_set_option(arguments: argparse.ArgumentParser) -> None:
-    """Add the repeatable `--set a.b=c`."""
+def add_set_option(
+    arguments: argparse.ArgumentParser,
+    help_text: str = "override a preset value, e.g. --set base.training.steps=500",
+) -> None:
+    """Add the repeatable `--set a.b=c`; `help_text` is its help text."""
     arguments.add_argument(
         "--set",
         dest="overrides",
@@ -48,7 +51,7 @@ def add_set_option(arguments: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="override a preset value, e.g. --set base.training.steps=500 (repeatable)",
+        help=f"{help_text} (repeatable)",
     )
 
 

@@ -1,6 +1,6 @@
 """Contact sheet: sampled rows of a table as pictures, read for a page's cells or drawn as one PNG.
 
-`read_rows` and `read_originals` return the rows that a page shows as cells; `render_png` draws one strip a row.
+`read_rows` and `read_originals` return the rows that a page shows as cells; `render_png` draws one strip per row.
 """
 
 import io
@@ -72,7 +72,7 @@ def render_png(
     num_rows: int = 24,
     advance: Callable[[], None] = lambda: None,
 ) -> bytes:
-    """Return a PNG of rows that are evenly spaced over the table, one strip of pictures and text a row.
+    """Return a PNG of rows that are evenly spaced over the table, one strip of pictures and text per row.
 
     A clip is shown by its thumbnail, or by frames decoded from its source if it has none. Latents are shown by frames
     of their source and, below, by their first three channels as red, green and blue.
@@ -81,7 +81,7 @@ def render_png(
         table: of clips or of latents.
         where: SQL expression that selects the rows.
         num_rows: maximum number of rows.
-        advance: called once a row.
+        advance: called once per row.
 
     Raises:
         UserError: no row is selected, or `where` is not an expression over the index.

@@ -1,4 +1,4 @@
-"""Gallery of the cascade report: one row a generated video, with its score and the output of every stage."""
+"""Gallery of the cascade report: one row per generated video, with its score and the output of every stage."""
 
 import io
 import math

@@ -42,7 +42,7 @@ class ReportSources:
 def write_report(
     uri: str, config: CascadeConfig, sources: ReportSources, advance: Callable[[], None] = lambda: None
 ) -> None:
-    """Write the page to `uri`; `advance` is called once a gallery row."""
+    """Write the page to `uri`; `advance` is called once per gallery row."""
     with storage.local_copy(sources.model, exclude=NOT_THE_MODEL) as folder:
         storage.write_text(uri, render(config, sources, folder, advance))
 
