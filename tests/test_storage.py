@@ -90,3 +90,17 @@ def test_a_broken_json_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "cut.json").write_text('{"a": [1, 2')
     with pytest.raises(UserError, match=r"cut\.json.* is not JSON"):
         storage.read_json(str(tmp_path / "cut.json"))
+
+
+def test_a_uri_is_checked_and_made_absolute_in_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "one.mp4").write_bytes(b"")
+    assert storage.readable_uri("clips", "Input") == str(tmp_path / "clips")
+    assert storage.writable_uri("latents", "Output") == str(tmp_path / "latents")
+    assert not (tmp_path / "latents").exists()
+    with pytest.raises(UserError, match="Input 'clip' does not exist"):
+        storage.readable_uri("clip", "Input")
+    for check in (storage.readable_uri, storage.writable_uri):
+        with pytest.raises(UserError, match="is empty"):
+            check("", "URI")
