@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from videogen import storage
+from videogen.cache import ByteCache
 from videogen.data.datasets.clips import ClipSpec
 from videogen.data.datasets.dataset import ClipDataset, Shapes
 from videogen.data.datasets.latents_schema import KIND, ROWS_PER_GROUP, SCHEMA_VERSION, latents_row, latents_schema
 from videogen.data.datasets.latents_table import LatentsTable
-from videogen.data.tables import OK, ByteCache, Lease, Ledger, Outcome, Row, pack_shard, read_shard, write_part
+from videogen.data.tables import OK, Lease, Ledger, Outcome, Row, pack_shard, read_shard, write_part
 from videogen.training.buckets import Batches
 from videogen.training.loader import BatchPlan, Loader
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from videogen.cache import ByteCache
 from videogen.data.datasets.clips import ClipSpec, plan_clips
 from videogen.data.datasets.dataset import JoinedClips
 from videogen.data.datasets.frames import FrameDataset
 from videogen.data.sources import open_corpus, open_source
 from videogen.data.synthetic import all_attributes, render_clip
-from videogen.data.tables import ByteCache
 from videogen.data.video import VideoInfo, write_mp4
 from videogen.errors import UserError
 

@@ -15,8 +15,7 @@ from pipelines.runner.plan import UnitSize, remove_abandoned_plans, remove_plan,
 from tests._ledger import planned
 from videogen import storage
 from videogen.data.tables import Lease, Ledger, read_manifest
-from videogen.data.tables.files import read_versioned, remove_if_unchanged, replace_if_unchanged
-from videogen.data.tables.publish import replace_manifest
+from videogen.data.tables.manifest import replace_manifest
 from videogen.errors import UserError
 
 HOLD = "import sys, time; from videogen.data.tables import Lease; Lease(sys.argv[1]).acquire(); "
@@ -185,15 +184,15 @@ def test_a_driver_that_stood_still_removes_no_plan_of_the_other(tmp_path):
 
 def test_a_file_that_has_changed_since_it_was_read_is_neither_replaced_nor_removed(table):
     uri = storage.join(table, "file.json")
-    _, nothing = read_versioned(uri)
-    assert replace_if_unchanged(uri, b"first", nothing)
-    assert not replace_if_unchanged(uri, b"second", nothing)
-    data, mark = read_versioned(uri)
+    _, nothing = storage.read_versioned(uri)
+    assert storage.replace_if_unchanged(uri, b"first", nothing)
+    assert not storage.replace_if_unchanged(uri, b"second", nothing)
+    data, mark = storage.read_versioned(uri)
     assert data == b"first"
-    assert replace_if_unchanged(uri, b"second", mark)
-    assert not remove_if_unchanged(uri, mark)
-    assert read_versioned(uri)[0] == b"second"
-    assert remove_if_unchanged(uri, read_versioned(uri)[1])
+    assert storage.replace_if_unchanged(uri, b"second", mark)
+    assert not storage.remove_if_unchanged(uri, mark)
+    assert storage.read_versioned(uri)[0] == b"second"
+    assert storage.remove_if_unchanged(uri, storage.read_versioned(uri)[1])
     assert not storage.exists(uri)
 
 

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from videogen import storage
-from videogen.data.tables import ATTEMPTS_BEFORE, ITEM_ID, PARTIAL, Lease, atomic_stream, modified_at, remove_files
+from videogen.data.tables import ATTEMPTS_BEFORE, ITEM_ID, Lease
 from videogen.hashing import content_hash
 
 _FOLDER = "plan"
-_PLAN_FILE = re.compile(rf"\.?[0-9a-f]{{12}}-\d{{5}}\.parquet(\.[0-9a-f]+{re.escape(PARTIAL)})?")
+_PLAN_FILE = re.compile(rf"\.?[0-9a-f]{{12}}-\d{{5}}\.parquet(\.[0-9a-f]+{re.escape(storage.PARTIAL)})?")
 _UNITS_PER_FILE = 256
 """A worker reads a file's whole footer for each of its units."""
 
@@ -78,7 +78,7 @@ def write_plan(
     group = next(groups, None)
     while group is not None and (limit is None or len(units) < limit):
         uri = storage.join(folder, f"{run}-{len(units) // _UNITS_PER_FILE:05d}.parquet")
-        with atomic_stream(uri) as file, pq.ParquetWriter(file, group.schema) as writer:
+        with storage.atomic_stream(uri) as file, pq.ParquetWriter(file, group.schema) as writer:
             for number in range(_UNITS_PER_FILE):
                 if group is None or (limit is not None and len(units) >= limit):
                     break
@@ -90,7 +90,7 @@ def write_plan(
 
 def remove_plan(units: Sequence[Unit]) -> None:
     """Remove a plan that `write_plan` has written; another run's beside it stays."""
-    remove_files(sorted({unit.plan for unit in units}))
+    storage.remove_files(sorted({unit.plan for unit in units}))
 
 
 def remove_abandoned_plans(table_uri: str, lease: Lease) -> None:
@@ -106,10 +106,10 @@ def remove_abandoned_plans(table_uri: str, lease: Lease) -> None:
         return
     # Somebody may keep files of their own in a folder of this name.
     own = [entry for entry in entries if _PLAN_FILE.fullmatch(entry["name"].rsplit("/", 1)[-1])]
-    old = [entry["name"].rsplit("/", 1)[-1] for entry in own if modified_at(entry) < lease.since]
+    old = [entry["name"].rsplit("/", 1)[-1] for entry in own if storage.modified_at(entry) < lease.since]
     if old:
         lease.require()
-        remove_files([storage.join(table_uri, _FOLDER, name) for name in old])
+        storage.remove_files([storage.join(table_uri, _FOLDER, name) for name in old])
 
 
 def _unit_id(identity: str, items: pa.Table) -> str:

@@ -24,7 +24,6 @@ from tests.chaos._faulty_s3 import Fault, FaultySite
 from videogen import storage
 from videogen.data.datasets.clips_table import ClipsTable
 from videogen.data.datasets.latents_table import LatentsTable
-from videogen.data.tables import atomic_stream
 from videogen.errors import CredentialsError, StorageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -211,7 +210,7 @@ def test_whole_files_are_written_and_read_however_often_requests_fail(s3, site):
     assert storage.list_files(f"{s3}/files") == sorted(content)
     assert all(storage.read_bytes(uri) == data for uri, data in content.items())
     long = os.urandom(18 << 20)  # more than one part of an upload in parts
-    with atomic_stream(f"{s3}/long") as file:
+    with storage.atomic_stream(f"{s3}/long") as file:
         file.write(long[: 17 << 20])
         assert not storage.exists(f"{s3}/long")
         file.write(long[17 << 20 :])
@@ -223,7 +222,7 @@ def test_whole_files_are_written_and_read_however_often_requests_fail(s3, site):
 
 def test_an_upload_that_fails_is_not_seen(s3, site):
     def stop_half_way() -> None:
-        with atomic_stream(f"{s3}/never") as file:
+        with storage.atomic_stream(f"{s3}/never") as file:
             file.write(bytes(17 << 20))
             raise RuntimeError("half way")
 

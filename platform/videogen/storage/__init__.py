@@ -1,5 +1,14 @@
 """Storage by URI: local paths, `file://` and `s3://` behind one set of functions."""
 
+from videogen.storage.atomic import (
+    PARTIAL,
+    atomic_stream,
+    modified_at,
+    read_versioned,
+    remove_files,
+    remove_if_unchanged,
+    replace_if_unchanged,
+)
 from videogen.storage.checks import readable_uri, require_readable, require_writable, writable_uri
 from videogen.storage.files import (
     add_files,
@@ -23,9 +32,11 @@ from videogen.storage.filesystems import arrow_filesystem, fsspec_filesystem
 from videogen.storage.uris import absolute, is_remote, join, parent, require_parent
 
 __all__ = [
+    "PARTIAL",
     "absolute",
     "add_files",
     "arrow_filesystem",
+    "atomic_stream",
     "exists",
     "fsspec_filesystem",
     "is_dir",
@@ -34,12 +45,17 @@ __all__ = [
     "list_dirs",
     "list_files",
     "local_copy",
+    "modified_at",
     "parent",
     "read_bytes",
     "read_json",
     "read_text",
+    "read_versioned",
     "readable_uri",
     "remove",
+    "remove_files",
+    "remove_if_unchanged",
+    "replace_if_unchanged",
     "require_parent",
     "require_readable",
     "require_writable",

@@ -1,6 +1,6 @@
 """Units and meanings of the columns of published tables; the generated reference shows them.
 
-The schemas are in `clips_schema`, `latents_schema`, `tables.records` and `tables.commit_log`; a test fails for a column
+The schemas are in `clips_schema`, `latents_schema`, `tables.files` and `tables.commit_log`; a test fails for a column
 that is missing here.
 """
 

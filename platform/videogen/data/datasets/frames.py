@@ -7,6 +7,7 @@ from typing import Self
 
 import numpy as np
 
+from videogen.cache import ByteCache
 from videogen.config import CascadeConfig
 from videogen.data.datasets.clips import Clip, ClipSpec, plan_clips
 from videogen.data.datasets.clips_schema import CLIPS
@@ -14,7 +15,7 @@ from videogen.data.datasets.clips_table import ClipsTable
 from videogen.data.datasets.dataset import Shapes
 from videogen.data.isolation import shared_decoder
 from videogen.data.sources import open_source
-from videogen.data.tables import ByteCache, Row, kind_of
+from videogen.data.tables import Row, kind_of
 from videogen.data.video import VideoError
 from videogen.errors import UserError
 from videogen.hashing import content_hash

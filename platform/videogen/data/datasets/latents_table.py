@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from videogen import storage
+from videogen.cache import ByteCache
 from videogen.config import CascadeConfig
 from videogen.data.datasets.clips import ClipSpec
 from videogen.data.datasets.dataset import Shapes
@@ -19,7 +20,6 @@ from videogen.data.sources import find_versions, version_mismatch
 from videogen.data.tables import (
     ERRORS_NAME,
     MANIFEST_NAME,
-    ByteCache,
     PublishedTable,
     Row,
     TableKind,

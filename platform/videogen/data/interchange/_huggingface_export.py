@@ -11,7 +11,7 @@ from videogen.data.interchange._export import ExportFolder, ExportOptions, kept
 from videogen.data.interchange._huggingface_card import README_NAME, Columns, WrittenSet, feature_of, write_card
 from videogen.data.interchange._source_videos import KEY_NAME, measure_videos, source_videos, video_key
 from videogen.data.sources import find_versions
-from videogen.data.tables import PublishedTable, atomic_stream
+from videogen.data.tables import PublishedTable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -161,7 +161,7 @@ def _write_file(
     note = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
     schema = pa.schema([(name, kind) for name, (kind, _) in columns.items()], metadata=note)
     written = 0
-    with atomic_stream(uri) as file:
+    with storage.atomic_stream(uri) as file:
         with pq.ParquetWriter(file, schema, compression="zstd") as writer:
             while group := _next_group(rows, num_rows - written):
                 columns_of_group = [pa.array([row.get(field.name) for row in group], field.type) for field in schema]

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from videogen import storage
 from videogen.data.sources import well_formed
-from videogen.data.tables import atomic_stream
 from videogen.data.video import reason_of
 from videogen.errors import UserError
 from videogen.hashing import content_hash
@@ -87,7 +86,7 @@ def copy_video(chunks: Iterable[bytes], uri: str, max_bytes: int) -> None:
         UserError: `uri` cannot be written, which says nothing of the video.
     """
     try:
-        with atomic_stream(uri) as target:
+        with storage.atomic_stream(uri) as target:
             copied = 0
             for chunk in chunks:
                 copied += len(chunk)
@@ -150,7 +149,7 @@ def _write_record(uri: str, found: Iterator[Found]) -> None:
         for item in found
     ]
     table = pa.Table.from_pylist(rows, schema=_record_schema())
-    with atomic_stream(uri) as file:
+    with storage.atomic_stream(uri) as file:
         pq.write_table(table, file)
 
 
@@ -181,11 +180,11 @@ def _write_tables(output: str, records: Sequence[tuple[str, str]]) -> ImportResu
     first_error = ""
     with contextlib.ExitStack() as stack:
         # Errors are opened first, hence closed last but one: the manifest is complete before anyone may read it.
-        error_file = stack.enter_context(atomic_stream(errors))
+        error_file = stack.enter_context(storage.atomic_stream(errors))
         error_schema = pa.schema([("shard", text), ("member", text), ("error", text)])
         error_writer = stack.enter_context(pq.ParquetWriter(error_file, error_schema))
         with (
-            atomic_stream(manifest) as file,
+            storage.atomic_stream(manifest) as file,
             pq.ParquetWriter(file, pa.schema([(name, text) for name in names])) as out,
         ):
             for shard, record in records:

@@ -11,7 +11,7 @@ import numpy as np
 from videogen import storage
 from videogen.data.interchange._export import ExportFolder, ExportOptions, json_value, kept
 from videogen.data.interchange._source_videos import KEY_NAME, measure_videos, source_videos, video_key
-from videogen.data.tables import PublishedTable, atomic_stream
+from videogen.data.tables import PublishedTable
 
 INDEX_NAME = "index.json"
 
@@ -74,7 +74,7 @@ def _write_shards(
     shards: list[dict[str, Any]] = []
     while first is not None:
         url = f"{len(shards):05}.tar"
-        with atomic_stream(folder.add(f"{prefix}{url}")) as file:
+        with storage.atomic_stream(folder.add(f"{prefix}{url}")) as file:
             num_samples, size, first = _write_shard(file, first, samples, options.shard_bytes)
         shards.append({"url": url, "nsamples": num_samples, "filesize": size})
         advance(num_samples)

@@ -6,55 +6,43 @@
 | plan.py | planned work items in canonical order |
 | data_files.py | parts that workers commit, compaction of parts into shards |
 | commit_log.py, outcomes.py | record of committed parts; which outcome of an item counts |
-| publish.py, manifest.py | index, atomic replacement of the manifest; kinds of tables and their validation |
-| read.py, shard_reading.py | published tables for readers; retries, damage, cache |
+| index.py | location of rows, writing and reading of the index |
+| manifest.py | published snapshots: kinds, validation, atomic replacement |
+| read.py | published tables for readers, with retries and detection of damage |
 | query.py | SQL conditions over the columns of a table |
 | lease.py | one writer per table |
 | vacuum.py | removal of unreferenced files after a retention period |
 | spill_database.py | local database for sets that do not fit in memory |
-| files.py, records.py | atomic files, footers; values stored in them |
+| files.py | folders and names, footers, records |
 
-The package depends only on `videogen.storage`, `videogen.errors` and `videogen.hashing`. It knows items by id and rows
-as Arrow tables; the columns and manifest sections of a kind of table are defined by its writers and readers
+The package depends only on `videogen.storage` and the small modules below it. It knows items by id and rows as Arrow
+tables; the columns and manifest sections of a kind of table are defined by its writers and readers
 (`TableKind`).
 """
 
 from videogen.data.tables.data_files import pack_shard, read_part_record, write_part
 from videogen.data.tables.files import (
-    ERRORS_NAME,
-    MANIFEST_NAME,
-    PARTIAL,
-    ForeignFileError,
-    atomic_stream,
-    modified_at,
-    remove_files,
-)
-from videogen.data.tables.lease import Lease
-from videogen.data.tables.ledger import Ledger
-from videogen.data.tables.manifest import (
-    ManifestSection,
-    TableKind,
-    TableManifest,
-    kind_of,
-    read_manifest,
-)
-from videogen.data.tables.publish import write_index
-from videogen.data.tables.query import Conditions, check_expression, conjunction, select
-from videogen.data.tables.read import PublishedTable, Row, Shard, index_schema, read_index, require_index
-from videogen.data.tables.records import (
     ATTEMPTS_BEFORE,
+    ERRORS_NAME,
     ERRORS_SCHEMA,
     FAILED,
     FILTERED,
     ITEM_ID,
+    MANIFEST_NAME,
     OK,
     STATUSES,
+    ForeignFileError,
     Outcome,
     Pack,
     PartRecord,
     ShardRecord,
 )
-from videogen.data.tables.shard_reading import ByteCache, ShardReadError, read_shard
+from videogen.data.tables.index import index_schema, read_index, require_index, write_index
+from videogen.data.tables.lease import Lease
+from videogen.data.tables.ledger import Ledger
+from videogen.data.tables.manifest import ManifestSection, TableKind, TableManifest, kind_of, read_manifest
+from videogen.data.tables.query import Conditions, check_expression, conjunction, select
+from videogen.data.tables.read import PublishedTable, Row, Shard, ShardReadError, read_shard
 from videogen.data.tables.spill_database import MEMORY_MB
 from videogen.data.tables.vacuum import vacuum_table
 
@@ -68,9 +56,7 @@ __all__ = [
     "MANIFEST_NAME",
     "MEMORY_MB",
     "OK",
-    "PARTIAL",
     "STATUSES",
-    "ByteCache",
     "Conditions",
     "ForeignFileError",
     "Lease",
@@ -86,18 +72,15 @@ __all__ = [
     "ShardRecord",
     "TableKind",
     "TableManifest",
-    "atomic_stream",
     "check_expression",
     "conjunction",
     "index_schema",
     "kind_of",
-    "modified_at",
     "pack_shard",
     "read_index",
     "read_manifest",
     "read_part_record",
     "read_shard",
-    "remove_files",
     "require_index",
     "select",
     "vacuum_table",

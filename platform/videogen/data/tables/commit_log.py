@@ -19,16 +19,16 @@ from videogen.data.tables.files import (
     COMMITS,
     PARTS,
     SHARDS,
+    STATUSES,
     SUFFIX,
     ForeignFileError,
+    PartRecord,
     list_stems,
     log_ignored,
     read_footer,
     read_records,
-    remove_files,
 )
 from videogen.data.tables.outcomes import OutcomeDatabase
-from videogen.data.tables.records import STATUSES, PartRecord
 from videogen.data.tables.spill_database import SpillDatabase
 from videogen.hashing import short_hash
 
@@ -210,7 +210,7 @@ class CommitLog:
         if removed:
             self._verify_files()
             self._require_lease()
-            remove_files([part_uri(self._uri, part) for part in removed])
+            storage.remove_files([part_uri(self._uri, part) for part in removed])
             self.outcomes.forget_parts(removed)
 
     def _read_commit_files(self) -> None:
@@ -255,4 +255,4 @@ class CommitLog:
             self._files[write_commit_file(self._uri, self._identity, rows)] = rows.num_rows
         self._verify_files()
         self._require_lease()
-        remove_files([commit_file_uri(self._uri, name) for name in old if name not in self._files])
+        storage.remove_files([commit_file_uri(self._uri, name) for name in old if name not in self._files])

@@ -18,8 +18,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from videogen import storage
-from videogen.data.tables.files import PARTS, SUFFIX, Footer, ForeignFileError, atomic_stream, read_footer, stem
-from videogen.data.tables.records import ITEM_ID, OK, Outcome, Pack, PartRecord, ShardRecord
+from videogen.data.tables.files import (
+    ITEM_ID,
+    OK,
+    PARTS,
+    SUFFIX,
+    Footer,
+    ForeignFileError,
+    Outcome,
+    Pack,
+    PartRecord,
+    ShardRecord,
+    read_footer,
+    stem,
+)
 
 ROWS_PER_GROUP = 1024
 """Default number of rows that one random access reads; tables with large values use fewer."""
@@ -204,7 +216,8 @@ def pack_shard(table_uri: str, pack: Pack) -> ShardRecord:
     first = read_footer(part_uri(table_uri, pack.parts[0]))
     num_rows = rows_per_group(first)
     record = {"identity": pack.identity, "parts": pack.parts, "part_rows": pack.part_rows}
-    with atomic_stream(uri) as file, pq.ParquetWriter(file, first.schema, **writer_options(first.schema)) as writer:
+    options = writer_options(first.schema)
+    with storage.atomic_stream(uri) as file, pq.ParquetWriter(file, first.schema, **options) as writer:
         for group in _regrouped(_groups(table_uri, pack, first.schema), num_rows):
             writer.write_table(group, row_group_size=num_rows)
         writer.add_key_value_metadata({_SHARD_KEY: json.dumps(record), **_group_metadata(num_rows)})

@@ -1,22 +1,22 @@
-"""Files of a table: names, parquet footers, atomic writes and compare-and-swap, on local disks and on S3."""
+"""Files of a table: folders and names, parquet footers, and the records that are stored in them.
 
-import contextlib
-import fcntl
-import hashlib
+A *work item* is planned, processed and retried as a whole, and ends in exactly one status. Workers process items in
+batches; the file that a worker commits for a batch is a *part*. Compaction packs parts into *shards*, which readers
+open. Records are plain values that can be pickled; footers and commit files store them as JSON.
+"""
+
+import json
 import logging
-import os
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
-from typing import IO, Any, TypeVar
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Self, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from videogen import storage
+from videogen.hashing import json_hash
 
 logger = logging.getLogger(__name__)
 _Record = TypeVar("_Record")
@@ -25,24 +25,193 @@ PARTS, SHARDS, COMMITS, INDEX, HISTORY = "parts", "shards", "commits", "index", 
 """Folders of a table."""
 MANIFEST_NAME, ERRORS_NAME, LEASE_NAME = "manifest.json", "errors.parquet", "lease.json"
 SUFFIX = ".parquet"
-PARTIAL = ".partial"
+
+OK, FILTERED, FAILED = "ok", "filtered", "failed"
+STATUSES = (OK, FILTERED, FAILED)
+"""Final statuses of an item, best first: if an item has several outcomes, the first status in this order counts."""
+
+ITEM_ID = "item_id"
+"""Column of every data file: the item that a row belongs to."""
+
+ATTEMPTS_BEFORE = "attempts_before"
+"""Column of items that are retried: number of failed attempts so far."""
+
+SHARD, ROW = "shard", "row"
+"""Last two columns of an index: position of the shard in the manifest, and row in that shard."""
+
+ERRORS_SCHEMA = pa.schema(
+    [
+        (ITEM_ID, pa.string()),
+        ("uri", pa.string()),
+        ("stage", pa.string()),
+        ("error", pa.string()),
+        ("attempts", pa.int32()),
+        ("log_tail", pa.string()),
+    ]
+)
+"""Columns of errors.parquet and filtered.parquet, which list items and the reason for their status."""
 
 _MAGIC = b"PAR1"
 _TAIL_BYTES = 64 << 10
 """Size of the first read at the end of a file; most footers fit."""
-_UPLOAD_BYTES = 16 << 20
-"""Part size of a multipart upload, held in memory per file; S3 allows 10,000 parts per object."""
+_PARALLEL_REQUESTS = 16
+"""Concurrent small requests; each mostly waits for the storage."""
 _FILES_PER_STEP = 2048
 """Files requested before waiting for all of them, which bounds memory."""
-PARALLEL_REQUESTS = 16
-"""Concurrent small requests; each mostly waits for the storage."""
+
+
+# --- records ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Final status of one work item."""
+
+    item_id: str
+    status: str
+    """One of `STATUSES`."""
+    rows: int = 0
+    """Number of rows of the item. `write_part` counts them, so callers may leave 0."""
+    uri: str = ""
+    """Source of the item, as listed in errors.parquet."""
+    stage: str = ""
+    """Processing step that failed or filtered the item, e.g. "probe"."""
+    error: str = ""
+    """Reason, in a few words."""
+    attempts: int = 1
+    """Number of attempts over all runs; every run that retries an item adds at least one."""
+    log_tail: str = ""
+    """Last lines of output of a child process that died."""
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ValueError(f"item {self.item_id!r} has the status {self.status!r}: it must be one of {STATUSES}")
+
+    def with_prior_attempts(self, item: Mapping[str, Any]) -> Self:
+        """Return the outcome with the attempts of earlier runs added, so that the latest failure has the most.
+
+        Args:
+            item: a row of `Ledger.pending`; without `attempts_before`, the outcome is returned unchanged.
+        """
+        before = item.get(ATTEMPTS_BEFORE)
+        return self if before is None else replace(self, attempts=before + max(1, self.attempts))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields that differ from their defaults, as JSON values."""
+        return {key: value for key, value in asdict(self).items() if value != _DEFAULTS.get(key)}
+
+
+_DEFAULTS = {item.name: item.default for item in fields(Outcome)}
+
+
+@dataclass(frozen=True)
+class PartRecord:
+    """Content of a part, as stored in its footer: everything that the driver needs to know about it."""
+
+    batch_id: str
+    """Hash of the identity and of the items of the batch."""
+    identity: str
+    """Hash of all settings that determine the rows of an item; records of other identities are ignored."""
+    rows: int
+    num_bytes: int
+    """Size of the file."""
+    outcomes: tuple[Outcome, ...]
+    """In the order of the rows: the rows of the first outcome come first."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Measurements of the batch, e.g. seconds of computation; `Ledger.metrics` sums them."""
+
+    @property
+    def name(self) -> str:
+        """File name without suffix.
+
+        The name contains a hash of the outcomes. A retry of the same batch, or a worker that outlives its driver,
+        therefore writes identical content or a new file; it never overwrites rows with a failure.
+        """
+        return f"{self.batch_id}-{json_hash([[item.item_id, item.status, item.rows] for item in self.outcomes])[:8]}"
+
+    def to_json(self) -> str:
+        """Return the record as JSON, for a footer or a column."""
+        values = {_STORED_NAMES.get(name, name): value for name, value in vars(self).items()}
+        outcomes = [item.as_dict() for item in self.outcomes]
+        return json.dumps({**values, "facts": dict(self.metrics), "outcomes": outcomes})
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Parse the output of `to_json`."""
+        values = json.loads(text)
+        for name, stored in _STORED_NAMES.items():
+            values[name] = values.pop(stored)
+        return cls(**{**values, "outcomes": tuple(Outcome(**item) for item in values["outcomes"])})
+
+
+_STORED_NAMES = {"batch_id": "unit_id", "metrics": "facts"}
+"""Fields of `PartRecord` whose name in files is another one; existing tables use it."""
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Parts that are compacted into one shard, in this order."""
+
+    parts: tuple[str, ...]
+    """Names of the parts."""
+    part_rows: tuple[int, ...]
+    num_bytes: int
+    """Total size of the parts, approximately the size of the shard."""
+    identity: str
+
+    @property
+    def name(self) -> str:
+        """Path of the shard in its table, e.g. "shards/0123456789abcdef0123.parquet": a hash of the parts' names."""
+        return f"shards/{json_hash(self.parts)}.parquet"
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """Content of a shard, as stored in its footer."""
+
+    name: str
+    """Path in the table."""
+    identity: str
+    rows: int
+    num_bytes: int
+    parts: tuple[str, ...]
+    """Parts that were packed into it, in the order of its rows."""
+    part_rows: tuple[int, ...]
+    rows_per_group: int
+    """Rows of every row group except the last, so row i is in group i // rows_per_group."""
+
+    def as_manifest(self) -> dict[str, Any]:
+        """Return the shard's entry in the manifest."""
+        return {"name": self.name, "rows": self.rows, "bytes": self.num_bytes, "rows_per_group": self.rows_per_group}
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+def stem(uri: str) -> str:
+    """Return a file name without folder and suffix."""
+    return uri.rsplit("/", 1)[-1].removesuffix(SUFFIX)
+
+
+def list_stems(folder: str) -> list[str]:
+    """Return the sorted names of the parquet files in a folder, without hidden files, which are unfinished writes.
+
+    Raises:
+        OSError: the folder exists but cannot be listed. (fsspec's `find` would return an empty list.)
+    """
+    filesystem, path = storage.fsspec_filesystem(folder)
+    try:
+        names = filesystem.ls(path, detail=False)
+    except FileNotFoundError:
+        return []
+    return sorted(stem(name) for name in names if name.endswith(SUFFIX) and not stem(name).startswith("."))
+
+
+# --- parquet footers -------------------------------------------------------------------------------------------------
 
 
 class ForeignFileError(ValueError):
     """A file that none of our writers completed: truncated, damaged, or written by other software."""
-
-
-# --- parquet footers -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -105,7 +274,7 @@ def read_records(names: Sequence[str], read: Callable[[str], _Record]) -> Iterat
             gone.append(name)
         return None
 
-    with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
+    with ThreadPoolExecutor(_PARALLEL_REQUESTS) as pool:
         for start in range(0, len(names), _FILES_PER_STEP):
             found = pool.map(attempt, names[start : start + _FILES_PER_STEP])
             yield from (record for record in found if record is not None)
@@ -116,169 +285,3 @@ def read_records(names: Sequence[str], read: Callable[[str], _Record]) -> Iterat
 def log_ignored(uri: str, error: ForeignFileError) -> None:
     """Log that a file is treated as missing, and why."""
     logger.warning("%s is ignored: %s", uri, error)
-
-
-# --- names -----------------------------------------------------------------------------------------------------------
-
-
-def stem(uri: str) -> str:
-    """Return a file name without folder and suffix."""
-    return uri.rsplit("/", 1)[-1].removesuffix(SUFFIX)
-
-
-def list_stems(folder: str) -> list[str]:
-    """Return the sorted names of the parquet files in a folder, without hidden files, which are unfinished writes.
-
-    Raises:
-        OSError: the folder exists but cannot be listed. (fsspec's `find` would return an empty list.)
-    """
-    filesystem, path = storage.fsspec_filesystem(folder)
-    try:
-        names = filesystem.ls(path, detail=False)
-    except FileNotFoundError:
-        return []
-    return sorted(stem(name) for name in names if name.endswith(SUFFIX) and not stem(name).startswith("."))
-
-
-def modified_at(entry: Mapping[str, Any]) -> float:
-    """Return the modification time of a listed file, in seconds since 1970 by the storage's clock."""
-    time = entry.get("LastModified", entry.get("mtime", 0.0))
-    return time.timestamp() if isinstance(time, datetime) else float(time)
-
-
-# --- atomic writes ---------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def atomic_stream(uri: str) -> Iterator[IO[bytes]]:
-    """Open a file for writing that appears under `uri` when the block ends, and not at all if the block raises.
-
-    A process that is killed in the block leaves a hidden `*.partial` file, or on S3 an incomplete multipart upload,
-    which no listing shows and which a lifecycle rule of the bucket can expire.
-    """
-    if storage.is_remote(uri):
-        with _remote_stream(uri) as file:
-            yield file
-        return
-    target = Path(storage.absolute(uri))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}{PARTIAL}")
-    try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _remote_stream(uri: str) -> Iterator[IO[bytes]]:
-    filesystem, path = storage.fsspec_filesystem(uri)
-    # Without autocommit=False, closing after an error would complete the upload of a truncated file.
-    file: Any = filesystem.open(path, "wb", block_size=_UPLOAD_BYTES, autocommit=False)
-    try:
-        yield file
-    except BaseException:
-        if file.mpu is not None:
-            file.discard()
-        file.closed = True  # otherwise the garbage collector flushes the discarded buffer
-        raise
-    file.close()
-    file.commit()
-
-
-def remove_files(uris: Sequence[str]) -> None:
-    """Remove files with parallel requests; files that do not exist are ignored."""
-
-    def remove(uri: str) -> None:
-        filesystem, path = storage.fsspec_filesystem(uri)
-        with contextlib.suppress(FileNotFoundError):
-            filesystem.rm_file(path)
-
-    with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
-        for start in range(0, len(uris), _FILES_PER_STEP):
-            for _ in pool.map(remove, uris[start : start + _FILES_PER_STEP]):
-                pass
-
-
-# --- compare-and-swap ------------------------------------------------------------------------------------------------
-#
-# Locally, a lock on the folder makes the change atomic; the lock ends with its process. On S3, a conditional request
-# does. A storage without conditional requests lets the last writer win.
-
-
-def read_versioned(uri: str) -> tuple[bytes | None, str]:
-    """Return a file's content and its version, for `replace_if_unchanged`; (None, "") if it does not exist."""
-    filesystem, path = storage.fsspec_filesystem(uri)
-    try:
-        # The version is read first: if the file changes in between, the stale version makes any swap fail.
-        version = str(filesystem.info(path)["ETag"]) if storage.is_remote(uri) else ""
-        data = bytes(filesystem.cat_file(path))
-    except FileNotFoundError:
-        return None, ""
-    return data, version or hashlib.sha256(data).hexdigest()
-
-
-def replace_if_unchanged(uri: str, data: bytes, version: str) -> bool:
-    """Replace a file if it still has this version ("": if it does not exist); return whether it was replaced.
-
-    Raises:
-        OSError: the storage failed.
-    """
-    if not storage.is_remote(uri):
-        return _if_unchanged(uri, version, lambda: storage.write_bytes(uri, data))
-    filesystem, path = storage.fsspec_filesystem(uri)
-    condition = {"IfMatch": version} if version else {"mode": "create"}
-    try:
-        filesystem.pipe_file(path, data, **condition)
-    except OSError:
-        current, current_version = read_versioned(uri)
-        if current == data:
-            return True  # the write succeeded but its response was lost
-        if current_version == version:
-            raise
-        return False
-    return True
-
-
-def remove_if_unchanged(uri: str, version: str) -> bool:
-    """Remove a file if it still has this version; return whether it was removed.
-
-    Raises:
-        OSError: the storage failed.
-    """
-    if not storage.is_remote(uri):
-        return _if_unchanged(uri, version, lambda: storage.remove(uri))
-    filesystem, path = storage.fsspec_filesystem(uri)
-    bucket, _, key = path.partition("/")
-    try:
-        filesystem.call_s3("delete_object", Bucket=bucket, Key=key, IfMatch=version)
-    except OSError:
-        current_version = read_versioned(uri)[1]
-        if current_version != version:
-            return not current_version  # removed with the response lost, or replaced by another writer
-        filesystem.rm_file(path)  # a storage that rejects conditional deletes
-    return True
-
-
-def _if_unchanged(uri: str, version: str, change: Callable[[], object]) -> bool:
-    with _folder_locked(uri):
-        if read_versioned(uri)[1] != version:
-            return False
-        change()
-    return True
-
-
-@contextlib.contextmanager
-def _folder_locked(uri: str) -> Iterator[None]:
-    """Hold an flock on the file's folder; a lock file would stay behind."""
-    folder = Path(storage.absolute(storage.parent(uri)))
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

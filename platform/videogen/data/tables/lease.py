@@ -21,10 +21,6 @@ from typing import Self
 from videogen import storage
 from videogen.data.tables.files import (
     LEASE_NAME,
-    modified_at,
-    read_versioned,
-    remove_if_unchanged,
-    replace_if_unchanged,
 )
 from videogen.errors import UserError
 from videogen.hashing import short_hash
@@ -138,7 +134,7 @@ class Lease:
             raise self._refusal(holder)
         self._mine, self._lost = mine, False
         filesystem, path = storage.fsspec_filesystem(self._uri)
-        self.since = modified_at(filesystem.info(path))
+        self.since = storage.modified_at(filesystem.info(path))
         self._stop.clear()
         self._thread = threading.Thread(target=self._send_heartbeats, name="videogen-lease", daemon=True)
         self._thread.start()
@@ -154,7 +150,7 @@ class Lease:
         if mine is not None:
             holder, version = self._read()
             if holder is not None and holder.token == mine.token:
-                remove_if_unchanged(self._uri, version)
+                storage.remove_if_unchanged(self._uri, version)
 
     def require(self) -> None:
         """Check that the lease is still held.
@@ -216,7 +212,7 @@ class Lease:
 
     def _read(self) -> tuple[_Holder | None, str]:
         """Return the holder and the version of lease.json; (None, "") if nobody holds the lease."""
-        data, version = read_versioned(self._uri)
+        data, version = storage.read_versioned(self._uri)
         if data is None:
             return None, ""
         try:
@@ -227,7 +223,7 @@ class Lease:
     def _swap(self, holder: _Holder, version: str) -> bool:
         """Write the holder if lease.json still has this version; return whether this holder has the lease now."""
         data = (json.dumps(asdict(holder), indent=2) + "\n").encode()
-        if not replace_if_unchanged(self._uri, data, version):
+        if not storage.replace_if_unchanged(self._uri, data, version):
             return False
         # A storage without conditional requests has let the last writer win.
         now, _ = self._read()

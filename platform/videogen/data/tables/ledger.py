@@ -32,13 +32,21 @@ import pyarrow.parquet as pq
 from videogen import storage
 from videogen.data.tables.commit_log import CommitLog
 from videogen.data.tables.data_files import make_packs
-from videogen.data.tables.files import ERRORS_NAME, remove_files
+from videogen.data.tables.files import (
+    ATTEMPTS_BEFORE,
+    ERRORS_NAME,
+    ERRORS_SCHEMA,
+    FAILED,
+    ITEM_ID,
+    STATUSES,
+    Pack,
+    PartRecord,
+)
+from videogen.data.tables.index import IndexRows, write_index
 from videogen.data.tables.lease import Lease
-from videogen.data.tables.manifest import read_manifest
+from videogen.data.tables.manifest import read_manifest, replace_manifest
 from videogen.data.tables.outcomes import OutcomeDatabase
 from videogen.data.tables.plan import Plan
-from videogen.data.tables.publish import IndexRows, replace_manifest, write_index
-from videogen.data.tables.records import ATTEMPTS_BEFORE, ERRORS_SCHEMA, FAILED, ITEM_ID, STATUSES, Pack, PartRecord
 from videogen.data.tables.spill_database import MEMORY_MB, SpillDatabase
 from videogen.data.tables.vacuum import find_partials
 
@@ -310,7 +318,7 @@ class Ledger:
         self._commit_log.remove_parts()
         if self.lease is not None and (partials := find_partials(self.uri, self.lease.since)):
             self.lease.require()
-            remove_files(partials)
+            storage.remove_files(partials)
 
     @property
     def _outcomes(self) -> OutcomeDatabase:

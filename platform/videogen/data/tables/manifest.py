@@ -1,18 +1,21 @@
-"""Manifest of a table: the snapshot that readers see, its kinds and their validation, and its content.
+"""Manifest of a table: the snapshot that readers see; its validation, its content, and its atomic replacement.
 
 `manifest.json` names the shards and index files of the current snapshot. This package knows the sections that all
-tables share; the kinds of tables, with their own sections, are defined by the packages that write and read them.
+tables share; the kinds of tables, with their own sections, are defined by the packages that write and read them. A
+replaced manifest is copied to `history/`, so `vacuum_table` knows which files readers of earlier snapshots still use.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import pydantic
 
 from videogen import storage
-from videogen.data.tables.files import MANIFEST_NAME
+from videogen.data.tables.files import HISTORY, MANIFEST_NAME
 from videogen.errors import UserError
+from videogen.hashing import short_hash
 
 Count = Annotated[int, pydantic.Field(ge=0)]
 
@@ -152,3 +155,28 @@ def referenced_files(manifest: Mapping[str, Any]) -> set[str]:
     """Return the paths, in the table, of the shards and index files that a manifest names."""
     shards = {shard["name"] for shard in manifest.get("shards", [])}
     return shards | set(manifest.get("index", {}).get("files", []))
+
+
+def replace_manifest(table_uri: str, manifest: Mapping[str, Any], require_lease: Callable[[], None]) -> None:
+    """Make a manifest the current one; an identical file is left unchanged.
+
+    A driver that is suspended after it checked the lease cannot replace what another run has published meanwhile.
+
+    Args:
+        table_uri: folder of the table.
+        manifest: its content; all files that it names exist.
+        require_lease: raises unless this run may still write.
+    """
+    uri = storage.join(table_uri, MANIFEST_NAME)
+    data = (json.dumps(manifest, indent=2) + "\n").encode()
+    while True:
+        before, version = storage.read_versioned(uri)
+        if before == data:
+            return
+        if before is not None:
+            # Written even if it exists: its modification time tells when this manifest was replaced.
+            name = f"{short_hash(before)}.json"
+            storage.write_bytes(storage.join(table_uri, HISTORY, name), before)
+        require_lease()
+        if storage.replace_if_unchanged(uri, data, version):
+            return

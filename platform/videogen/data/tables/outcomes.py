@@ -14,8 +14,8 @@ from collections.abc import Collection, Iterable, Sequence
 
 import pyarrow as pa
 
+from videogen.data.tables.files import FAILED, OK, STATUSES, ShardRecord
 from videogen.data.tables.plan import OrdinalRange
-from videogen.data.tables.records import FAILED, OK, STATUSES, ShardRecord
 from videogen.data.tables.spill_database import SpillDatabase
 
 _IS_OK = f"status = {STATUSES.index(OK)}"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import pyarrow as pa
 
-from videogen.data.tables.records import ITEM_ID
+from videogen.data.tables.files import ITEM_ID
 from videogen.data.tables.spill_database import SpillDatabase
 from videogen.errors import UserError
 

@@ -1,27 +1,25 @@
-"""Reader of published tables: open and validate, scan the index, read row groups and whole rows.
+"""Reader of published tables: validation, index scans, row groups and whole rows, with retries of storage failures."""
 
-A table is a folder whose manifest names its index and its shards. The index is a handful of parquet files with one row
-per live row: all scalars, and the location (`shard`, `row`) of the rest. Counting, filtering and ordering ten million
-rows therefore opens no shard.
-"""
-
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from videogen import storage
-from videogen.data.tables.files import INDEX, MANIFEST_NAME, ForeignFileError, read_footer
+from videogen.cache import ByteCache
+from videogen.data.tables.files import ROW, SHARD
+from videogen.data.tables.index import index_schema, read_index, require_index
 from videogen.data.tables.manifest import TableKind, read_valid_manifest
-from videogen.data.tables.query import select
-from videogen.data.tables.records import ROW, SHARD
-from videogen.data.tables.shard_reading import ByteCache, read_shard
 from videogen.errors import UserError
 from videogen.hashing import content_hash
+
+logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 """Values by column name: numpy arrays, strings, numbers, lists."""
@@ -29,75 +27,64 @@ Row = dict[str, Any]
 SHAPE_SUFFIX, DTYPE_SUFFIX = "_shape", "_dtype"
 """Columns beside the bytes of an array NAME (in C order): its shape, and its type by numpy's name."""
 
+Value = TypeVar("Value")
 
-# --- index -----------------------------------------------------------------------------------------------------------
-
-
-def index_files(table_uri: str, manifest: Mapping[str, Any]) -> list[str]:
-    """Return the URIs of the index files that a manifest names."""
-    return [storage.join(table_uri, name) for name in manifest["index"]["files"]]
-
-
-def require_index(table_uri: str, manifest: Mapping[str, Any]) -> None:
-    """Check the footer of every index file.
-
-    Raises:
-        UserError: a file is missing or damaged.
-    """
-    with _index_errors(table_uri):
-        for uri in index_files(table_uri, manifest):
-            read_footer(uri)
+_ATTEMPTS = 4
+_FIRST_WAIT_S = 0.5
+_NETWORK_LIBRARIES = {"aiobotocore", "aiohttp", "botocore", "urllib3"}
+"""Libraries whose exceptions are not converted; some of them are no subclass of `OSError`."""
 
 
-def index_schema(table_uri: str, manifest: Mapping[str, Any]) -> pa.Schema:
-    """Return the columns of a table's index; an empty schema if the table has no rows."""
-    files = index_files(table_uri, manifest)
-    with _index_errors(table_uri):
-        return read_footer(files[0]).schema if files else pa.schema([])
+# --- retries ---------------------------------------------------------------------------------------------------------
 
 
-def read_index(
-    table_uri: str,
-    manifest: Mapping[str, Any],
-    columns: Sequence[str] | None = None,
-    where: str | None = None,
-) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a table's index in order; `pa.Table.from_batches` makes one table of them.
+class ShardReadError(OSError):
+    """The storage failed to deliver a shard at every attempt; a later run may succeed."""
 
-    Args:
-        table_uri: folder of the table.
-        manifest: its manifest.
-        columns: columns to read; None for all.
-        where: SQL condition over the columns of the index, e.g. "score >= 0.3 and width >= 512".
+
+def read_shard(
+    uri: str, read: Callable[[], Value], attempts: int = _ATTEMPTS, first_wait_s: float = _FIRST_WAIT_S
+) -> Value:
+    """Return `read()`, which reads from the shard at `uri`; retry storage failures with exponential backoff.
 
     Raises:
-        UserError: immediately, for an unknown column or an invalid condition; while reading, for a damaged index.
+        ShardReadError: the storage failed at every attempt, or denies access.
+        UserError: the shard is damaged or missing.
     """
-    with _index_errors(table_uri):
-        return _with_index_errors(table_uri, select(index_files(table_uri, manifest), columns, where))
+    for attempt in range(1, attempts + 1):
+        try:
+            return read()
+        except Exception as error:
+            if not (_is_damage(error) or _is_storage_failure(error)):
+                raise
+            reason = f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}"
+            if isinstance(error, FileNotFoundError):
+                raise UserError(
+                    f"Shard {uri!r} is missing although its table names it: do not change a table that is in use; "
+                    f"restore the shard or make the table again."
+                ) from error
+            # An interrupted transfer may look like damage, hence a second attempt.
+            if _is_damage(error) and attempt > 1:
+                raise UserError(f"Shard {uri!r} is damaged ({reason}): remove it and make the table again.") from error
+            if attempt == attempts or isinstance(error, PermissionError):
+                raise ShardReadError(
+                    f"shard {uri!r} cannot be read after {attempt} attempts ({reason}): check "
+                    f"{'the network and the credentials' if storage.is_remote(uri) else 'the disk'}, then start again"
+                ) from error
+            wait_s = first_wait_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
+            logger.warning("%s: %s; attempt %d of %d in %.1f s", uri, reason, attempt + 1, attempts, wait_s)
+            time.sleep(wait_s)
+    raise ValueError(f"attempts must be at least 1, not {attempts}")
 
 
-def _with_index_errors(table_uri: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    with _index_errors(table_uri):
-        yield from batches
+def _is_damage(error: Exception) -> bool:
+    # Arrow reports invalid bytes as ArrowInvalid, or as a plain OSError without an error number.
+    return isinstance(error, pa.ArrowInvalid) or (type(error) is OSError and error.errno is None)
 
 
-@contextlib.contextmanager
-def _index_errors(table_uri: str) -> Iterator[None]:
-    """Convert errors about a missing or damaged index into `UserError`."""
-    try:
-        yield
-    except UserError:
-        raise
-    except (ForeignFileError, pa.ArrowException, OSError) as error:
-        missing = isinstance(error, FileNotFoundError)
-        if isinstance(error, OSError) and error.errno is not None and not missing:
-            raise  # a storage failure says nothing about the file; Arrow's errors about bytes have no number
-        reason = "a file is missing" if missing else (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise UserError(
-            f"The index of {table_uri!r} cannot be read ({reason}): remove {MANIFEST_NAME} and the folder {INDEX} "
-            f"there and run the job that wrote the table again, which repeats no finished work."
-        ) from error
+def _is_storage_failure(error: Exception) -> bool:
+    # A `StorageError` is both a `UserError` and an `OSError`, and may be temporary.
+    return isinstance(error, OSError) or type(error).__module__.split(".")[0] in _NETWORK_LIBRARIES
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------

@@ -10,13 +10,10 @@ from videogen.data.tables.files import (
     COMMITS,
     HISTORY,
     INDEX,
-    PARTIAL,
     PARTS,
     SHARDS,
     SUFFIX,
-    modified_at,
     read_records,
-    remove_files,
     stem,
 )
 from videogen.data.tables.lease import Lease
@@ -57,7 +54,7 @@ class _ListedFile:
 
     @property
     def is_partial(self) -> bool:
-        return self.name.rpartition("/")[2].startswith(".") and self.name.endswith(PARTIAL)
+        return self.name.rpartition("/")[2].startswith(".") and self.name.endswith(storage.PARTIAL)
 
 
 def vacuum_table(table_uri: str, retain_s: float = RETAIN_S, dry_run: bool = False) -> list[UnreferencedFile]:
@@ -82,7 +79,7 @@ def vacuum_table(table_uri: str, retain_s: float = RETAIN_S, dry_run: bool = Fal
         found = _unreferenced(uri, lease.since - retain_s)
         for start in range(0, 0 if dry_run else len(found), _FILES_PER_LEASE_CHECK):
             lease.require()
-            remove_files([file.uri for file in found[start : start + _FILES_PER_LEASE_CHECK]])
+            storage.remove_files([file.uri for file in found[start : start + _FILES_PER_LEASE_CHECK]])
     return found
 
 
@@ -121,7 +118,7 @@ def _listed(table_uri: str) -> Iterator[_ListedFile]:
         for entry in sorted(entries, key=lambda entry: entry["name"]):
             if entry["type"] == "file":
                 name = entry["name"].removeprefix(root).lstrip("/")
-                yield _ListedFile(name, int(entry["size"]), modified_at(entry))
+                yield _ListedFile(name, int(entry["size"]), storage.modified_at(entry))
 
 
 def _parts_of(identity: str, table_uri: str, names: list[str]) -> set[str]:

@@ -1,16 +1,16 @@
-"""Publishing: locate the rows of planned items, write the index, and replace the manifest in one atomic step.
+"""Index of a table: one row per live row with all scalars and the location of the rest, in a handful of files.
 
-A replaced manifest is copied to `history/`; by these copies `vacuum_table` knows which files readers of an earlier
-snapshot still use.
+The ledger locates the rows of planned items and writes the index; readers filter it, so counting, filtering and
+ordering ten million rows opens no shard.
 """
 
 # ruff: noqa: S608 - statements consist of our own names; values are passed as parameters
 
+import contextlib
 import hashlib
-import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import pyarrow as pa
@@ -19,19 +19,20 @@ import pyarrow.parquet as pq
 from videogen import storage
 from videogen.data.tables.data_files import read_shard_record, writer_options
 from videogen.data.tables.files import (
-    HISTORY,
     INDEX,
     MANIFEST_NAME,
+    ROW,
+    SHARD,
     SUFFIX,
     ForeignFileError,
-    atomic_stream,
-    read_versioned,
-    replace_if_unchanged,
+    Pack,
+    ShardRecord,
+    read_footer,
 )
 from videogen.data.tables.outcomes import OutcomeDatabase
 from videogen.data.tables.plan import Plan
-from videogen.data.tables.records import ROW, SHARD, Pack, ShardRecord
-from videogen.hashing import short_hash
+from videogen.data.tables.query import select
+from videogen.errors import UserError
 
 ROWS_PER_INDEX_FILE = 1_000_000
 _ROWS_PER_BATCH = 65_536
@@ -39,7 +40,7 @@ _ROWS_PER_INDEX_GROUP = 65_536
 _COPY_BYTES = 1 << 20
 
 
-# --- index rows ------------------------------------------------------------------------------------------------------
+# --- location of rows -------------------------------------------------------------------------------------------------
 
 
 class IndexRows:
@@ -115,7 +116,7 @@ class IndexRows:
         return fields
 
 
-# --- index files -----------------------------------------------------------------------------------------------------
+# --- writing ---------------------------------------------------------------------------------------------------------
 
 
 def write_index(
@@ -189,33 +190,75 @@ def _upload(file: IO[bytes], uri: str) -> None:
     if storage.exists(uri):  # the name is a hash of the content
         return
     file.seek(0)
-    with atomic_stream(uri) as target:
+    with storage.atomic_stream(uri) as target:
         shutil.copyfileobj(file, target, _COPY_BYTES)
 
 
-# --- manifest --------------------------------------------------------------------------------------------------------
+# --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def replace_manifest(table_uri: str, manifest: Mapping[str, Any], require_lease: Callable[[], None]) -> None:
-    """Make a manifest the current one; an identical file is left unchanged.
+def index_files(table_uri: str, manifest: Mapping[str, Any]) -> list[str]:
+    """Return the URIs of the index files that a manifest names."""
+    return [storage.join(table_uri, name) for name in manifest["index"]["files"]]
 
-    A driver that is suspended after it checked the lease cannot replace what another run has published meanwhile.
+
+def require_index(table_uri: str, manifest: Mapping[str, Any]) -> None:
+    """Check the footer of every index file.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    with _index_errors(table_uri):
+        for uri in index_files(table_uri, manifest):
+            read_footer(uri)
+
+
+def index_schema(table_uri: str, manifest: Mapping[str, Any]) -> pa.Schema:
+    """Return the columns of a table's index; an empty schema if the table has no rows."""
+    files = index_files(table_uri, manifest)
+    with _index_errors(table_uri):
+        return read_footer(files[0]).schema if files else pa.schema([])
+
+
+def read_index(
+    table_uri: str,
+    manifest: Mapping[str, Any],
+    columns: Sequence[str] | None = None,
+    where: str | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a table's index in order; `pa.Table.from_batches` makes one table of them.
 
     Args:
         table_uri: folder of the table.
-        manifest: its content; all files that it names exist.
-        require_lease: raises unless this run may still write.
+        manifest: its manifest.
+        columns: columns to read; None for all.
+        where: SQL condition over the columns of the index, e.g. "score >= 0.3 and width >= 512".
+
+    Raises:
+        UserError: immediately, for an unknown column or an invalid condition; while reading, for a damaged index.
     """
-    uri = storage.join(table_uri, MANIFEST_NAME)
-    data = (json.dumps(manifest, indent=2) + "\n").encode()
-    while True:
-        before, version = read_versioned(uri)
-        if before == data:
-            return
-        if before is not None:
-            # Written even if it exists: its modification time tells when this manifest was replaced.
-            name = f"{short_hash(before)}.json"
-            storage.write_bytes(storage.join(table_uri, HISTORY, name), before)
-        require_lease()
-        if replace_if_unchanged(uri, data, version):
-            return
+    with _index_errors(table_uri):
+        return _with_index_errors(table_uri, select(index_files(table_uri, manifest), columns, where))
+
+
+def _with_index_errors(table_uri: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    with _index_errors(table_uri):
+        yield from batches
+
+
+@contextlib.contextmanager
+def _index_errors(table_uri: str) -> Iterator[None]:
+    """Convert errors about a missing or damaged index into `UserError`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (ForeignFileError, pa.ArrowException, OSError) as error:
+        missing = isinstance(error, FileNotFoundError)
+        if isinstance(error, OSError) and error.errno is not None and not missing:
+            raise  # a storage failure says nothing about the file; Arrow's errors about bytes have no number
+        reason = "a file is missing" if missing else (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UserError(
+            f"The index of {table_uri!r} cannot be read ({reason}): remove {MANIFEST_NAME} and the folder {INDEX} "
+            f"there and run the job that wrote the table again, which repeats no finished work."
+        ) from error
