@@ -57,7 +57,7 @@ def _sections(
     yield title, prefix, [(name, field) for name, field in model.model_fields.items() if name not in inner]
     for name, section in inner.items():
         key = f"{prefix}{name}{_index(model.model_fields[name].annotation)}"
-        yield from _sections(section, f"{key}.", f"`{key}`: {_first_sentence(section)}")
+        yield from _sections(section, f"{key}.", f"`{key}`\n\n{_summary(section)}")
 
 
 def _section_of(annotation: Any) -> type[BaseModel] | None:
@@ -73,9 +73,8 @@ def _index(annotation: Any) -> str:
     return "[i]" if origin is tuple else "[stage]" if origin is dict else ""
 
 
-def _first_sentence(section: type[BaseModel]) -> str:
-    words = (section.__doc__ or "").strip().splitlines()[0]
-    return words.partition(". ")[0].rstrip(".")
+def _summary(section: type[BaseModel]) -> str:
+    return (section.__doc__ or "").strip().splitlines()[0]
 
 
 def _cells(prefix: str, name: str, field: FieldInfo) -> tuple[str, ...]:
