@@ -33,6 +33,7 @@ from serve.engine import (
 )
 from serve.images import encode_png
 from serve.requests import describe_model
+from tests._documents import DOCUMENTS, Fence, fences
 from videogen.config import CascadeConfig
 from videogen.data.synthetic import Attributes, parse_caption, render_clip
 from videogen.data.video import probe, read_frames, write_mp4
@@ -130,6 +131,22 @@ def quiet_server(tmp_path_factory: pytest.TempPathFactory, tiny: CascadeConfig) 
 
 
 # --- the official client -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    "snippet",
+    [fence for path in DOCUMENTS for fence in fences(path) if fence.setup == "service"],
+    ids=lambda snippet: snippet.name,
+)
+def test_the_snippets_of_the_documents_run(
+    snippet: Fence, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = snippet.text.replace("http://127.0.0.1:8000", server.url)
+    assert text != snippet.text
+    exec(compile(text, snippet.name, "exec"), {"__name__": "snippet"})
+    assert [path for path in tmp_path.glob("*.mp4") if path.stat().st_size]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
