@@ -1,11 +1,10 @@
-"""What the ledger of a table costs as the number of items grows: time should be near linear, memory flat.
+"""Cost of a table's ledger as the number of items grows. Time should grow linearly, memory should stay flat.
 
     python benchmarks/ledger.py --items 10000 100000 1000000
 
-Every phase of a run is a process of its own, so that its peak of memory is its own. The ledger's database keeps what it
-can of what it has read, up to a limit (512 MB, or --memory-mb): below the limit memory grows with what there is to
-keep, and a small limit shows how much is needed. The workers' part, writing and packing units of 32 items with one
-small row each, is not the ledger's and only shown beside it.
+Each phase of a run is a process of its own, so that its peak of memory is its own. The ledger's database caches what it
+has read up to a limit (--memory-mb): below the limit memory grows with the table. The phases of workers, writing and
+packing batches of 32 items with one small row each, are not the ledger's and are shown beside it.
 """
 
 import argparse
@@ -18,9 +17,11 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
+from benchmarks.result_files import add_save_option, report
 from videogen.cli import parser, run_job
 from videogen.data.tables import MEMORY_MB, Ledger, Outcome, PartRecord, pack_shard, write_part
 from videogen.errors import UserError
@@ -33,32 +34,39 @@ SCHEMA = pa.schema([("item_id", pa.string()), ("score", pa.float32()), ("latents
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run all phases for each number of items and print a Markdown table."""
+    """Run all phases for each number of items."""
     options = _options(argv)
-    print("Wall seconds (CPU seconds, peak MB):\n\n| items | " + " | ".join(PHASES) + " |")
-    print("|---" * (len(PHASES) + 1) + "|")
+    rows = []
     for num_items in options.items:
         with tempfile.TemporaryDirectory(prefix="videogen-benchmark-", dir=options.folder) as folder:
-            cells = [_measure(name, str(Path(folder, "table")), num_items, options.memory_mb) for name in PHASES]
-        print(f"| {num_items:,} | " + " | ".join(cells) + " |", flush=True)
+            table = str(Path(folder, "table"))
+            rows += [_measure(name, table, num_items, options.memory_mb) for name in PHASES]
+    report("ledger", {"memory_limit_mb": options.memory_mb, "phases": rows}, options)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the options."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    arguments.add_argument("--memory-mb", type=int, default=MEMORY_MB, help="limit of the database, 16 or more")
+    arguments.add_argument("--folder", help="folder of the tables; default: the folder of temporary files")
+    add_save_option(arguments)
+    return arguments
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    arguments = parser(__doc__)
-    arguments.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    arguments.add_argument("--memory-mb", type=int, default=MEMORY_MB, help="of the ledger's database, 16 or more")
-    arguments.add_argument("--folder", help="where the tables are made; default: the folder for temporary files")
-    options = arguments.parse_args(argv)
+    options = build_parser().parse_args(argv)
     if options.memory_mb < _LEAST_MEMORY_MB:
         raise UserError(f"--memory-mb is {options.memory_mb}, but a database needs {_LEAST_MEMORY_MB} or more.")
     return options
 
 
-def _measure(name: str, uri: str, num_items: int, memory_mb: int) -> str:
+def _measure(name: str, uri: str, num_items: int, memory_mb: int) -> dict[str, Any]:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         seconds, cpu_s, peak_mb = pool.submit(_phase, name, uri, num_items, memory_mb).result()
     print(f"{num_items} items, {name}: {seconds:.1f} s, {cpu_s:.1f} s of CPU, {peak_mb:.0f} MB", file=sys.stderr)
-    return f"{seconds:.1f} ({cpu_s:.1f}, {peak_mb:.0f})"
+    measured = {"wall_s": round(seconds, 1), "cpu_s": round(cpu_s, 1), "peak_mb": round(peak_mb)}
+    return {"items": num_items, "phase": name, **measured}
 
 
 def _phase(name: str, uri: str, num_items: int, memory_mb: int) -> tuple[float, float, float]:

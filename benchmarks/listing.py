@@ -1,12 +1,12 @@
-"""What it costs to list a corpus as it grows: time should be near linear, memory flat.
+"""Cost of listing a corpus as it grows. Time should grow linearly, memory should stay flat.
 
     python benchmarks/listing.py --files 100 10000 1000000
 
-The corpus is a folder of empty files, a thousand in each of its folders; or a manifest in parquet that names as many
-videos, with their versions, so that nothing but the manifest is read. What is timed is what `jobs/ingest.py` begins
-with: opening the source and going through all of its videos, in a process of its own, so that its peak of memory is its
-own. Files are in the operating system's caches. S3 is not among them: there a thousand names come a request, and what
-that takes is the service's affair.
+The corpus is a folder of empty files, a thousand in each sub-folder, or a parquet manifest that names as many videos
+with their versions, so that only the manifest is read. The benchmark opens the source and reads all of its videos, as
+`jobs/ingest.py` does first. Each measurement is a process of its own, so that its peak of memory is its own. Files are
+in the operating system's caches. S3 is not measured: there a request returns a thousand names, and its time is the
+service's.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.result_files import add_save_option, report
 from videogen.cli import parser, run_job
 from videogen.data.sources import open_source
 
@@ -29,23 +30,24 @@ _A_FOLDER = 1000
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """List corpora of each size and print a Markdown table."""
-    options = _options(argv)
-    print("Wall seconds (CPU seconds, peak MB):\n\n| videos | " + " | ".join(_MAKERS) + " |")
-    print("|---" * (len(_MAKERS) + 1) + "|")
+    """List corpora of each size."""
+    options = build_parser().parse_args(argv)
+    rows = []
     for number in options.files:
-        cells = []
-        for make in _MAKERS.values():
+        for source, make in _MAKERS.items():
             with tempfile.TemporaryDirectory(prefix="videogen-benchmark-", dir=options.folder) as folder:
-                cells.append(_in_a_process(make(Path(folder), number), number))
-        print(f"| {number:,} | " + " | ".join(cells) + " |", flush=True)
+                measured = _in_a_process(make(Path(folder), number), number)
+                rows.append({"videos": number, "source": source, **measured})
+    report("listing", {"sources": rows}, options)
 
 
-def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the options."""
     arguments = parser(__doc__)
     arguments.add_argument("--files", type=int, nargs="+", default=[100, 10_000, 1_000_000])
-    arguments.add_argument("--folder", help="where the corpora are made for the time being")
-    return arguments.parse_args(argv)
+    arguments.add_argument("--folder", help="folder of the corpora; default: the folder of temporary files")
+    add_save_option(arguments)
+    return arguments
 
 
 def _make_folder(root: Path, number: int) -> str:
@@ -71,10 +73,10 @@ def _make_manifest(root: Path, number: int) -> str:
 _MAKERS = {"folder": _make_folder, "manifest": _make_manifest}
 
 
-def _in_a_process(uri: str, number: int) -> str:
+def _in_a_process(uri: str, number: int) -> dict[str, float]:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         seconds, cpu_s, peak_mb = pool.submit(_list, uri, number).result()
-    return f"{seconds:.2f} ({cpu_s:.2f}, {peak_mb:.0f})"
+    return {"wall_s": round(seconds, 2), "cpu_s": round(cpu_s, 2), "peak_mb": round(peak_mb)}
 
 
 def _list(uri: str, number: int) -> tuple[float, float, float]:

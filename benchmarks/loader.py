@@ -23,7 +23,6 @@ import itertools
 import json
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -50,8 +49,8 @@ Batch = tuple[list[str], Any, Any]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the benchmark and print a Markdown table; with --side, only one run of one loader."""
-    options = _options(argv)
+    """Run the benchmark; with --side, only one run of one loader."""
+    options = build_parser().parse_args(argv)
     if options.side:
         print(json.dumps(_side(json.loads(options.side))))
         return
@@ -68,10 +67,14 @@ def main(argv: Sequence[str] | None = None) -> None:
                 result = _run(_python(name, options), _job("measure", name, folder, workers, options.batch))
                 runs[name, workers].append(result)
                 print(f"round {number}: {name} {workers} {json.dumps(result)}", file=sys.stderr)
-    _print_table(runs, options)
+    # Not at the top: the other environment runs this file too, and has no platform.
+    from benchmarks.result_files import report
+
+    report("loader", _figures(runs, options), options)
 
 
-def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the options."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--others", default=sys.executable, metavar="PYTHON", help="where the other loaders are")
     arguments.add_argument("--clips", type=int, default=2048)
@@ -80,7 +83,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="our threads, the others' processes")
     arguments.add_argument("--folder", help="where the clips are written for the time being, 1.5 GB")
     arguments.add_argument("--side", help=argparse.SUPPRESS)
-    return arguments.parse_args(argv)
+    arguments.add_argument("--save", action="store_true", help="write a file to benchmarks/results/")
+    arguments.add_argument("--note", default="", help="remark that is saved with the figures")
+    return arguments
 
 
 def _python(name: str, options: argparse.Namespace) -> str:
@@ -109,29 +114,24 @@ def _require_equal_clips(folder: str, options: argparse.Namespace) -> None:
             sys.exit(f"{name} gives other clips than {_OURS} ({len(found)} of {options.clips}): no ratio counts.")
 
 
-def _print_table(runs: dict[tuple[str, int], list[dict[str, float]]], options: argparse.Namespace) -> None:
-    print(
-        f"{options.clips} clips of {2 * (np.prod(_LATENTS) + np.prod(_TEXT)) / 1000:.0f} KB, batches of "
-        f"{options.batch}, shuffle buffer {_SHUFFLE_BUFFER}, {options.rounds} rounds, {os.cpu_count()} cores, load "
-        f"average {os.getloadavg()[1]:.1f}; medians (least to most)\n"
-    )
-    print("| loader | workers | clips/s | ours, clips/s | ours over it | CPU ms a clip | ours, CPU ms a clip |")
-    print("|---|---|---|---|---|---|---|")
+def _figures(runs: dict[tuple[str, int], list[dict[str, float]]], options: argparse.Namespace) -> dict[str, Any]:
+    from benchmarks.result_files import spread
+
+    rows = []
     for (name, workers), theirs in runs.items():
         if name == _OURS:
             continue
         ours = runs[_OURS, workers]
         ratios = [one["clips_per_s"] / other["clips_per_s"] for one, other in zip(ours, theirs, strict=True)]
-        speeds = [[run["clips_per_s"] for run in side] for side in (theirs, ours)]
-        costs = [[run["cpu_ms"] for run in side] for side in (theirs, ours)]
-        print(
-            f"| {name} | {workers} | {_spread(speeds[0], 0)} | {_spread(speeds[1], 0)} | {_spread(ratios, 2)} "
-            f"| {_spread(costs[0], 2)} | {_spread(costs[1], 2)} |"
-        )
-
-
-def _spread(values: list[float], digits: int) -> str:
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+        row = {"loader": name, "workers": workers}
+        row |= {"clips_per_s": spread([run["clips_per_s"] for run in theirs], 0)}
+        row |= {"ours_clips_per_s": spread([run["clips_per_s"] for run in ours], 0), "ours_over_it": spread(ratios, 2)}
+        row |= {"cpu_ms_per_clip": spread([run["cpu_ms"] for run in theirs], 2)}
+        row |= {"ours_cpu_ms_per_clip": spread([run["cpu_ms"] for run in ours], 2)}
+        rows.append(row)
+    settings = {"clips": options.clips, "batch": options.batch, "shuffle_buffer": _SHUFFLE_BUFFER}
+    clip_kb = int(2 * (np.prod(_LATENTS) + np.prod(_TEXT)) / 1000)
+    return {**settings, "clip_kb": clip_kb, "rounds": options.rounds, "loaders": rows}
 
 
 # --- one side, in a process of its own ------------------------------------------------------------------------------

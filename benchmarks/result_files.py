@@ -18,6 +18,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from tools.reference.markdown import escape, table
+
 RESULTS = Path(__file__).resolve().parent / "results"
 FIELDS = ("benchmark", "command", "commit", "date", "machine", "versions", "figures", "note")
 """Keys of a result file. What is not known of an old run is null."""
@@ -60,6 +62,43 @@ def save_result(benchmark: str, figures: Mapping[str, Any], note: str = "", fold
     path = folder / f"{benchmark}-{now:%Y-%m-%d-%H%M%S}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
     return path
+
+
+def report(benchmark: str, figures: Mapping[str, Any], options: argparse.Namespace) -> None:
+    """Print the figures of a run as Markdown, and save them if `--save` says so."""
+    print(render_figures(figures))
+    if options.save:
+        path = save_result(benchmark, figures, options.note)
+        print(f"\n{path}: run `make reference` to show it in the documentation")
+
+
+def render_figures(figures: Mapping[str, Any]) -> str:
+    """Return single values as one table, then every table under its title, as Markdown."""
+    blocks = []
+    if single := {key: value for key, value in figures.items() if not isinstance(value, list)}:
+        blocks.append(table(("figure", "value"), [(_words(key), _cell(value)) for key, value in single.items()]))
+    for title, rows in figures.items():
+        if isinstance(rows, list):
+            columns = list(dict.fromkeys(column for row in rows for column in row))
+            cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+            blocks += [f"**{_words(title).capitalize()}**", table([_words(column) for column in columns], cells)]
+    return "\n\n".join(blocks)
+
+
+def _words(name: str) -> str:
+    return escape(name.replace("_", " "))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, Mapping):
+        return f"{value['median']:g} ({value['least']:g} to {value['most']:g})"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:g}" if isinstance(value, float) else escape(str(value))
 
 
 def load_results(folder: Path = RESULTS) -> dict[str, list[dict[str, Any]]]:

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.result_files import add_save_option, report, spread
 from videogen.cli import parser, run_job
 from videogen.config import CascadeConfig, apply_overrides, config_from_dict, load_preset
 from videogen.errors import UserError
@@ -31,8 +32,8 @@ _RAY_NICENESS = 15
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the benchmark and print one line of a Markdown table; with --bare, only the bare loop."""
-    options = _options(argv)
+    """Run the benchmark; with --bare, only the bare loop."""
+    options = build_parser().parse_args(argv)
     if options.bare:
         print(json.dumps(_bare_loop(options.bare)))
         return
@@ -51,17 +52,21 @@ def main(argv: Sequence[str] | None = None) -> None:
             if not math.isclose(difference, 0, abs_tol=options.tolerance):
                 raise UserError(f"Losses differ by {difference}: the two sides do not train the same, no ratio counts.")
     ratios = [platform / bare for platform, bare in zip(platform_ms, bare_ms, strict=True)]
-    print("| stage | batch | threads | bare step, ms | platform step, ms | ratio (least to most) | losses differ by |")
-    print("|---|---|---|---|---|---|---|")
     training = config.stage_config(options.stage).training
-    print(
-        f"| {options.stage} ({config.name}) | {training.batch_size} | {int(training.cpus_per_worker)} "
-        f"| {statistics.median(bare_ms):.1f} | {statistics.median(platform_ms):.1f} "
-        f"| {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}) | {difference:.1e} |"
-    )
+    row = {
+        "stage": f"{options.stage} ({config.name})",
+        "batch": training.batch_size,
+        "threads": int(training.cpus_per_worker),
+        "bare_step_ms": round(statistics.median(bare_ms), 1),
+        "platform_step_ms": round(statistics.median(platform_ms), 1),
+        "ratio": spread(ratios),
+        "largest_difference_of_losses": difference,
+    }
+    report("train_step", {"steps": [row]}, options)
 
 
-def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the options."""
     arguments = parser(__doc__)
     arguments.add_argument("--stage", default="base")
     arguments.add_argument("--steps", type=int, default=40)
@@ -69,7 +74,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments.add_argument("--clips", type=int, default=64, help="clips in the table of latents")
     arguments.add_argument("--tolerance", type=float, default=1e-5, help="largest difference of losses")
     arguments.add_argument("--bare", metavar="FILE", help=argparse.SUPPRESS)
-    return arguments.parse_args(argv)
+    add_save_option(arguments)
+    return arguments
 
 
 def _config(options: argparse.Namespace) -> CascadeConfig:

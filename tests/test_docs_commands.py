@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,8 @@ def check(command: str) -> None:
         _parse(Path(words[1]).stem, words[2:])
     else:
         assert (ROOT / words[1]).is_file(), words[1]
+        if ANY not in words:
+            import_module(f"benchmarks.{Path(words[1]).stem}").build_parser().parse_args(words[2:])
 
 
 def _check_make(words: list[str]) -> None:
@@ -106,6 +109,7 @@ def test_commands_within_sentences_name_what_exists(document):
     [
         "python jobs/ingest.py --inptu a --output b",
         "python jobs/nothing.py",
+        "python benchmarks/listing.py --nothing",
         "make nothing",
         "make demo THING=1",
         "videogen nothing",

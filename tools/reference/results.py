@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.result_files import load_results
-from tools.reference.markdown import code, escape, page, table
+from benchmarks.result_files import load_results, render_figures
+from tools.reference.markdown import code, escape, page
 
 _INTRODUCTION = """
 The newest result of each benchmark, from `benchmarks/results/`. Absolute speeds depend on the machine; ratios compare
@@ -53,12 +53,7 @@ def _section(name: str, results: list[dict[str, Any]]) -> str:
     if newest["command"]:
         blocks.append(f"```bash\n{newest['command']}\n```")
     blocks.append(_origin(newest))
-    single = {key: value for key, value in newest["figures"].items() if not isinstance(value, list)}
-    if single:
-        blocks.append(table(("figure", "value"), [(_words(key), _value(value)) for key, value in single.items()]))
-    for title, rows in newest["figures"].items():
-        if isinstance(rows, list):
-            blocks += [f"**{_words(title).capitalize()}**", _rows(rows)]
+    blocks.append(render_figures(newest["figures"]))
     if newest["note"]:
         blocks.append(escape(newest["note"]))
     if older := [code(result["file"]) for result in reversed(results[:-1])]:
@@ -77,26 +72,3 @@ def _origin(result: Mapping[str, Any]) -> str:
     if machine.get("memory_gb"):
         parts.append(f"{machine['memory_gb']} GB of memory")
     return "; ".join(parts) + "."
-
-
-def _rows(rows: list[Mapping[str, Any]]) -> str:
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    return table(
-        [_words(column) for column in columns], [[_value(row.get(column)) for column in columns] for row in rows]
-    )
-
-
-def _words(name: str) -> str:
-    return escape(name.replace("_", " "))
-
-
-def _value(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, Mapping):
-        return f"{value['median']:g} ({value['least']:g} to {value['most']:g})"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:g}" if isinstance(value, float) else escape(str(value))
