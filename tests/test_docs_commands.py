@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.__main__ import sub_commands
 from tests._documents import DOCUMENTS, ROOT, fences, prose
 from tools.reference import environment, jobs
 
@@ -56,10 +57,10 @@ def _check_make(words: list[str]) -> None:
 
 def _check_verb(words: list[str]) -> None:
     if words and words[0] != ANY and not words[0].startswith("-"):
-        name = words[0].replace("-", "_")
-        matches = [job for job in PARSERS if name == job or job.startswith(f"{name}_")]
-        assert len(matches) == 1, f"videogen has no sub-command {words[0]}"
-        _parse(matches[0], words[1:])
+        verbs = sub_commands()
+        assert words[0] in {*verbs, "completion"}, f"videogen has no sub-command {words[0]}"
+        if words[0] in verbs:
+            _parse("serve" if words[0] == "serve" else words[0].replace("-", "_"), words[1:])
 
 
 def _check_module(words: list[str]) -> None:

@@ -51,7 +51,8 @@ def _section(name: str, results: list[dict[str, Any]]) -> str:
     newest = results[-1]
     blocks = [f"## {name}", DESCRIPTIONS.get(name, "")]
     if newest["command"]:
-        blocks.append(f"```bash\n{newest['command']}\n```")
+        # Not marked as shell: a command of an older commit need not exist any more.
+        blocks.append(f"```text\n{newest['command']}\n```")
     blocks.append(_origin(newest))
     blocks.append(render_figures(newest["figures"]))
     if newest["note"]:
