@@ -286,7 +286,7 @@ def test_a_killed_encoding_continues(world_corpus, latents_table, tiny, tiny_mod
 
     output = tmp_path / "table"
     script = (
-        "import sys; from pipelines import encode; from videogen.config import load_preset; "
+        "import sys; from pipelines.encode import pipeline as encode; from videogen.config import load_preset; "
         "encode.CLIPS_PER_UNIT = 1; "
         "encode.encode(*sys.argv[1:3], load_preset('tiny'), sys.argv[3], options=encode.EncodeOptions(encoders=1))"
     )
