@@ -57,6 +57,8 @@ def test_whole_rows_have_arrays_in_shape_and_the_columns_of_index_and_shard(tabl
     (one,) = table.rows_at([1], "clip_id > 'clip01'", exclude=("latents_8",))
     assert (one["clip_id"], "latents_8" in one) == ("clip03", False)
     assert table.count("clip_id > 'clip01'") == 3
+    selected = LatentsTable.open(tables["latents"]).select("clip_id > 'clip01'")
+    assert (len(selected), selected.count("clip_id < 'clip04'")) == (3, 2)
     trained = LatentsTable.open(tables["latents"])
     for number, row in enumerate(rows):
         assert np.array_equal(trained.row(number, ("latents_8",))["latents_8"], row["latents_8"])

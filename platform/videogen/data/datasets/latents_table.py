@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Self
 
@@ -93,13 +93,19 @@ class LatentsTable(PublishedTable):
         Raises:
             UserError: `where` is not a condition over the columns of the index.
         """
-        chosen = where if self.where is None else conjunction(self.where, where)
-        return type(self)(self.uri, self.manifest, self.kind, chosen)
+        return type(self)(self.uri, self.manifest, self.kind, self._within_selection(where))
+
+    def batches(self, columns: Sequence[str] | None = None, where: str | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield rows of the index, as `PublishedTable.batches`, within the selection."""
+        return super().batches(columns, self.where if where is None else self._within_selection(where))
+
+    def _within_selection(self, where: str) -> str:
+        return where if self.where is None else conjunction(self.where, where)
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of everything that determines the rows and their order: the content of the table, and the selection."""
-        chosen = "" if self.where is None else hashlib.sha256(self._places.tobytes()).hexdigest()
+        chosen = "" if self.where is None else hashlib.sha256(self._locations.tobytes()).hexdigest()
         return content_hash(self.kind.content_of(self.manifest), chosen)
 
     @property
@@ -147,20 +153,20 @@ class LatentsTable(PublishedTable):
         width, height = np.zeros((2, len(self)), np.int64)
         fps = np.zeros(len(self), np.float32)
         start = 0
-        for batch in self.batches(["width", "height", "fps"], self.where):
+        for batch in self.batches(["width", "height", "fps"]):
             rows = slice(start, start + len(batch))
             width[rows], height[rows], fps[rows] = (batch[name].to_numpy() for name in ("width", "height", "fps"))
             start += len(batch)
         return self.clip_spec.shapes(width, height, fps)
 
     def __len__(self) -> int:
-        return int(self.manifest["counts"]["ok"]) if self.where is None else len(self._places)
+        return int(self.manifest["counts"]["ok"]) if self.where is None else len(self._locations)
 
     def block_ends(self) -> np.ndarray:
         """Return int64 (blocks,): the end of each run of rows in one row group."""
-        groups = np.stack([self._places[:, 0], self._places[:, 1] // self._rows_per_group[self._places[:, 0]]])
+        groups = np.stack([self._locations[:, 0], self._locations[:, 1] // self._rows_per_group[self._locations[:, 0]]])
         changes = np.flatnonzero((groups[:, 1:] != groups[:, :-1]).any(axis=0)) + 1
-        return np.append(changes, len(self._places)).astype(np.int64)
+        return np.append(changes, len(self._locations)).astype(np.int64)
 
     def row(self, index: int, fields: Sequence[str]) -> Row:
         """Return fields of one clip.
@@ -178,7 +184,7 @@ class LatentsTable(PublishedTable):
         """
         if not 0 <= index < len(self):
             raise IndexError(f"clip {index} of {len(self)} in {self.uri!r}")
-        shard, within = (int(value) for value in self._places[index])
+        shard, within = (int(value) for value in self._locations[index])
         columns = sorted({name for field in fields for name in self._columns_of(field)})
         group, offset = divmod(within, int(self._rows_per_group[shard]))
         table = self.cached_row_group(shard, group, columns)
@@ -186,11 +192,11 @@ class LatentsTable(PublishedTable):
         return {field: self._value(field, record) for field in fields}
 
     @cached_property
-    def _places(self) -> np.ndarray:
+    def _locations(self) -> np.ndarray:
         """Location of each row: shard and row in it, int32 (rows, 2)."""
         parts = [
             np.stack([batch["shard"].to_numpy(), batch["row"].to_numpy()], axis=1)
-            for batch in self.batches(["shard", "row"], self.where)
+            for batch in self.batches(["shard", "row"])
         ]
         return np.concatenate(parts) if parts else np.zeros((0, 2), np.int32)
 
