@@ -100,6 +100,13 @@ def test_the_table_engine_knows_no_kind_of_table():
         assert not {word for word in re.findall(r"[a-z]+", text, re.IGNORECASE) if words.fullmatch(word)}, path
 
 
+def test_the_table_engine_is_used_through_its_package_alone():
+    engine = PACKAGES["videogen"] / "data" / "tables"
+    for path in [*SOURCES, *JOBS]:
+        if not path.is_relative_to(engine):
+            assert not [module for module in _imports(path) if module.startswith("videogen.data.tables.")], path
+
+
 # --- light modules stay light, and every job answers at once -----------------------------------------------------
 
 
