@@ -1,8 +1,8 @@
 """Headline tiles and tables of the cascade report, from the content of evaluation.json."""
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from videogen.data.synthetic import COLOURS, DIRECTIONS, SHAPES, SPEEDS
 from videogen.evaluation.faithfulness import ATTRIBUTES
@@ -14,6 +14,26 @@ TARGETS = {"colour": 0.95, "shape": 0.85, "direction": 0.90}
 _VALUES = {"colour": tuple(COLOURS), "shape": SHAPES, "direction": tuple(DIRECTIONS)}
 _SMOOTHNESS_TARGET = 0.8
 """Real clips read back from mp4 reach about 0.93."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Coloured cell of a table."""
+
+    text: str | int
+    kind: Literal["win", "loss", "hit", "miss"]
+    share: float = 1
+    """Strength of the colour, 0..1."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Table of the page; the first cell of a row is its header."""
+
+    title: str
+    note: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[Cell | str | int]]
 
 
 # --- tiles -------------------------------------------------------------------------------------------------------
@@ -66,8 +86,8 @@ def _gain_tile(
 # --- tables ------------------------------------------------------------------------------------------------------
 
 
-def tables(evaluation: Mapping[str, Any], timings: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Return the tables that have rows: title, note, header, rows; a cell is text or {text, kind, share}."""
+def tables(evaluation: Mapping[str, Any], timings: Mapping[str, float]) -> list[Table]:
+    """Return the tables that have rows."""
     found = [
         _stage_table(
             evaluation,
@@ -89,48 +109,40 @@ def tables(evaluation: Mapping[str, Any], timings: Mapping[str, float]) -> list[
         _speed_table(evaluation),
         _timing_table(timings),
     ]
-    return [table for table in found if table["rows"]]
+    return [table for table in found if table.rows]
 
 
-def _table(title: str, note: str, header: list[str], rows: list[list[Any]]) -> dict[str, Any]:
-    return {"title": title, "note": note, "header": header, "rows": rows}
-
-
-def _stage_table(evaluation: Mapping[str, Any], title: str, note: str, keys: Mapping[str, str]) -> dict[str, Any]:
-    rows: list[list[Any]] = []
+def _stage_table(evaluation: Mapping[str, Any], title: str, note: str, keys: Mapping[str, str]) -> Table:
+    rows: list[list[Cell | str | int]] = []
     num_clips = sum(part["num_clips"] for part in evaluation["corpora"].values())
     parts = {**evaluation["corpora"], "all": {**evaluation, "num_clips": num_clips}}
     first, second = list(keys.values())[:2]
     for corpus, part in parts.items():
         if part[first] is None or part[second] is None:
             continue
-        kind = "win" if part[first] > part[second] else "loss"
-        cells = [f"{part[key]:.2f}" for key in keys.values()]
-        gain = {"text": f"{part[first] - part[second]:+.2f}", "kind": kind, "share": 1}
-        rows.append([corpus, part["num_clips"], *cells, gain])
-    return _table(title, note, ["corpus", "clips", *keys, "gain"], rows)
+        gain = Cell(f"{part[first] - part[second]:+.2f}", "win" if part[first] > part[second] else "loss")
+        rows.append([corpus, part["num_clips"], *(f"{part[key]:.2f}" for key in keys.values()), gain])
+    return Table(title, note, ["corpus", "clips", *keys, "gain"], rows)
 
 
-def _confusion_table(name: str, counts: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+def _confusion_table(name: str, counts: Mapping[str, Mapping[str, int]]) -> Table:
     values = _VALUES[name]
     measured = [*values, *(["none"] if any("none" in row for row in counts.values()) else [])]
-    rows: list[list[Any]] = []
+    rows: list[list[Cell | str | int]] = []
     for asked in values:
         row = counts.get(asked, {})
         total = sum(row.values())
         if not total:
             continue
         cells = [
-            {"text": row[one], "kind": "hit" if one == asked else "miss", "share": row[one] / total}
-            if one in row
-            else ""
+            Cell(row[one], "hit" if one == asked else "miss", row[one] / total) if one in row else ""
             for one in measured
         ]
         rows.append([asked, *cells])
-    return _table(name.capitalize(), "Asked for (rows) and measured (columns).", ["", *measured], rows)
+    return Table(name.capitalize(), "Asked for (rows) and measured (columns).", ["", *measured], rows)
 
 
-def _speed_table(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+def _speed_table(evaluation: Mapping[str, Any]) -> Table:
     speeds, real = evaluation.get("speeds", {}), evaluation["ceilings"].get("speeds", {})
     rows = [
         [
@@ -144,11 +156,11 @@ def _speed_table(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         if word in speeds
     ]
     header = ["", "prompts", "asked", "generated", "real clips"]
-    return _table("Speed", "Pixels travelled over the clip.", header, rows)
+    return Table("Speed", "Pixels travelled over the clip.", header, rows)
 
 
-def _timing_table(timings: Mapping[str, float]) -> dict[str, Any]:
+def _timing_table(timings: Mapping[str, float]) -> Table:
     rows = [[step, f"{seconds:.1f}"] for step, seconds in timings.items()]
     if rows:
         rows.append(["all", f"{sum(timings.values()):.1f}"])
-    return _table("Time", "Seconds of each step.", ["step", "s"], rows)
+    return Table("Time", "Seconds of each step.", ["step", "s"], rows)
