@@ -79,10 +79,15 @@ def render_figures(figures: Mapping[str, Any]) -> str:
         blocks.append(table(("figure", "value"), [(_words(key), _cell(value)) for key, value in single.items()]))
     for title, rows in figures.items():
         if isinstance(rows, list):
-            columns = list(dict.fromkeys(column for row in rows for column in row))
-            cells = [[_cell(row.get(column)) for column in columns] for row in rows]
-            blocks += [f"**{_words(title).capitalize()}**", table([_words(column) for column in columns], cells)]
+            blocks += [f"**{_words(title).capitalize()}**", render_rows(rows)]
     return "\n\n".join(blocks)
+
+
+def render_rows(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return one table of figures as Markdown."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+    return table([_words(column) for column in columns], cells)
 
 
 def _words(name: str) -> str:

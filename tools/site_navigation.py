@@ -1,9 +1,10 @@
 """Navigation of the documentation site, from the folders of docs/: an MkDocs hook.
 
-Tutorials, how-to guides, reference and explanation are one tab each. `index.md` of a folder comes first, then the pages
-named in `_ORDER`, then all others by file name; a page needs no entry anywhere to appear.
+Tutorials, how-to guides, reference and explanation are one tab each. Pages come in the order in which `index.md` of
+their folder links to them; a page needs no entry anywhere else to appear.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,8 @@ _TABS = {
     "Reference": "reference",
     "Explanation": "explanation",
 }
-_ORDER = {
-    "tutorials": ("first-run", "own-model"),
-    "how-to": (
-        "curate",
-        "encode",
-        "train",
-        "generate-in-batch",
-        "serve",
-        "resume",
-        "run-on-a-cluster",
-        "use-cloud-storage",
-        "import-and-export",
-        "inspect-and-vacuum",
-        "find-out-why-a-run-failed",
-    ),
-    "reference": ("jobs", "configuration", "tables", "http-api", "python-api", "environment", "benchmarks"),
-    "explanation": ("architecture", "guarantees", "scale"),
-}
+_ORDER = {"tutorials": ("first-run", "own-model"), "explanation": ("architecture", "guarantees", "scale")}
+"""Order of the folders that have no `index.md`."""
 
 
 def on_config(config: Any) -> Any:
@@ -43,7 +28,9 @@ def on_config(config: Any) -> Any:
 
 def pages(docs: Path, folder: str) -> list[Any]:
     """Return the entries of a folder: its pages, then its sub-folders as sections of their own."""
-    order = ["index", *_ORDER.get(folder, ())]
+    index = docs / folder / "index.md"
+    linked = re.findall(r"\]\(([\w-]+)\.md\)", index.read_text()) if index.exists() else []
+    order = ["index", *linked, *_ORDER.get(folder, ())]
     files = sorted((docs / folder).glob("*.md"), key=lambda path: (_place(path.stem, order), path.name))
     sections = sorted(path for path in (docs / folder).iterdir() if path.is_dir() and any(path.glob("*.md")))
     return [

@@ -18,9 +18,9 @@ _PRESETS = ("tiny", "small", "paper")
 _CASCADE = """
 ## Cascade
 
-Keys of `--preset FILE` (YAML) and of `--set KEY=VALUE`. A preset may leave out every key that has a default. *Range*
-says what is accepted; the last columns are the values of the built-in presets, `-` where a preset does not have the
-section.
+Keys of `--preset FILE` (YAML) and of `--set KEY=VALUE`. A preset may leave out every key that has a default. The last
+columns are the values of the built-in presets: several with `/` where several upsample stages differ, `-` where a
+preset does not have the section.
 """
 _SERVICE = """
 ## Service
@@ -36,7 +36,7 @@ def render() -> str:
     presets = [load_preset(name).model_dump(mode="json") for name in _PRESETS]
     blocks = [_CASCADE]
     for title, prefix, keys in _sections(CascadeConfig, "", "Cascade as a whole"):
-        header = ("key", "type", "default", "range", "meaning", *(code(name) for name in _PRESETS))
+        header = ("key and meaning", "type", "default", *(code(name) for name in _PRESETS))
         rows = [
             (*_cells(prefix, name, field), *(_value(preset, f"{prefix}{name}") for preset in presets))
             for name, field in keys
@@ -45,7 +45,7 @@ def render() -> str:
     blocks.append(_SERVICE)
     for title, prefix, keys in _sections(ServeConfig, "", "Service as a whole"):
         rows = [_cells(prefix, name, field) for name, field in keys]
-        blocks += [f"### {title}", table(("key", "type", "default", "range", "meaning"), rows)]
+        blocks += [f"### {title}", table(("key and meaning", "type", "default"), rows)]
     return page("Configuration", *blocks)
 
 
@@ -79,13 +79,8 @@ def _summary(section: type[BaseModel]) -> str:
 
 def _cells(prefix: str, name: str, field: FieldInfo) -> tuple[str, ...]:
     default = "required" if field.is_required() else _plain(_default(field))
-    return (
-        code(f"{prefix}{name}"),
-        type_name(field.annotation),
-        default,
-        escape(value_range(field)),
-        escape(field.description or ""),
-    )
+    kind = ", ".join(filter(None, [type_name(field.annotation), escape(value_range(field))]))
+    return f"{code(f'{prefix}{name}')}<br>{escape(field.description or '')}", kind, default
 
 
 def _default(field: FieldInfo) -> Any:

@@ -1,10 +1,17 @@
-"""Reference of benchmark results: the newest result file of each benchmark, as tables."""
+"""Reference of benchmark results: the newest result file of each benchmark, as tables.
 
+A hand-written page shows a table of the newest result between two comments:
+
+    <!-- figures: BENCHMARK TABLE -->
+    <!-- end of figures -->
+"""
+
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.result_files import load_results, render_figures
+from benchmarks.result_files import load_results, render_figures, render_rows
 from tools.reference.markdown import code, escape, page
 
 _INTRODUCTION = """
@@ -27,6 +34,8 @@ DESCRIPTIONS = {
     "loader": "Throughput of the training loader beside MosaicML Streaming and WebDataset on the same clips.",
     "scale": "Extrapolated cost of a large corpus on a cluster, and simulations that check the scheduling part of the "
     "model. [Scale](../explanation/scale.md) explains model and limits.",
+    "table_formats": "Our tables beside Lance and Delta: [the decision](../explanation/decisions/table-formats.md).",
+    "chaos": "Campaigns of `make chaos`: kills, damaged files, faulty S3, dying nodes.",
     "dedup": "Time and peak memory of finding near duplicates when a clips table is published.",
     "demo": "Quality of the models that `make demo` trains, on held-out prompts and clips, and its duration.",
     "chaos_kills": "Ingest and encode of a corpus with damaged videos while processes are killed.",
@@ -73,3 +82,17 @@ def _origin(result: Mapping[str, Any]) -> str:
     if machine.get("memory_gb"):
         parts.append(f"{machine['memory_gb']} GB of memory")
     return "; ".join(parts) + "."
+
+
+_MARKED = re.compile(r"(<!-- figures: (\w+) (\w+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+
+
+def fill_tables(text: str, folder: Path) -> str:
+    """Return a hand-written page with the newest figures between its marks."""
+    results = load_results(folder)
+
+    def filled(match: re.Match[str]) -> str:
+        rows = results[match[2]][-1]["figures"][match[3]]
+        return f"{match[1]}\n{render_rows(rows)}\n\n{match[4]}"
+
+    return _MARKED.sub(filled, text)
