@@ -89,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 class _Bench:
-    """One run: what is measured, and what was."""
+    """State of a run of the benchmark: corpora, and the measurements so far."""
 
     def __init__(self, folder: Path, options: argparse.Namespace) -> None:
         self._folder = folder
@@ -107,7 +107,7 @@ class _Bench:
         self.differences: dict[str, float] = {}
 
     def _require_even_shares(self, num_videos: int) -> None:
-        """Refuse a short corpus that leaves cores idle: the difference to the long one would be less than its work."""
+        """Refuse a short corpus that leaves cores idle: the difference to the long one would understate the work."""
         from pipelines.encode.pipeline import CLIPS_PER_UNIT
 
         of_video = self.clips[0] // num_videos
@@ -119,14 +119,14 @@ class _Bench:
             )
 
     def repeat(self, number: int) -> None:
-        """Let everyone run once on both corpora, and time the kernels before and after each of ours."""
+        """Run every contender once on both corpora; time the kernels before and after each run of the pipeline."""
         vaes = self._options.vaes
         order: list[tuple[str, Callable[[str, int], list[float]]]] = [
             *((name, self._run_ours) for name in vaes),
             *((name, self._run_peer) for name in self._options.peers),
         ]
         timed = None
-        # Every other round backwards: a machine that gets slower or faster favours nobody.
+        # Every other round in reverse order, so that a change of the machine's speed favours no contender.
         for name, run in order if number % 2 == 0 else order[::-1]:
             if name in self.absent:
                 continue
@@ -135,7 +135,7 @@ class _Bench:
             timed = None
             if seconds:
                 (self.ours if name in vaes else self.peers)[name].append(seconds)
-                _say(number, name, {"clips/s": self.rate(seconds), "start-up": self.start_up(seconds)})
+                _log(number, name, {"clips/s": self.rate(seconds), "start-up": self.start_up(seconds)})
             if before is not None:
                 timed = self._time_kernels(number)
                 self.kernels[name].append(_mean([before[0], timed[0]]))
@@ -145,11 +145,11 @@ class _Bench:
             shutil.rmtree(place)
 
     def _time_kernels(self, number: int) -> tuple[Seconds, Seconds]:
-        """Return the core seconds of a clip in a process alone, and in one a core."""
+        """Return the core seconds per clip of one process alone, and of one process per core."""
         job = {"do": "kernels", "plan": self._plan(0), "vaes": {name: self._model(name) for name in self._options.vaes}}
         alone, busy = _mean(_sides([job])), _mean(_sides([job] * self._cores))
-        _say(number, "kernels", alone)
-        _say(number, "kernels on busy cores", busy)
+        _log(number, "kernels", alone)
+        _log(number, "kernels on busy cores", busy)
         return alone, busy
 
     def rate(self, seconds: Sequence[float]) -> float:
@@ -157,11 +157,11 @@ class _Bench:
         return (self.clips[1] - self.clips[0]) / (seconds[1] - seconds[0])
 
     def start_up(self, seconds: Sequence[float]) -> float:
-        """Return what the short corpus took beyond its clips."""
+        """Return the start-up time: what the short corpus took beyond its clips."""
         return seconds[0] - self.clips[0] / self.rate(seconds)
 
     def bounds(self, vae: str, kernels: Iterable[Seconds]) -> list[float]:
-        """Return the clips a second that kernels allow."""
+        """Return the clips per second that the kernels allow."""
         return [self._cores / (one["decode"] + one[vae]) for one in kernels]
 
     def _run_ours(self, vae: str, number: int) -> list[float]:
@@ -178,12 +178,12 @@ class _Bench:
         answer = _ask([command], {})[0]
         if "absent" in answer:
             self.absent[peer] = answer["absent"]
-            _say(number, peer, answer)
+            _log(number, peer, answer)
             return []
         return answer["seconds"]
 
     def _compare(self, number: int) -> None:
-        """Refuse to go on if a contender's rows are not those of the first one that ran."""
+        """Raise if the rows of two contenders differ."""
         expected: dict[str, dict[str, np.ndarray]] = {}
         for name in [REAL, *self.peers]:
             output = Path(self._outputs(name, number)[1])
@@ -234,7 +234,7 @@ class _Bench:
         return {**settings, "load_average": round(os.getloadavg()[1], 1), "bound_ratio": rows}
 
     def contenders(self) -> list[dict[str, Any]]:
-        """Return the throughput of the pipeline and of everyone else, with the preset's VAE."""
+        """Return the throughput of every contender with the preset's VAE."""
         rows = []
         ours = [self.rate(run) for run in self.ours[REAL]]
         for name, runs in {"this pipeline": self.ours[REAL], **self.peers}.items():
@@ -254,7 +254,7 @@ def _ratios(rates: Sequence[float], others: Sequence[float]) -> dict[str, float]
     return spread([rate / other for rate, other in zip(rates, others, strict=True)], 2)
 
 
-def _say(number: int, name: str, said: Mapping[str, Any]) -> None:
+def _log(number: int, name: str, said: Mapping[str, Any]) -> None:
     shown = {key: round(value, 4) if isinstance(value, float) else value for key, value in said.items()}
     print(f"repeat {number}: {name}: {shown}", file=sys.stderr, flush=True)
 
@@ -300,8 +300,8 @@ def _ask(commands: Sequence[Sequence[str]], env: Mapping[str, str]) -> list[Any]
         answers = [process.communicate()[0] for process in running]
         for number, process in enumerate(running):
             if process.returncode:
-                said = Path(logs, str(number)).read_text()[-3000:]
-                raise RuntimeError(f"{commands[number]} failed:\n{said}")
+                log_tail = Path(logs, str(number)).read_text()[-3000:]
+                raise RuntimeError(f"{commands[number]} failed:\n{log_tail}")
     return [json.loads(answer.splitlines()[-1]) for answer in answers]
 
 

@@ -1,8 +1,9 @@
-"""The work of the encode pipeline as users of other tools write it: the contenders of encode.py, which runs this file.
+"""Contenders of encode.py: the work of the encode pipeline as users of other tools would write it.
 
-Each reads the same plan (a row a video: source, clip ids, frame numbers), decodes with decord, resizes with Pillow,
-calls the same VAE with the same frames at a time, and writes float16 posteriors as parquet. None isolates the decoder,
-continues after a kill, or says what became of each clip. Each has the setting that served it best on two cores.
+encode.py runs this file, one contender per process. Each reads the same plan (a row a video: source, clip ids, frame
+numbers), decodes with decord, resizes with Pillow, calls the same VAE with the same batches of frames, and writes
+float16 posteriors as parquet. None isolates the decoder, continues after a kill, or records what became of each clip.
+Each has the settings that were fastest on two cores.
 """
 
 import importlib
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
 _FACTOR = 4
-"""Pixels a side of a latent pixel of the preset."""
+"""Pixels per latent pixel of the preset, each side."""
 _CLIPS_AT_ONCE = 32
 
 Video = dict[str, Any]
@@ -33,7 +34,7 @@ Video = dict[str, Any]
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be done."""
+    """Work of one run: the plan to read and the folder to write."""
 
     plan: str
     output: str
@@ -66,7 +67,7 @@ def main() -> None:
     print(json.dumps({"seconds": seconds}))
 
 
-# --- what all share -------------------------------------------------------------------------------------------------
+# --- shared by all -------------------------------------------------------------------------------------------------
 
 
 def decode(video: Mapping[str, Any], sizes: Sequence[int]) -> Iterator[dict[str, Any]]:
@@ -125,7 +126,7 @@ def write(rows: Iterable[Mapping[str, Any]], path: Path, sizes: Sequence[int]) -
 
 
 def start_nothing(cores: int) -> None:
-    """Nothing is to be started before the clock."""
+    """Do nothing: this contender starts no service before the clock."""
     del cores
 
 
@@ -151,7 +152,7 @@ def _loop(task: Task, core: int) -> None:
 
 
 class _Decoded:
-    """A dataset of videos, in the way of torch."""
+    """Map-style torch dataset of videos."""
 
     def __init__(self, task: Task) -> None:
         self._videos = task.videos()
@@ -184,7 +185,7 @@ def dataloader(task: Task) -> None:
 
 
 def start_ray(cores: int) -> None:
-    """Start Ray as it comes, quietly."""
+    """Start Ray with its default settings, without its log."""
     import ray
     import ray.data
 
@@ -194,7 +195,7 @@ def start_ray(cores: int) -> None:
 
 
 class _Encoder:
-    """The UDF of an actor."""
+    """Encoder of an actor pool."""
 
     def __init__(self, task: Task) -> None:
         self._vae = load(task.model, 1)
@@ -208,7 +209,7 @@ class _Encoder:
 
 
 def ray_data(task: Task) -> None:
-    """flat_map videos to clips, map_batches with a pool of actors, write_parquet."""
+    """Run flat_map from videos to clips, map_batches with an actor pool, write_parquet."""
     import ray.data
 
     videos = task.videos()
@@ -235,7 +236,7 @@ def ray_data(task: Task) -> None:
 
 
 def start_daft(cores: int) -> None:
-    """Import it."""
+    """Import Daft, so that its import is not timed."""
     del cores
     importlib.import_module("daft")
 

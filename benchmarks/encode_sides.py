@@ -61,7 +61,7 @@ def _prepare(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _make_corpus(folder: Path, which: int, video: bytes, num_videos: int, config: CascadeConfig) -> int:
-    """Write copies of a video, and what can be planned of them."""
+    """Write copies of a video, ingest them, and write the plan of their clips; return the number of clips."""
     from pipelines.ingest.pipeline import IngestOptions, ingest
     from videogen.data.datasets.clips_schema import IngestSpec
     from videogen.data.datasets.clips_table import ClipsTable
@@ -106,7 +106,7 @@ def _real_video(enlarge: int) -> bytes:
 
 
 def _equal_widths(models: Path, plan: Sequence[Mapping[str, Any]], config: CascadeConfig) -> list[int]:
-    """Make the VAE whose cost is nearest to that of decoding, and return its widths."""
+    """Make the VAE whose cost is nearest to that of decoding; return its widths."""
     costs = {}
     for width in _WIDTHS:
         widths = [width, width, 2 * width]
@@ -141,7 +141,7 @@ def _make_model(folder: Path, widths: Sequence[int], config: CascadeConfig) -> N
 
 
 def _kernels(job: Mapping[str, Any]) -> Seconds:
-    """Return the core seconds of a clip, of decoding and of encoding with each VAE."""
+    """Return the core seconds per clip of decoding, and of encoding with each VAE."""
     import torch
 
     torch.set_num_threads(1)
@@ -199,7 +199,7 @@ def _load(model: str) -> "AutoencoderKL":
 
 
 def _ours(job: Mapping[str, Any]) -> list[float]:
-    """Return the seconds of each run of the pipeline; Ray and its worker processes are there before."""
+    """Return the seconds of each run of the pipeline; Ray and its workers are started before the clock."""
     from pipelines import cluster
     from pipelines.encode.pipeline import encode
     from pipelines.encode.plan import EncodeOptions

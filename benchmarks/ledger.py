@@ -70,7 +70,7 @@ def _measure(name: str, uri: str, num_items: int, memory_mb: int) -> dict[str, A
 
 
 def _phase(name: str, uri: str, num_items: int, memory_mb: int) -> tuple[float, float, float]:
-    """Run one phase in this process; return its seconds, those of all cores, and the peak of memory in MB."""
+    """Run one phase in this process; return wall seconds, CPU seconds and peak memory in MB."""
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
     PHASES[name](Ledger(uri, IDENTITY, memory_mb=memory_mb), num_items)
     seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
@@ -82,31 +82,31 @@ def _phase(name: str, uri: str, num_items: int, memory_mb: int) -> tuple[float, 
 
 
 def _plan(ledger: Ledger, num_items: int) -> None:
-    """Find out, for a new table, that everything is to be done."""
+    """Plan a new table: all items are pending."""
     with ledger:
         assert sum(batch.num_rows for batch in ledger.pending(_planned(num_items))) == num_items
 
 
 def _work(ledger: Ledger, num_items: int) -> None:
-    """Commit every unit, as workers would."""
+    """Commit every batch, as workers do."""
     for start in range(0, num_items, ITEMS_PER_UNIT):
         _commit(ledger.uri, range(start, min(num_items, start + ITEMS_PER_UNIT)))
 
 
 def _footers(ledger: Ledger, num_items: int) -> None:
-    """Take up a run whose driver was killed before it noted anything."""
+    """Resume a run whose driver was killed before it wrote a segment."""
     with ledger:
         num_missing = sum(batch.num_rows for batch in ledger.missing(_planned(num_items)))
         assert num_missing == 0, ledger.counts()
 
 
 def _segments(ledger: Ledger, num_items: int) -> None:
-    """Take up a run whose driver had noted everything."""
+    """Resume a run whose driver had written all segments."""
     _footers(ledger, num_items)
 
 
 def _pack(ledger: Ledger, num_items: int) -> None:
-    """Pack everything, as workers would."""
+    """Pack all parts, as workers do."""
     with ledger:
         ledger.plan(_planned(num_items))
         for pack in ledger.plan_packs(SHARD_BYTES):
@@ -114,7 +114,7 @@ def _pack(ledger: Ledger, num_items: int) -> None:
 
 
 def _publish(ledger: Ledger, num_items: int) -> None:
-    """Make the index, publish, and remove the parts."""
+    """Write the index, publish, and remove the parts."""
     with ledger:
         ledger.plan(_planned(num_items))
         assert not ledger.plan_packs(SHARD_BYTES)
@@ -122,7 +122,7 @@ def _publish(ledger: Ledger, num_items: int) -> None:
 
 
 def _again(ledger: Ledger, num_items: int) -> None:
-    """Find out that nothing is to be done."""
+    """Run again when nothing is pending."""
     _footers(ledger, num_items)
 
 

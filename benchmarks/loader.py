@@ -1,19 +1,19 @@
-"""Clips a second out of our loader, over those out of MosaicML Streaming and WebDataset: same clips, same bytes.
+"""Throughput of the training loader beside MosaicML Streaming and WebDataset, on the same clips.
 
     python benchmarks/loader.py --others /path/to/venv/bin/python
 
-`mosaicml-streaming` wants an older numpy than the platform, so both others run in an environment of their own:
+`mosaicml-streaming` needs an older numpy than the platform, so both others run in an environment of their own:
 
     python -m venv /tmp/others && /tmp/others/bin/pip install torch==2.14.1 torchvision==0.29.1
     /tmp/others/bin/pip install mosaicml-streaming==0.13.0 webdataset==1.0.2
 
-(MosaicML Streaming imports torchvision, which must be of its torch's kind.)
+(MosaicML Streaming imports torchvision, which must match its torch.)
 
-Clips of random numbers are written once as a table of latents, as MDS shards and as tar shards. Each loader then gives
-one shuffled epoch as batches of float32 tensors, in a process of its own with cold caches of its own (files are in the
-operating system's). Loaders alternate; ratios are of runs in the same round, medians over rounds. The clock runs from
-the first batch to the last, so that no start-up counts (of processor time, that of worker processes does). Before that,
-every loader's clips are compared one by one.
+Clips of random numbers are written once as a table of latents, as MDS shards and as tar shards. Each loader then yields
+one shuffled epoch as batches of float32 tensors, in a process of its own; files are in the operating system's caches.
+Loaders alternate; ratios compare runs of the same round, and medians are over rounds. The clock runs from the first
+batch to the last, so that start-up does not count (except for the CPU time of worker processes). Before that, the clips
+of all loaders are compared one by one.
 """
 
 import argparse
@@ -40,7 +40,7 @@ _LATENTS, _TEXT = (61, 4, 16, 16), (77, 768)
 _PIXELS = 8 * _LATENTS[-1]
 _ROWS_PER_PART = 64
 _SHARD_BYTES = 64 << 20
-"""As large as the others' shards by default."""
+"""The default of the others."""
 _SHUFFLE_BUFFER = 512
 _OURS = "ours"
 
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _require_equal_clips(folder, options)
         runs: dict[tuple[str, int], list[dict[str, float]]] = {contender: [] for contender in contenders}
         for number in range(options.rounds):
-            # Every other round backwards: a machine that gets slower or faster favours nobody.
+            # Every other round in reverse order, so that a change of the machine's speed favours no contender.
             for name, workers in contenders if number % 2 == 0 else contenders[::-1]:
                 result = _run(_python(name, options), _job("measure", name, folder, workers, options.batch))
                 runs[name, workers].append(result)
@@ -170,7 +170,7 @@ def _digests(batches: Iterator[Batch]) -> dict[str, str]:
 
 
 def _write_clips(folder: Path, num_clips: int) -> None:
-    """Write what all formats hold: two arrays of float16."""
+    """Write the arrays that all formats are made from."""
     rng = np.random.default_rng(0)
     for name, shape in (("latents", _LATENTS), ("text", _TEXT)):
         values = rng.standard_normal((num_clips, *shape), dtype=np.float32).astype(np.float16)

@@ -25,8 +25,8 @@ from benchmarks.scale_simulation import Simulated, simulate_clusters
 from videogen.cli import parser, run_job
 from videogen.errors import UserError
 
-_MOST_CLIPS, _UNIT_BYTES = 32, 64 << 20
-"""Of a unit of the encode pipeline."""
+_MOST_CLIPS, _BATCH_BYTES = 32, 64 << 20
+"""Limits of a batch of the encode pipeline: clips, and bytes of frames."""
 _DISTINCT_VIDEOS = ("bikes", "bigbuckbunny")
 
 
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure, simulate and predict."""
     options = _options(argv)
     costs = _costs(options)
-    figures: dict[str, Any] = {"clips_per_unit": costs.unit_clips, "costs": [_rounded(costs)]}
+    figures: dict[str, Any] = {"clips_per_batch": costs.batch_clips, "costs": [_rounded(costs)]}
     if options.simulate:
         simulated = simulate_clusters(options.simulate, costs, options)
         costs = replace(costs, driver_s=statistics.median(one.driver_s for one in simulated))
@@ -56,10 +56,10 @@ def _rounded(costs: Costs) -> dict[str, float]:
 def _simulation(one: Simulated) -> dict[str, Any]:
     return {
         "cluster": str(one.shape),
-        "units": one.num_units,
+        "batches": one.num_batches,
         "bound_by": one.bound_by,
         "start-up_s": round(one.start_up_s, 1),
-        "ray_ms_per_unit": round(1000 * one.driver_s, 1),
+        "ray_ms_per_batch": round(1000 * one.driver_s, 1),
         "predicted_s": round(one.predicted_s, 1),
         "simulated_s": round(one.simulated_s, 1),
         "error_percent": round(100 * one.error, 1),
@@ -103,7 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
     costs.add_argument("--gpu-tflops", type=float, default=989.0, help="assumed: an H100's in bfloat16, dense")
     costs.add_argument("--gpu-share", type=float, default=0.4, help="assumed: what convolutions reach of it")
     costs.add_argument("--ledger-s", type=float, default=32.0, help="driver's, for 10^6 items (benchmarks/ledger.py)")
-    costs.add_argument("--driver-s", type=float, default=0.01, help="driver's, a unit; the simulation replaces it")
+    costs.add_argument("--driver-s", type=float, default=0.01, help="driver's, a batch; the simulation replaces it")
     costs.add_argument("--eta", type=float, default=0.9, help="bound ratio (benchmarks/encode.py)")
     prices = arguments.add_argument_group("prices, all of them assumed")
     prices.add_argument("--core-usd", type=float, default=0.04, help="a core an hour")
@@ -136,7 +136,7 @@ def _costs(options: argparse.Namespace) -> Costs:
     derived = options.frames * gflop / (1000 * options.gpu_tflops * options.gpu_share)
     latent = options.frames * 4 * (options.pixels // 8) ** 2
     return Costs(
-        unit_clips=max(1, min(_MOST_CLIPS, _UNIT_BYTES // (3 * options.frames * options.pixels**2))),
+        batch_clips=max(1, min(_MOST_CLIPS, _BATCH_BYTES // (3 * options.frames * options.pixels**2))),
         video_s=video_s,
         analyse_s=_measure_analysis(options) if options.analyse_s is None else options.analyse_s,
         decode_s=_measure_decoding(options) if options.decode_s is None else options.decode_s,
@@ -150,7 +150,7 @@ def _costs(options: argparse.Namespace) -> Costs:
 
 
 def _measure_analysis(options: argparse.Namespace) -> float:
-    """Return core seconds a second of video: shots, all scores, hash, thumbnail."""
+    """Return core seconds per second of video: shots, all scores, hash, thumbnail."""
     from videogen.data.curation import AnalyseRequest, WindowSpec, analyse_request
     from videogen.data.curation.scores import SCORES
 
@@ -166,7 +166,7 @@ def _measure_analysis(options: argparse.Namespace) -> float:
 
 
 def _measure_decoding(options: argparse.Namespace) -> float:
-    """Return core seconds a clip: all clips of a video in one go, as the pipeline reads them."""
+    """Return core seconds per clip, reading all clips of a video at once as the pipeline does."""
     from videogen.data.curation import WindowSpec
     from videogen.data.video import probe, read_clip
 
@@ -192,7 +192,7 @@ def _core_s() -> float:
 
 
 def _encoder_flop(pixels: int) -> float:
-    """Count the operations of Stable Diffusion's image encoder for one frame; nothing is computed."""
+    """Count the operations of Stable Diffusion's image encoder for one frame, without running it."""
     import torch
     from diffusers import AutoencoderKL
     from torch.utils.flop_counter import FlopCounterMode

@@ -7,26 +7,26 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Costs:
-    """What the work takes."""
+    """Measured and assumed costs of the work."""
 
-    unit_clips: int
-    """Clips that pass through Ray as one unit: as many as their frames allow."""
+    batch_clips: int
+    """Clips of one batch of the encode pipeline, which is one task of Ray."""
     video_s: float
-    """Seconds of video that are looked at for each clip."""
+    """Seconds of video that ingest analyses per clip."""
     analyse_s: float
-    """Core seconds a second of video."""
+    """Core seconds per second of video."""
     decode_s: float
-    """Core seconds a clip."""
+    """Core seconds per clip."""
     encode_s: float
-    """Seconds of a GPU a clip."""
+    """GPU seconds per clip."""
     clip_bytes: float
-    """In the table of latents."""
+    """Bytes of a clip in the table of latents."""
     ledger_s: float
-    """Seconds of the driver for 10^6 items: planning, publishing."""
+    """Seconds of the driver to plan and publish 10^6 items."""
     driver_s: float
-    """Seconds of the driver for a unit that passes through Ray Data."""
+    """Seconds of the driver per batch that passes through Ray Data."""
     eta: float
-    """Bound ratio: the share of cores and GPUs that does the work itself."""
+    """Bound ratio: the share of core and GPU time that does useful work."""
 
 
 @dataclass(frozen=True)
@@ -53,25 +53,25 @@ class Shape:
         return f"{self.nodes} x ({self.cores} cores, {self.gpus} GPUs)"
 
 
-def makespan(num_units: int, decode_s: float, encode_s: float, decoders: int, encoders: int) -> tuple[float, str]:
-    """Return the seconds of a two-stage pipeline of units, and which stage decides them.
+def makespan(num_batches: int, decode_s: float, encode_s: float, decoders: int, encoders: int) -> tuple[float, str]:
+    """Return the seconds of a two-stage pipeline of batches, and the stage that bounds them.
 
-    The slower stage works without a pause; the other adds its first, or its last, unit.
+    The slower stage works without a pause; the other adds its first or its last batch.
     """
-    by_decoding = decode_s * max(1, num_units / decoders) + encode_s
-    by_encoding = decode_s + encode_s * max(1, num_units / encoders)
+    by_decoding = decode_s * max(1, num_batches / decoders) + encode_s
+    by_encoding = decode_s + encode_s * max(1, num_batches / encoders)
     return (by_decoding, "decoding") if by_decoding > by_encoding else (by_encoding, "encoding")
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a corpus takes on a cluster."""
+    """Predicted time and cost of a corpus on a cluster."""
 
     ingest_h: float
     encode_h: float
     ledger_h: float
     bound_by: str
-    """What decides the time of encoding."""
+    """Bottleneck of encoding: "decoding", "encoding" or "driver"."""
     core_h: float
     gpu_h: float
     terabytes: float
@@ -80,17 +80,17 @@ class Prediction:
 
 def predict(costs: Costs, shape: Shape, num_clips: int, prices: argparse.Namespace) -> Prediction:
     """Return the prediction for a corpus. Ingest is paid on cores alone, encoding on cores and GPUs."""
-    num_units = math.ceil(num_clips / costs.unit_clips)
+    num_batches = math.ceil(num_clips / costs.batch_clips)
     cores = shape.nodes * shape.cores
-    ingest_s = max(num_clips * costs.video_s * costs.analyse_s / cores / costs.eta, num_units * costs.driver_s)
+    ingest_s = max(num_clips * costs.video_s * costs.analyse_s / cores / costs.eta, num_batches * costs.driver_s)
     work_s, bound_by = makespan(
-        num_units,
-        costs.unit_clips * costs.decode_s / costs.eta,
-        costs.unit_clips * costs.encode_s / costs.eta,
+        num_batches,
+        costs.batch_clips * costs.decode_s / costs.eta,
+        costs.batch_clips * costs.encode_s / costs.eta,
         shape.decoders,
         shape.encoders,
     )
-    encode_s = max(work_s, num_units * costs.driver_s)
+    encode_s = max(work_s, num_batches * costs.driver_s)
     bound_by = bound_by if work_s >= encode_s else "driver"
     # Both tables have a ledger.
     ledger_s = 2 * costs.ledger_s * num_clips / 1e6

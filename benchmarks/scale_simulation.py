@@ -1,7 +1,7 @@
 """Simulated cluster of benchmarks/scale.py: Ray with several nodes on this machine, whose tasks sleep.
 
 The graph, its sizes (`shares`) and Ray Data are the product's. One worker process stands for several cores that work on
-as many units side by side, so that hundreds of cores fit.
+as many batches side by side, so that hundreds of cores fit.
 """
 
 import argparse
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _WORKER_BYTES = 1 << 30
 _JITTER = 0.3
-"""Largest difference of a unit's duration from the mean, as a share of it; evenly distributed."""
-_EMPTY_UNITS = (40, 240)
+"""Largest deviation of a batch's duration from the mean, as a share of it; uniform."""
+_EMPTY_BATCHES = (40, 240)
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Simulated:
     """One cluster that was simulated."""
 
     shape: Shape
-    num_units: int
+    num_batches: int
     bound_by: str
     start_up_s: float
     driver_s: float
@@ -89,36 +89,36 @@ class _Cluster:
 
 
 def _simulate(shape: Shape, costs: Costs, options: argparse.Namespace) -> Simulated:
-    """Run empty units, which shows what Ray itself takes, and then units that sleep."""
+    """Run empty batches, which shows what Ray itself takes, and then batches that sleep."""
     share = options.cores_a_process
-    decode_s, encode_s = costs.unit_clips * costs.decode_s, costs.unit_clips * costs.encode_s
+    decode_s, encode_s = costs.batch_clips * costs.decode_s, costs.batch_clips * costs.encode_s
     decoders, encoders = shape.decoders // share, shape.encoders // share
     # Starting the worker processes of hundreds of cores on these few is none of the cluster's costs.
-    _run(_EMPTY_UNITS[0], 0.0, 0.0)
-    few, many = (_run(count, 0.0, 0.0) for count in _EMPTY_UNITS)
-    driver_s = max(0.0, (many - few) / (_EMPTY_UNITS[1] - _EMPTY_UNITS[0]))
-    start_up_s = few - driver_s * _EMPTY_UNITS[0]
+    _run(_EMPTY_BATCHES[0], 0.0, 0.0)
+    few, many = (_run(count, 0.0, 0.0) for count in _EMPTY_BATCHES)
+    driver_s = max(0.0, (many - few) / (_EMPTY_BATCHES[1] - _EMPTY_BATCHES[0]))
+    start_up_s = few - driver_s * _EMPTY_BATCHES[0]
     slower = max(decode_s / decoders, encode_s / encoders)
-    num_units = max(4 * encoders, round(options.seconds / slower))
-    work_s, bound_by = makespan(num_units, decode_s, encode_s, decoders, encoders)
-    predicted_s = start_up_s + max(work_s, num_units * driver_s)
-    simulated_s = _run(num_units, decode_s, encode_s)
-    return Simulated(shape, num_units * share, bound_by, start_up_s, driver_s, predicted_s, simulated_s)
+    num_batches = max(4 * encoders, round(options.seconds / slower))
+    work_s, bound_by = makespan(num_batches, decode_s, encode_s, decoders, encoders)
+    predicted_s = start_up_s + max(work_s, num_batches * driver_s)
+    simulated_s = _run(num_batches, decode_s, encode_s)
+    return Simulated(shape, num_batches * share, bound_by, start_up_s, driver_s, predicted_s, simulated_s)
 
 
-def _run(num_units: int, decode_s: float, encode_s: float) -> float:
-    """Return the seconds of the product's graph, with the product's sizes, over units that sleep."""
+def _run(num_batches: int, decode_s: float, encode_s: float) -> float:
+    """Return the seconds of the product's graph, with the product's sizes, over batches that sleep."""
     import ray.data
 
     from pipelines.cluster.pools import shares, two_steps
 
     started = time.perf_counter()
-    units = ray.data.from_items([{"unit": number} for number in range(num_units)], override_num_blocks=num_units)
-    share = shares(num_units, _WORKER_BYTES)
-    graph, _ = two_steps(units, _sleep_decoding, _SleepEncoding, (decode_s, encode_s), share)
+    batches = ray.data.from_items([{"batch": number} for number in range(num_batches)], override_num_blocks=num_batches)
+    share = shares(num_batches, _WORKER_BYTES)
+    graph, _ = two_steps(batches, _sleep_decoding, _SleepEncoding, (decode_s, encode_s), share)
     done = sum(1 for _ in graph.iter_rows())
-    if done != num_units:
-        raise RuntimeError(f"{done} of {num_units} units came through")
+    if done != num_batches:
+        raise RuntimeError(f"{done} of {num_batches} batches came through")
     return time.perf_counter() - started
 
 
@@ -134,11 +134,11 @@ class _SleepEncoding:
         self._seconds = seconds[1]
 
     def __call__(self, table: "pa.Table") -> "pa.Table":
-        """Map one unit."""
+        """Map one batch."""
         _sleep(table, self._seconds, "encode")
         return table
 
 
 def _sleep(table: "pa.Table", seconds: float, what: str) -> None:
-    jitter = random.Random(f"{what} {table['unit'][0]}").uniform(-_JITTER, _JITTER)
+    jitter = random.Random(f"{what} {table['batch'][0]}").uniform(-_JITTER, _JITTER)
     time.sleep(seconds * (1 + jitter))

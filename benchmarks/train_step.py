@@ -1,11 +1,11 @@
-"""A training step through the whole platform over a step of a bare PyTorch loop: same stage, data, threads, losses.
+"""Cost of a training step through the platform beside a step of a bare PyTorch loop with the same losses.
 
     python benchmarks/train_step.py
 
-The platform's side is `train_stage`: Ray Train worker, DeepSpeed engine, reading ahead from the table
-of latents, metrics in JSONL and TensorBoard; checkpoints are not counted. The bare side is a plain loop in a process
-of its own over batches that are in memory before the clock starts. Both take the same steps on the same clips with
-the same noise, and the run fails unless their losses agree. Runs alternate; the ratio is the median over pairs.
+The platform's side is `train_stage`: Ray Train worker, DeepSpeed engine, read-ahead from the table of latents, metrics
+in JSONL and TensorBoard; checkpoints are not counted. The bare side is a plain loop in a process of its own over
+batches that are in memory before the clock starts. Both take the same steps on the same clips with the same noise and
+threads, and the run fails unless their losses agree. Runs alternate; the ratio is the median over pairs.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from videogen.errors import UserError
 from videogen.startup import KEEP_FREED_MEMORY
 
 _RAY_NICENESS = 15
-"""Ray's workers step back behind other processes; the bare loop must do so too."""
+"""Niceness of Ray's workers, which the bare loop must have too."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -97,7 +97,7 @@ def _platform(folder: Path, config: CascadeConfig, stage: str, pair: int) -> tup
     """Return seconds a step and the logged losses of one run through the platform."""
     from pipelines.train.stage import train_stage
 
-    # A folder of its own, else the second run would find the first one's checkpoint and have nothing to do.
+    # A folder of its own: in the first one's folder the second run would find a checkpoint and have nothing to do.
     output = folder / f"run-{pair}"
     for name in ("autoencoder", "tokenizer", "text_encoder"):
         (output / name).parent.mkdir(exist_ok=True)
@@ -109,7 +109,7 @@ def _platform(folder: Path, config: CascadeConfig, stage: str, pair: int) -> tup
 
 
 def _bare(folder: Path, config: CascadeConfig, stage: str) -> tuple[float, dict[int, float]]:
-    """Return the same of the bare loop, in a fresh process with one thread and with the platform's way with memory."""
+    """Return the same of the bare loop, in a new process with one thread and the platform's malloc settings."""
     job = folder / "bare.json"
     job.write_text(json.dumps({"config": config.model_dump(mode="json"), "stage": stage, "folder": str(folder)}))
     env = {**os.environ, **KEEP_FREED_MEMORY, "OMP_NUM_THREADS": "1"}
@@ -120,7 +120,7 @@ def _bare(folder: Path, config: CascadeConfig, stage: str) -> tuple[float, dict[
 
 
 def _bare_loop(job_file: str) -> dict[str, Any]:
-    """Train as one would without a platform; losses are means since the last multiple of ten, as they are logged."""
+    """Train without the platform; losses are means over the steps since the last one that was logged."""
     import torch
 
     from videogen.data.datasets.latents_table import LatentsTable
