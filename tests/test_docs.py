@@ -47,11 +47,25 @@ def test_files_that_are_named_exist(document):
         assert (ROOT / path).exists(), f"{_name(document)} names {path}"
 
 
+@pytest.mark.process
 def test_make_help_lists_every_target():
     command = ["make", "--no-print-directory", "help"]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
     assert {line.split()[1] for line in printed.splitlines()} == targets
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_the_site_builds_without_network_and_searches_without_server(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", tmp_path]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1", "https_proxy": "http://127.0.0.1:9"}
+    built = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    for page in tmp_path.rglob("*.html"):
+        loaded = re.findall(r'<(?:script|link|img|iframe)[^>]*(?:src|href)="(https?://[^"]+)"', page.read_text())
+        assert not loaded, f"{page.name} loads {loaded}"
+    assert "perceptual_hash" in (tmp_path / "search" / "search_index.js").read_text()
 
 
 def test_continuous_integration_runs_the_readmes_test_command():

@@ -74,6 +74,7 @@ def test_every_environment_variable_that_is_described_is_used():
         assert any(name in source for source in sources), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for names in python_api.PUBLIC.values() for name in names])
 def test_public_names_can_be_imported(name):
     module, _, attribute = name.rpartition(".")

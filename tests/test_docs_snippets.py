@@ -38,6 +38,7 @@ def test_snippets_run(snippet, demo_folder):
     exec(compile(snippet.text, snippet.name, "exec"), {"__name__": "snippet"})
 
 
+@pytest.mark.model
 @_of("model")
 def test_snippets_run_with_a_model(snippet, demo_folder, tiny_model):
     (demo_folder / "model").symlink_to(tiny_model)
