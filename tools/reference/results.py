@@ -37,7 +37,8 @@ DESCRIPTIONS = {
     "table_formats": "Our tables beside Lance and Delta: [the decision](../explanation/decisions/table-formats.md).",
     "chaos": "Campaigns of `make chaos`: kills, damaged files, faulty S3, dying nodes.",
     "dedup": "Time and peak memory of finding near duplicates when a clips table is published.",
-    "demo": "Quality of the models that `make demo` trains, on held-out prompts and clips, and its duration.",
+    "demo": "Quality of the models that `make demo` trains, on held-out prompts and clips, and its duration. "
+    "Targets: colour 95 %, shape 85 %, direction 90 %, smoothness 0.8 (1: even steps), 15 minutes on 2 cores.",
     "chaos_kills": "Ingest and encode of a corpus with damaged videos while processes are killed.",
     "chaos_nodes": "Ingest and encode while nodes of the cluster die.",
     "chaos_s3": "Ingest and encode through a proxy that damages S3 requests.",
