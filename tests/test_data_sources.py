@@ -317,13 +317,13 @@ def test_captions_are_joined_across_batches(tmp_path):
         ("m.csv", "video,caption\na.mp4,x\n  ,y\n", "row 2 names no video"),
         ("m.csv", b"video\n\xff\xfe.mp4\n", "UTF-8"),
         ("m.jsonl", '{"video": "a.mp4"}\n{"video": "b.mp4"\n', "line 2 is not JSON"),
-        ("m.jsonl", '{"video": "a.mp4"}\n\n["b.mp4"]\n', "line 3 is no JSON object"),
-        ("m.jsonl", '{"video": "a.mp4", "caption": ["x"]}\n', "'caption' is no text in line 1"),
+        ("m.jsonl", '{"video": "a.mp4"}\n\n["b.mp4"]\n', "line 3 is not a JSON object"),
+        ("m.jsonl", '{"video": "a.mp4", "caption": ["x"]}\n', "'caption' is not text in line 1"),
         ("m.jsonl", '{"vidoe": "a.mp4"}\n', "no column 'video'.*Did you mean 'vidoe'"),
         ("m.jsonl", '{"video": "gs://bucket/a.mp4"}\n', "gs://"),
         ("m.jsonl", '{"video": "a.mp4", "x": ' + "[" * 50_000 + "]" * 50_000 + "}", "line 1 is nested too deeply"),
         ("m.jsonl", '{"video": "a.mp4", "video": "b.mp4"}\n', "line 1 names 'video' twice"),
-        ("m.jsonl", '{"video": "a.mp4"}\n{"video": true}\n', "'video' is no text in line 2, but bool"),
+        ("m.jsonl", '{"video": "a.mp4"}\n{"video": true}\n', "'video' is not text in line 2, but bool"),
         ("m.jsonl", b"x" * ((16 << 20) + 1), "line 1 is longer than"),
         ("m.csv", "video,caption\na\0.mp4,x\n", "row 1 names a video with a NUL"),
         ("m.csv", "video,caption\n".encode("utf-16"), "no UTF-8 text, but e.g. UTF-16"),
@@ -351,7 +351,7 @@ def test_a_manifest_that_cannot_be_understood_is_refused(tmp_path, name, content
     [
         ([["a.mp4"], ["b.mp4"]], ["video", "video"], "two columns 'video'"),
         ([["a.mp4"], [True]], ["video", "caption"], "'caption' holds bool"),
-        ([["a.mp4", "b.mp4"], [b"good", b"\xff"]], ["video", "caption"], "'caption' is no UTF-8 text in row 2"),
+        ([["a.mp4", "b.mp4"], [b"good", b"\xff"]], ["video", "caption"], "'caption' is not UTF-8 text in row 2"),
     ],
 )
 def test_a_parquet_manifest_that_cannot_be_understood_is_refused(tmp_path, columns, names, words):

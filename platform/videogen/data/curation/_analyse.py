@@ -1,6 +1,6 @@
-"""One pass over one video: its shots, its windows, and what each window scores.
+"""Video analysis in one pass: shots, windows, and the scores of each window.
 
-Runs in the child process of `videogen.data.isolation` (operation "analyse"); the parent asks with
+Runs in the child process of `videogen.data.isolation` (operation "analyse"); the parent requests it with
 
     decoder.call("analyse", AnalyseRequest(source=uri, windows=WindowSpec(16, 8.0)).as_arguments(), limit_s)
 """
@@ -20,15 +20,15 @@ from videogen.data.curation.scores import SCORES, SHORT_SIDE, ClipFrames
 from videogen.data.video import MAX_FILE_BYTES, OpenVideo, VideoError, VideoInfo, local_file, open_video, probe
 
 _MAX_BUFFER_BYTES = 512 * 2**20
-"""Small frames held while a window is not yet complete; a window of 16 frames at 144 pixels takes about 2 MB."""
+"""Limit on the buffered frames of incomplete windows; 16 frames at 144 pixels take about 2 MB."""
 
 _SAMPLE_QUALITY = 95
-"""JPEG quality at which learned models answer as they do for the frames themselves."""
+"""JPEG quality at which learned models give the same results as for the original frames."""
 
 
 @dataclass(frozen=True)
 class AnalyseRequest:
-    """What is wanted of a video. Decodes nothing where neither shots, scores nor pictures are wanted."""
+    """Requested analysis of a video. Without shots, scores and pictures, nothing is decoded."""
 
     source: str
     """URI or path of the video."""
@@ -36,16 +36,16 @@ class AnalyseRequest:
     scores: tuple[str, ...] = ()
     """Names in `SCORES`."""
     phash: bool = False
-    """Whether clips are hashed (`perceptual_hash`)."""
+    """Whether to compute a `perceptual_hash` of each clip."""
     thumbnails: bool = False
     num_samples: int = 0
-    """Frames of each clip that are returned for learned models, spread over it."""
+    """Number of evenly spaced frames of each clip that are returned for learned models."""
     sample_short_side: int = 336
-    """Pixels of the shorter side of such a frame; never enlarged."""
+    """Length of the shorter side of such a frame in pixels; frames are never upsampled."""
     decoder: str = "auto"
     """See `open_video`."""
     max_file_bytes: int = MAX_FILE_BYTES
-    """A remote file that is larger is not fetched."""
+    """Larger remote files are refused."""
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.scores if name not in SCORES]
@@ -54,16 +54,16 @@ class AnalyseRequest:
 
     @property
     def needs_frames(self) -> bool:
-        """Whether clips are looked at, not only planned."""
+        """Whether frames must be decoded, beyond planning windows."""
         return bool(self.scores or self.phash or self.thumbnails or self.num_samples)
 
     def as_arguments(self) -> dict[str, Any]:
-        """Return the request as JSON can hold it."""
+        """Return the request as JSON values."""
         return asdict(self)
 
     @classmethod
     def of(cls, arguments: dict[str, Any]) -> Self:
-        """Return the request of `as_arguments`."""
+        """Return the request that `as_arguments` described."""
         windows = WindowSpec(**arguments["windows"])
         return cls(**{**arguments, "windows": windows, "scores": tuple(arguments.get("scores", ()))})
 
@@ -72,17 +72,17 @@ def analyse_request(arguments: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     """Analyse one video; see `AnalyseRequest` for the arguments.
 
     Returns:
-        A header that JSON can hold and a body of JPEGs. The header has `info` (a `VideoInfo`), `decoder` ("" if
-        nothing was decoded), `shots` (half-open ranges of frames; [] if not looked for) and `clips`, in order: for
-        each its `indices`, `shot`, `start_s`, `end_s`, `fps`, `scores` (name to number), `phash` (16 hexadecimal
-        digits or None), `thumbnail` (offset and length in the body, or None) and `samples` (a list of such).
+        A JSON header and a body of JPEGs. The header has `info` (a `VideoInfo`), `decoder` ("" if nothing was decoded),
+        `shots` (half-open frame ranges; [] if not requested) and `clips`, in order: for each its `indices`, `shot`,
+        `start_s`, `end_s`, `fps`, `scores` (name to number), `phash` (16 hexadecimal digits or None), `thumbnail`
+        (offset and length in the body, or None) and `samples` (a list of such).
 
     Raises:
-        VideoError: it cannot be read, or a clip spans more frames than can be held.
+        VideoError: it cannot be read, or a clip spans more frames than fit in memory.
     """
     import cv2
 
-    # The caller runs as many of these as it has cores.
+    # The caller runs one analysis per core.
     cv2.setNumThreads(1)
     request = AnalyseRequest.of(arguments)
     with local_file(request.source, request.max_file_bytes) as path:
@@ -93,16 +93,16 @@ def analyse_request(arguments: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
             return header, b""
         body = bytearray()
         with open_video(path, info, request.decoder) as video:
-            pass_over = _Pass(video, info, request)
-            header["clips"] = [_look(window, frames, request, body) for window, frames in pass_over.clips()]
-            header["shots"] = pass_over.shots
+            analysis = _Pass(video, info, request)
+            header["clips"] = [_analysed(window, frames, request, body) for window, frames in analysis.clips()]
+            header["shots"] = analysis.shots
             header["decoder"] = video.decoder
     return header, bytes(body)
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """One frame, as small as its users allow."""
+    """One frame, downsampled for scores and for learned models."""
 
     small: np.ndarray
     sample: np.ndarray | None
@@ -113,7 +113,7 @@ class _Frame:
 
 
 class _Pass:
-    """Reads a video once and gives its clips, holding the frames of one window at a time."""
+    """Reads a video once and yields its clips, buffering the frames of one window at a time."""
 
     def __init__(self, video: OpenVideo, info: VideoInfo, request: AnalyseRequest) -> None:
         self._video, self._info, self._request = video, info, request
@@ -122,13 +122,13 @@ class _Pass:
         self.shots: list[tuple[int, int]] = []
 
     def clips(self) -> Iterator[tuple[Window, list[_Frame]]]:
-        """Yield each window and its frames, in order; without the frames if nobody looks at them."""
+        """Yield each window and its frames in order; without the frames if they are not needed."""
         windows = self._windows_of_shots() if self._request.windows.split_shots else self._planned_windows()
         for window in windows:
             yield window, [self._frames[index] for index in window.indices] if self._request.needs_frames else []
 
     def _planned_windows(self) -> Iterator[Window]:
-        """Yield windows whose place is known beforehand; only their frames are read."""
+        """Yield windows planned in advance; only their frames are read."""
         windows = deque(self._request.windows.windows(self._info))
         needed = sorted({index for window in windows for index in window.indices})
         frames = (frame for frames in self._video.read(needed) for frame in frames)
@@ -139,7 +139,7 @@ class _Pass:
             self._forget(before=windows[0].indices[0] if windows else index + 1)
 
     def _windows_of_shots(self) -> Iterator[Window]:
-        """Yield windows while shots are being found."""
+        """Yield windows while shots are being detected."""
         spec, clock = self._request.windows, clock_of(self._info)
         detector = ShotDetector(self._info.fps)
         start = index = 0
@@ -164,12 +164,12 @@ class _Pass:
 
     def _keep(self, index: int, frame: np.ndarray, small: np.ndarray) -> None:
         sample = self._shrink(frame, self._request.sample_short_side) if self._request.num_samples else None
-        # A copy where nothing was resized: the decoder's own memory may be a whole batch of frames.
+        # Copied if it was not resized: a view would keep a whole batch of decoded frames alive.
         kept = _Frame(small.copy() if small is frame else small, sample)
         self._frames[index] = kept
         self._num_bytes += kept.num_bytes
         if self._num_bytes > _MAX_BUFFER_BYTES:
-            raise VideoError(f"a clip of it spans more than the {len(self._frames)} frames that can be held in memory")
+            raise VideoError(f"a clip of it spans more than the {len(self._frames)} frames that fit in memory")
 
     def _forget(self, before: int) -> None:
         while self._frames and (oldest := next(iter(self._frames))) < before:
@@ -177,13 +177,13 @@ class _Pass:
 
 
 def _entry(window: Window) -> dict[str, Any]:
-    """Return a clip that nobody has looked at."""
+    """Return the entry of a clip without scores and pictures."""
     nothing: dict[str, Any] = {"scores": {}, "phash": None, "thumbnail": None, "samples": []}
     return {**asdict(window), "indices": list(window.indices), **nothing}
 
 
-def _look(window: Window, frames: Sequence[_Frame], request: AnalyseRequest, body: bytearray) -> dict[str, Any]:
-    """Return a clip with all that was asked; its pictures are appended to `body`."""
+def _analysed(window: Window, frames: Sequence[_Frame], request: AnalyseRequest, body: bytearray) -> dict[str, Any]:
+    """Return the entry of a clip with everything requested; its pictures are appended to `body`."""
     entry = _entry(window)
     if not request.needs_frames:
         return entry

@@ -1,4 +1,4 @@
-"""Pictures of clips for people and for learned models, as JPEG."""
+"""Downsampled frames, thumbnails and JPEG encoding."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -7,13 +7,13 @@ import numpy as np
 from PIL import Image
 
 THUMBNAIL_SIDE = 128
-"""Pixels of the longer side of each of a thumbnail's three pictures."""
+"""Longer side in pixels of each of the three pictures of a thumbnail."""
 
 
 def shrink(frame: np.ndarray, short_side: int, sample_aspect_ratio: float = 1.0) -> np.ndarray:
-    """Resize a uint8 frame (H, W, 3) by area averaging until its shorter side is `short_side`; never enlarge it.
+    """Downsample a uint8 frame (H, W, 3) by area averaging until its shorter side is `short_side`; never upsample it.
 
-    Pixels that are shown wider or taller than `sample_aspect_ratio` 1 become square.
+    Pixels with a `sample_aspect_ratio` other than 1 become square.
     """
     import cv2
 

@@ -1,6 +1,6 @@
-"""Policies: which clips are kept, said in named rules over the columns of a clips table.
+"""Curation policy: named rules over the columns of a clips table that decide which clips are kept.
 
-Scores are stored for every clip; a policy is applied to the finished table, so changing it decodes nothing.
+Scores are stored for every clip; the policy is applied to the finished table, so changing it decodes nothing.
 """
 
 import re
@@ -20,21 +20,21 @@ _STRING = re.compile(r"'[^']*'")
 
 @dataclass(frozen=True)
 class Policy:
-    """Rules that a clip must all pass to be kept. What is unknown (NULL) does not pass."""
+    """Rules that a clip must all satisfy to be kept. NULL does not satisfy a rule."""
 
     rules: Mapping[str, str]
-    """SQL expressions by name, in the order in which they are applied; DuckDB's dialect, true for a clip to keep."""
+    """SQL expressions (DuckDB) by name, in order of application; true for clips to keep."""
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Self:
-        """Return the policy of a command line.
+        """Parse the rules of a command line.
 
         Args:
-            texts: a rule each: an expression such as "motion >= 0.3", which is its own name, or "name=expression", such
-                as "lively=motion >= 0.3".
+            texts: one rule each: an expression such as "motion >= 0.3", which is its own name, or "name=expression",
+                such as "lively=motion >= 0.3".
 
         Raises:
-            UserError: an empty rule, or two of one name.
+            UserError: an empty rule, or two rules of one name.
         """
         rules: dict[str, str] = {}
         for text in texts:
@@ -47,19 +47,19 @@ class Policy:
         return cls(rules)
 
     def check(self, schema: "pa.Schema") -> None:
-        """Try all rules on no rows.
+        """Check all rules against a schema.
 
         Args:
-            schema: the columns of the clips table to come.
+            schema: columns of the clips table.
 
         Raises:
-            UserError: an expression that is none, an unknown column, or a rule named like a column.
+            UserError: an invalid expression, an unknown column, or a rule named like a column.
         """
         from videogen.data.tables import check_expression
 
         for name, expression in self.rules.items():
             is_own_name = name == " ".join(expression.split())
-            # "width=height" may be meant as a comparison; such a rule must not quietly become another.
+            # "width=height" may be meant as a comparison, so it must not silently become a named rule.
             if name in schema.names and not is_own_name:
                 raise UserError(
                     f"Rule '{name}={expression}' is named like the column {name!r}: choose another name, or write '==' "
@@ -73,7 +73,7 @@ def _split(text: str) -> tuple[str, str]:
     """Return a rule's name and expression."""
     stripped = text.strip()
     named = _NAMED.fullmatch(stripped)
-    # "codec='h264'" and "has_audio=true" compare: what follows a name is itself a condition.
+    # In "codec='h264'" and "has_audio=true" the part after "=" is a value, not a condition, so they are comparisons.
     if named and _COMPARES.search(_STRING.sub("", named["expression"])):
         return named["name"], named["expression"]
     return " ".join(stripped.split()), stripped

@@ -1,19 +1,19 @@
-"""Shots: where a video cuts from one take to the next, found while its frames stream by (library: PySceneDetect)."""
+"""Streaming shot detection with PySceneDetect."""
 
 import numpy as np
 
 DELAY = 2
-"""Frames that the detector must have seen after a cut before it reports it."""
+"""Number of frames after a cut that the detector needs before it reports the cut."""
 
 
 class ShotDetector:
-    """Finds the hard cuts of one video.
+    """Detector of the hard cuts of one video.
 
-    A frame starts a shot if it differs from the one before it (hue, saturation and value) three times as much as the
-    frames around it do among themselves: a fast pan differs all along, a cut once. Fades and dissolves are not found.
+    A frame starts a shot if its difference from the previous frame (hue, saturation and value) is three times the
+    difference between the frames around it, which tells a cut from a fast pan. Fades and dissolves are not detected.
 
     Args:
-        fps: frames a second of the video; of two cuts less than half a second apart, only the first counts.
+        fps: frames per second of the video; of two cuts less than half a second apart, only the first counts.
     """
 
     def __init__(self, fps: float) -> None:
@@ -26,13 +26,13 @@ class ShotDetector:
         self._num_frames = 0
 
     def feed(self, frame: np.ndarray) -> int | None:
-        """Take the next frame, and return the number of the frame that starts a new shot if that is now known.
+        """Process the next frame and return the first frame of a new shot, if one was detected.
 
         Args:
-            frame: uint8 RGB (h, w, 3); small is enough, PySceneDetect itself uses about 256 pixels of width.
+            frame: uint8 RGB (h, w, 3); small frames suffice, PySceneDetect itself uses a width of about 256 pixels.
 
         Returns:
-            The number, at most `DELAY` behind the frame given; None for no cut.
+            A frame number, at most `DELAY` before this frame; None for no cut.
         """
         from scenedetect import FrameTimecode
 

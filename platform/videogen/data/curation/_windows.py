@@ -1,4 +1,4 @@
-"""Windows: which frames of a video make a clip. Planning needs the probe's answer only; nothing is decoded here."""
+"""Clip windows: the frames of a video that form each clip, planned from its metadata without decoding."""
 
 import bisect
 import itertools
@@ -15,49 +15,48 @@ class Window:
     """One clip: frames of one shot, evenly spaced in time."""
 
     indices: tuple[int, ...]
-    """Frame numbers in presentation order. In a video of variable rate a number repeats where the picture stands; where
-    it stands for a whole window, there is none."""
+    """Frame numbers in presentation order. At a variable frame rate, a number repeats while the picture is frozen; a
+    window that is frozen throughout is skipped."""
     shot: int
-    """Number of the shot in its video, from 0."""
+    """Index of the shot in its video, from 0."""
     start_s: float
     end_s: float
-    """When the last frame makes way for the next; [start_s, end_s) is the time that the clip was taken from."""
+    """End of the display time of the last frame; the clip covers [start_s, end_s)."""
     fps: float
-    """Frames a second of the clip."""
+    """Frames per second of the clip."""
 
 
 @dataclass(frozen=True)
 class WindowSpec:
-    """How videos are cut into clips."""
+    """Parameters for cutting videos into clips."""
 
     num_frames: int
-    """Frames of a clip."""
+    """Number of frames of a clip."""
     fps: float
-    """Frames a second that clips aim at; a clip's own rate is the nearest whole fraction of its video's."""
+    """Target frames per second; a clip's own rate is the nearest whole fraction of its video's."""
     stride_frames: int | None = None
-    """Frames of a clip from one start to the next; None for clips that follow each other without overlap or gap."""
+    """Clip frames from one start to the next; None for consecutive clips without overlap or gap."""
     split_shots: bool = False
-    """Whether shots are looked for, so that no clip has a cut in it. Needs every frame to be decoded."""
+    """Whether to detect shots, so that no clip contains a cut. Decodes every frame."""
 
     def __post_init__(self) -> None:
         if self.num_frames < 1:
             raise ValueError(f"num_frames is {self.num_frames}, but a clip has at least one frame")
         if not (math.isfinite(self.fps) and self.fps > 0):
-            raise ValueError(f"fps is {self.fps}, but frames a second are a number above 0")
+            raise ValueError(f"fps is {self.fps}, but the rate must be a number above 0")
         if self.stride_frames is not None and self.stride_frames < 1:
             raise ValueError(f"stride_frames is {self.stride_frames}, but the next clip starts at least 1 frame later")
 
     def windows(self, info: VideoInfo, shots: Sequence[tuple[int, int]] = ()) -> list[Window]:
-        """Return the windows of a video in order of shot and start; none crosses the border of a shot.
+        """Return the windows of a video in order of shot and start; none crosses a shot boundary.
 
-        Every `step`-th frame is taken, `step` whole, so that motion stays even: rounding 25 to 16 frames a second
-        would make objects judder. A shot too short for its step is taken at a smaller one. In a video of variable
-        rate the step is a time, a whole multiple of the usual distance of two frames, and the frame nearest to each
-        point is taken.
+        Every `step`-th frame is taken with an integer `step`, so that motion stays even: resampling 25 to 16 frames per
+        second would cause judder. A shot too short for its step gets a smaller one. At a variable frame rate the step
+        is a time, an integer multiple of the typical frame interval, and the frame nearest to each point is taken.
 
         Args:
             info: the video.
-            shots: half-open ranges of frame numbers; empty if the video is one shot.
+            shots: half-open frame ranges; empty if the video is one shot.
         """
         clock = clock_of(info)
         spans = list(shots) or [(0, info.num_frames)]
@@ -69,34 +68,34 @@ class WindowSpec:
 
 
 class ShotWindows:
-    """Cuts one shot into windows, also while its end is not yet known.
+    """Windows of one shot, also while its end is not yet known.
 
     Args:
-        spec: what windows look like.
+        spec: parameters of the windows.
         clock: `clock_of` the video.
-        shot: number of the shot.
+        shot: index of the shot.
         start: its first frame.
     """
 
     def __init__(self, spec: WindowSpec, clock: "Clock", shot: int, start: int) -> None:
         self._spec, self._clock, self._shot, self._start = spec, clock, shot, start
         self._step = clock.step(spec.fps)
-        self._number = 0  # of the next window; a window's place in the shot follows from it
+        self._number = 0  # of the next window; determines its position in the shot
 
     @property
     def oldest_needed(self) -> int:
-        """First frame that windows to come may need."""
+        """First frame that future windows may need."""
         return self._clock.frame(self._start, self._number * self._stride)
 
     def known(self, end: int) -> Iterator[Window]:
-        """Return those windows, not returned before, that stay whatever follows the frames up to `end`."""
+        """Yield new windows that are final, whatever frames follow frame `end`."""
         return self._fitting(end, 0.0)
 
     def close(self, end: int) -> Iterator[Window]:
-        """Return the windows that were not returned before, of the shot that ends before frame `end`."""
+        """Yield the remaining windows of the shot, which ends before frame `end`."""
         tolerance = self._clock.tolerance
         if self._number == 0 and not self._fits(end, tolerance):
-            # Only in a shot without a single whole window does its end decide how far frames are apart.
+            # A shot too short for a single window gets the largest step that fits.
             self._step = self._clock.largest_step(self._start, end, self._spec.num_frames)
         if self._step > 0:
             yield from self._fitting(end, tolerance)
@@ -111,7 +110,7 @@ class ShotWindows:
                 times = self._clock.time(indices[0]), self._clock.time(indices[-1] + 1)
                 yield Window(indices, self._shot, *times, fps=self._clock.rate(self._step))
             elif indices[0] + 1 < end:
-                # The picture stands, perhaps for years if a damaged file says so: go on where it next changes.
+                # The picture is frozen, in damaged files perhaps for years: continue where it next changes.
                 here, there = (self._clock.offset(self._start, indices[0] + i) for i in (0, 1))
                 whole_span = (self._spec.num_frames - 1) * self._step
                 self._number = max(self._number, math.floor(((here + there) / 2 - whole_span) / self._stride))
@@ -133,39 +132,39 @@ class ShotWindows:
 
 
 class Clock(Protocol):
-    """Where frames lie on a video's own axis: numbers of frames where they are evenly spaced, seconds where not."""
+    """Time axis of a video: in frames at a constant rate, in seconds at a variable rate."""
 
     unit: float
-    """Usual distance of two frames."""
+    """Typical frame interval."""
     tolerance: float
-    """How far behind a shot's last frame a point may lie that this frame still stands for."""
+    """Largest distance of a point behind a shot's last frame that still maps to this frame."""
 
     def step(self, fps: float) -> float:
-        """Return the distance of two frames of a clip that aims at a rate, a whole multiple of `unit`."""
+        """Return the frame interval of a clip for a target rate: an integer multiple of `unit`."""
 
     def largest_step(self, start: int, end: int, num_frames: int) -> float:
-        """Return the largest step at which a clip fits into a shot; 0 if it has too few frames."""
+        """Return the largest step at which a clip fits into a shot; 0 if the shot has too few frames."""
 
     def frame(self, start: int, offset: float) -> int:
-        """Return the frame nearest to the point that lies `offset` after frame `start`."""
+        """Return the frame nearest to the point `offset` after frame `start`."""
 
     def offset(self, start: int, index: int) -> float:
-        """Return how far frame `index` lies after frame `start`."""
+        """Return the distance from frame `start` to frame `index`."""
 
     def time(self, index: int) -> float:
-        """Return the second at which a frame is shown."""
+        """Return the presentation time of a frame in seconds."""
 
     def rate(self, step: float) -> float:
-        """Return frames a second of a clip of such steps."""
+        """Return the frames per second of a clip with this step."""
 
 
 def clock_of(info: VideoInfo) -> Clock:
-    """Return a video's axis."""
+    """Return the time axis of a video."""
     return _VariableClock(info) if info.timestamps else _ConstantClock(info.fps)
 
 
 class _ConstantClock:
-    """Frame i is shown at i / fps."""
+    """Constant rate: frame i is displayed at i / fps."""
 
     unit: float = 1
     tolerance: float = 0
@@ -193,17 +192,17 @@ class _ConstantClock:
 
 
 class _VariableClock:
-    """Frame i is shown at timestamps[i]."""
+    """Variable rate: frame i is displayed at timestamps[i]."""
 
     def __init__(self, info: VideoInfo) -> None:
         self._times = info.timestamps
         gaps = sorted(later - earlier for earlier, later in itertools.pairwise(self._times) if later > earlier)
-        # A phone's usual distance, which the frames that it dropped must not stretch: around the median; and there
-        # the mean, because times rounded to milliseconds have a median that is off.
+        # The mean of the intervals near the median: dropped frames must not stretch it, and the median itself is
+        # inaccurate where times are rounded to milliseconds.
         median = gaps[len(gaps) // 2] if gaps else 1 / info.fps
         usual = [gap for gap in gaps if median / 1.5 < gap < median * 1.5]
         self.unit = sum(usual) / len(usual) if usual else median
-        # Containers round times.
+        # Containers round timestamps.
         self.tolerance = self.unit / 2
 
     def step(self, fps: float) -> float:
@@ -213,7 +212,7 @@ class _VariableClock:
         if end - start < num_frames or num_frames < 2:
             return 0
         step = self.offset(start, end - 1) / (num_frames - 1)
-        # Fewer frames than points: the clip would be slower than its video.
+        # With fewer frames than points, the clip would be slower than its video.
         distinct = len({self.frame(start, i * step) for i in range(num_frames)})
         return step if distinct == num_frames else 0
 

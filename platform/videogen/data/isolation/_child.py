@@ -1,4 +1,4 @@
-"""The parent's side of a decoder process: start it, talk to it, watch it, end it."""
+"""Parent side of a decoder process: start, request, memory and time limits, shutdown."""
 
 import contextlib
 import json
@@ -17,36 +17,36 @@ from videogen.data.video import READS, VideoError
 MEBIBYTE = 2**20
 
 _WATCH_S = 0.05
-"""How often the child's memory is looked at: the kernel's own limit does not count every kind."""
+"""Interval of the memory checks, which cover what RLIMIT_DATA does not count."""
 
 _LOG_BYTES = 2048
 
 _DECORD_READS = (READS % "decord").encode()
 
 _EXTRA_ALARM_S = 5.0
-"""The child's own alarm is the second line, for when the parent is killed meanwhile."""
+"""Margin of the child's own alarm, the fallback for a parent that was killed."""
 
 
 class DecoderDiedError(VideoError):
-    """The decoder crashed or was killed for taking too long or too much; unlike other errors it may not repeat."""
+    """A decoder that crashed or exceeded a limit; unlike other errors, it may succeed when retried."""
 
     in_decord: bool = False
-    """Whether it was decord that read."""
+    """Whether decord was the active decoder."""
     was_killed: bool = False
-    """Whether somebody else killed it, as the kernel does when memory is short: nothing that the video has done."""
+    """Whether it was killed from outside, e.g. by the kernel's OOM killer; the video is not to blame."""
 
 
 class Child:
     """A running decoder process.
 
     Args:
-        max_memory_bytes: it is ended when it occupies more.
-        max_file_bytes: it fetches no larger file.
+        max_memory_bytes: resident memory above which it is killed.
+        max_file_bytes: larger remote files are refused.
     """
 
     def __init__(self, max_memory_bytes: int, max_file_bytes: int) -> None:
         self._max_memory_bytes = max_memory_bytes
-        # It must import this very package, also where it came with a job's working directory.
+        # The child must import this very package, also if it came with a job's working directory.
         source_root = str(Path(__file__).parents[2])
         search = [source_root, *filter(None, [os.environ.get("PYTHONPATH")])]
         life_line, self._life_line = os.pipe()
@@ -72,22 +72,22 @@ class Child:
 
     @property
     def log_tail(self) -> str:
-        """The last that the child printed about the present request."""
+        """End of the child's output during the current request."""
         self._drain_log()
         return self._printed.decode(errors="replace").strip()
 
     def ask(self, request: dict[str, Any], body: bytes, limit_s: float) -> tuple[dict[str, Any], bytearray]:
-        """Return the answer to one request: its header, and its raw bytes.
+        """Send one request and return the header and the raw bytes of the answer.
 
         Raises:
-            DecoderDiedError: it ended, or there was no answer in time or in memory; the caller has to end it.
+            DecoderDiedError: it exited or exceeded a limit; the caller must call `end`.
         """
         self.num_requests += 1
         self._drain_log()
         self._printed.clear()
         self._in_decord = False
         deadline = time.monotonic() + limit_s
-        # A dead child is noticed, with the way it died, when its answer is read.
+        # A dead child is detected, with its exit status, when the answer is read.
         with contextlib.suppress(BrokenPipeError):
             self._write(pack({**request, "limit_s": limit_s + _EXTRA_ALARM_S}, body), deadline, limit_s)
         header_bytes, body_bytes = LENGTHS.unpack(self._read(LENGTHS.size, deadline, limit_s))
@@ -95,18 +95,18 @@ class Child:
         return header, self._read(body_bytes, deadline, limit_s)
 
     def died(self, reason: str) -> DecoderDiedError:
-        """Return the error that says so."""
+        """Return the error for a child that died or must be killed."""
         error = DecoderDiedError(reason)
         error.log_tail = self.log_tail
         error.in_decord = self._in_decord
         return error
 
     def end(self) -> None:
-        """Kill it, whatever it is doing."""
+        """Kill the child."""
         self.process.kill()
         self.process.wait()
         for pipe in (self._requests, self._answers, self._log):
-            # A request that the dead child never read may still sit in the buffer.
+            # The buffer may still hold a request that the child never read.
             with contextlib.suppress(OSError):
                 pipe.close()
         with contextlib.suppress(OSError):
@@ -135,14 +135,14 @@ class Child:
         return buffer
 
     def _wait(self, readable: list[int], writable: list[int], deadline: float, limit_s: float) -> None:
-        """Return when one of the pipes is ready."""
+        """Wait until one of the pipes is ready."""
         log = [self._log.fileno()]
         while True:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 raise self.died(f"the decoder was stopped after {limit_s:.3g} s")
             ready_to_read, ready_to_write, _ = select.select(readable + log, writable, [], min(_WATCH_S, remaining))
-            # Unread, the child's log would fill its pipe and stop it.
+            # An unread log would fill its pipe and block the child.
             if log[0] in ready_to_read and not self._drain_log():
                 log = []
             if ready_to_write or set(ready_to_read) & set(readable):
@@ -152,11 +152,11 @@ class Child:
                 raise self.died(f"the decoder was stopped at {limit} MiB of memory")
 
     def _drain_log(self) -> bool:
-        """Take what the child has printed; return False at its end."""
+        """Read the child's output; return False at its end."""
         with contextlib.suppress(BlockingIOError):
             while printed := os.read(self._log.fileno(), 65536):
                 self._printed += printed
-                # What is printed is trimmed, what it said of the decoder is not forgotten.
+                # The buffer is truncated, so the active decoder is recorded here.
                 self._in_decord |= _DECORD_READS in self._printed
                 del self._printed[:-_LOG_BYTES]
             return False

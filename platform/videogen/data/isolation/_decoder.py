@@ -1,8 +1,7 @@
-"""Reading strangers' videos in a child process that may hang or crash without taking its parent along.
+"""Decoder client: requests to a child process that may hang or crash without affecting its parent.
 
-Native decoders hang and crash on damaged files, and a hang in native code ends only with the process
-(dmlc/decord#373, #375). So each worker keeps one child; it is killed when it takes too long or too much memory, and
-replaced.
+Native decoders hang and crash on damaged files, and a hang in native code can only be ended with the process
+(dmlc/decord#373, #375). Each worker keeps one child, which is killed and replaced when it exceeds a limit.
 """
 
 import functools
@@ -22,16 +21,16 @@ __all__ = ["DecodedClip", "DecoderDiedError", "IsolatedDecoder", "shared_decoder
 
 _SECONDS_PER_FRAME = 0.5
 
-_FFMPEG_COMPLAINS = re.compile(r"^\[\w+ @ 0x\w+\]", re.MULTILINE)
+_FFMPEG_MESSAGE = re.compile(r"^\[\w+ @ 0x\w+\]", re.MULTILINE)
 
 
 class IsolatedDecoder:
-    """One child process and its requests; threads take turns.
+    """Decoder in a child process; threads take turns.
 
     Args:
-        limit_s: seconds that one request may take; each frame asked for adds half a second.
-        max_memory_bytes: what the child may occupy.
-        max_file_bytes: a remote file that is larger is an error and is not fetched.
+        limit_s: time limit of a request in seconds; each requested frame adds half a second.
+        max_memory_bytes: memory limit of the child.
+        max_file_bytes: larger remote files are refused.
         requests_per_child: requests after which the child is replaced, because decoders leak memory.
     """
 
@@ -71,7 +70,7 @@ class IsolatedDecoder:
         decoder: str = "auto",
         limit_s: float | None = None,
     ) -> DecodedClip:
-        """See `read_clip`; `limit_s` is what it may take, by default more for more frames."""
+        """See `videogen.data.video.read_clip`; `limit_s` by default grows with the number of frames."""
         uri, body = (None, source) if isinstance(source, bytes) else (source, b"")
         arguments = {"source": uri, "indices": [int(index) for index in indices], "size": size, "decoder": decoder}
         limit_s = self._limit_s + _SECONDS_PER_FRAME * len(indices) if limit_s is None else limit_s
@@ -81,37 +80,36 @@ class IsolatedDecoder:
     def call(
         self, op: str, arguments: dict[str, Any], limit_s: float | None = None, body: bytes = b""
     ) -> tuple[dict[str, Any], bytearray]:
-        """Let the child do one operation, and return its answer: JSON, and raw bytes.
+        """Run one operation in the child and return its answer: a JSON object and raw bytes.
 
-        Where `arguments` leave the decoder open ("auto", or none named) and decord dies of the video or meets damage,
-        PyAV is asked.
+        If `arguments` name no decoder (or "auto") and decord crashes or reports damage, PyAV is used instead.
 
         Args:
-            op: name of an operation of `videogen.data.isolation._server`.
-            arguments: JSON that the operation takes.
-            limit_s: seconds that it may take; the decoder's own limit by default.
-            body: raw bytes that the operation takes.
+            op: "probe", "frames" or "analyse".
+            arguments: JSON arguments of the operation.
+            limit_s: time limit in seconds; by default that of this decoder.
+            body: raw bytes for the operation.
 
         Raises:
-            VideoError: the operation failed; `log_tail` holds what native libraries printed.
-            DecoderDiedError: the child hung, crashed or ran out of memory, and is gone.
-            UserError: the request itself is wrong.
+            VideoError: the operation failed; `log_tail` holds the output of the native libraries.
+            DecoderDiedError: the child hung, crashed or ran out of memory, and was killed.
+            UserError: the request is invalid.
         """
         limit_s = self._limit_s if limit_s is None else limit_s
         open_choice = arguments.get("decoder", "auto") == "auto"
         try:
-            header, answer, log = self._ask_once_more_if_killed(op, arguments, limit_s, body)
+            header, answer, log = self._ask_with_retry(op, arguments, limit_s, body)
         except DecoderDiedError as error:
             if not (open_choice and error.in_decord):
                 raise
         else:
-            # decord gives frames that it could not decode whole; only what its FFmpeg prints tells.
-            if not (open_choice and header.get("decoder") == "decord" and _FFMPEG_COMPLAINS.search(log)):
+            # decord returns partially decoded frames; only the messages of its FFmpeg reveal them.
+            if not (open_choice and header.get("decoder") == "decord" and _FFMPEG_MESSAGE.search(log)):
                 return header, answer
         return self._ask(op, {**arguments, "decoder": "pyav"}, limit_s, body)[:2]
 
     def close(self) -> None:
-        """End the child."""
+        """Kill the child."""
         if self._child is not None:
             self._child.end()
             self._child = None
@@ -125,10 +123,10 @@ class IsolatedDecoder:
     def __del__(self) -> None:
         self.close()
 
-    def _ask_once_more_if_killed(
+    def _ask_with_retry(
         self, op: str, arguments: dict[str, Any], limit_s: float, body: bytes
     ) -> tuple[dict[str, Any], bytearray, str]:
-        """Ask the same decoder: which one reads a video must not depend on what happens to the machine."""
+        """Retry with the same decoder: the choice must not depend on events on the machine such as an OOM kill."""
         try:
             return self._ask(op, arguments, limit_s, body)
         except DecoderDiedError as error:
@@ -147,11 +145,11 @@ class IsolatedDecoder:
             try:
                 header, answer = child.ask({"op": op, "arguments": arguments}, body, limit_s)
                 if header.get("kind") == "memory":
-                    # What it still holds would make the next video fail as well.
+                    # Memory that it still holds would make the next video fail as well.
                     raise child.died(f"the decoder needed more than {self._max_memory_bytes // MEBIBYTE} MiB of memory")
                 log = child.log_tail
             except BaseException:
-                # Also on Ctrl-C: an answer that nobody read must not become the next question's.
+                # Also on Ctrl-C: an unread answer must not be taken for that of the next request.
                 self.close()
                 raise
         if header.get("kind") == "user":
@@ -164,7 +162,7 @@ class IsolatedDecoder:
 
 
 def shared_decoder() -> IsolatedDecoder:
-    """Return this process's decoder; a forked process gets its own, since two readers of one pipe mix up answers."""
+    """Return this process's decoder; a forked process gets its own because two readers of one pipe conflict."""
     return _decoder_of(os.getpid())
 
 

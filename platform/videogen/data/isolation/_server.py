@@ -1,4 +1,4 @@
-"""The child of `videogen.data.isolation`: reads requests on stdin, answers on what was its stdout.
+"""Decoder server, the child process: reads requests from stdin and answers on stdout.
 
 python -m videogen.data.isolation._server LIFE_LINE MAX_MEMORY_BYTES MAX_FILE_BYTES
 """
@@ -22,7 +22,7 @@ _MEMORY_WORDS = ("Cannot allocate memory", "bad_alloc", "MemoryError", "Unable t
 
 
 class Server:
-    """Answers requests, one after the other."""
+    """Answers requests in sequence."""
 
     def __init__(self, max_file_bytes: int) -> None:
         self._max_file_bytes = max_file_bytes
@@ -38,12 +38,11 @@ class Server:
             header_bytes, body_bytes = LENGTHS.unpack(lengths)
             request = json.loads(requests.read(header_bytes))
             body = requests.read(body_bytes)
-            # The default action of SIGALRM ends the process inside any native loop: the second line, should the parent
-            # not do it.
+            # The default action of SIGALRM ends the process even inside native code, in case the parent does not.
             signal.setitimer(signal.ITIMER_REAL, request["limit_s"])
             answer = self._answer(request, body)
             signal.setitimer(signal.ITIMER_REAL, 0)
-            # What native libraries printed must be there before the answer that it belongs to.
+            # Output of native libraries must arrive before the answer that it belongs to.
             sys.stderr.flush()
             answers.write(answer)
             answers.flush()
@@ -55,7 +54,7 @@ class Server:
             return pack({"error": "out of memory", "kind": "memory"})
         except UserError as error:
             return pack({"error": str(error), "kind": "user"})
-        except Exception as error:  # noqa: BLE001 - whatever a strange file provokes is that file's error
+        except Exception as error:  # noqa: BLE001 - any error that a file causes is reported as an error of that file
             text = str(error) if isinstance(error, VideoError) else f"{type(error).__name__}: {error}"
             return pack({"error": text, "kind": "memory" if any(word in text for word in _MEMORY_WORDS) else "video"})
 
@@ -74,7 +73,7 @@ class Server:
 
 
 def main() -> None:
-    """Serve on the process's own pipes; native libraries that print do so elsewhere."""
+    """Serve on the process's own pipes; output of native libraries is redirected to stderr."""
     life_line, max_memory_bytes, max_file_bytes = map(int, sys.argv[1:])
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -84,12 +83,12 @@ def main() -> None:
     limit_process(max_memory_bytes, max_file_bytes)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("videogen").setLevel(logging.INFO)
-    _let_ffmpeg_print()
+    _enable_ffmpeg_messages()
     Server(max_file_bytes).serve(sys.stdin.buffer, answers)
 
 
-def _let_ffmpeg_print() -> None:
-    """Let PyAV's FFmpeg print errors as decord's does; by default it keeps them to itself."""
+def _enable_ffmpeg_messages() -> None:
+    """Let PyAV's FFmpeg print errors to stderr, as decord's does; by default it does not."""
     import av.logging
 
     av.logging.restore_default_callback()

@@ -1,7 +1,6 @@
-"""Files of a folder or an S3 prefix, in order and without holding them all: a listing is as long as a corpus is.
+"""Recursive file listing of a folder or an S3 prefix as a sorted stream, in bounded memory.
 
-The order is that of the paths' UTF-8 bytes. It is the order in which S3 lists, so nothing is sorted there, and on disk
-one folder at a time is.
+Paths are ordered by their UTF-8 bytes. S3 lists in this order, so only local folders are sorted, one at a time.
 """
 
 import bisect
@@ -21,29 +20,29 @@ if TYPE_CHECKING:
     import fsspec
 
 _NAMES_AT_ONCE = 65536
-"""Names of one folder that are Python objects at a time; the rest are packed."""
+"""File names of one folder that are Python objects at a time; the others are in Arrow arrays."""
 _NUM_LISTERS = 16
-"""S3 listings that run side by side; each mostly waits."""
+"""Concurrent S3 listings; they are bound by latency."""
 _MIN_KEYS_A_LISTER = 256
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG)
-"""Answers about a file; a disk that says anything else, such as "stale file handle", has not answered."""
+"""Errors that mean that a file does not exist or is not accessible; others, e.g. ESTALE, are storage failures."""
 
 
 class Entry(NamedTuple):
     """One file."""
 
     path: str
-    """Relative to the folder that was listed."""
+    """Relative to the listed folder."""
     uri: str
     version: str
-    """Changes when the file is replaced: its ETag, or size and modification time; "" if there is no such file."""
+    """Changes when the file is replaced: its ETag, or size and modification time; "" for a missing file."""
     size_bytes: int | None
 
 
 def list_files(uri: str, what: str = "Input") -> Iterator[Entry]:
     """Yield every file under the folder `uri`, sorted by path.
 
-    Links to files and folders are followed; a folder that holds a link to one that it lies in is entered once.
+    Symbolic links are followed, without recursing into a folder's own ancestors.
 
     Raises:
         UserError: it cannot be listed, or not in order (S3 directory buckets).
@@ -53,10 +52,10 @@ def list_files(uri: str, what: str = "Input") -> Iterator[Entry]:
 
 
 def find_versions(uris: Sequence[str], what: str = "Input") -> list[tuple[str, int | None]]:
-    """Return version and bytes of each file; ("", None) of one that is not there.
+    """Return the version and size in bytes of each file; ("", None) for a missing file.
 
-    On S3 the neighbourhood of the files is listed instead of asking for each of them: files that lie together come a
-    thousand a request, and never does it take more requests than files.
+    On S3, ranges of keys are listed instead of querying each file: neighbouring files arrive 1000 a request, and there
+    are never more requests than files.
 
     Raises:
         UserError: a bucket cannot be listed.
@@ -71,13 +70,13 @@ def find_versions(uris: Sequence[str], what: str = "Input") -> list[tuple[str, i
 
 @contextlib.contextmanager
 def explained(uri: str, what: str) -> Iterator[None]:
-    """Turn what filesystems raise while listing into one sentence."""
+    """Convert filesystem errors during a listing to a `UserError`."""
     try:
         yield
     except UserError:
         raise
     except _failures(uri) as error:
-        # Of a local path, strerror has the reason without the path; of S3 there is only the message.
+        # For local paths, strerror is the reason without the path; S3 errors only have a message.
         reason = " ".join(str(getattr(error, "strerror", None) or error).split()).rstrip(".")
         place = getattr(error, "filename", None) or uri
         cure = "the variables AWS_*, and that its files may be listed" if storage.is_remote(uri) else "its permissions"
@@ -115,7 +114,7 @@ def _walk(root: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterato
 
 
 def _sorted_names(folder: Path) -> Iterator[str]:
-    """Yield the names in one folder; those of folders end in "/", which puts what is in them where it belongs."""
+    """Yield the sorted names in one folder. Folder names end in "/", so their content sorts into the right place."""
     import pyarrow as pa
 
     with os.scandir(folder) as entries:
@@ -132,20 +131,20 @@ def _chunked(names: Iterator[str]) -> Iterator[list[str]]:
 
 
 def _utf8(name: str) -> str:
-    """Return a name that can be written down; one that is no UTF-8 is spelled out, and fails when it is opened."""
+    """Return a file name as valid UTF-8; bytes that are not are escaped, and opening such a file fails."""
     return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _stat(uri: str) -> tuple[str, int | None]:
     try:
         status = Path(uri).stat()
-    except ValueError:  # a NUL in the name
+    except ValueError:  # NUL in the name
         return "", None
     except OSError as error:
         if error.errno in _ABSENT:
             return "", None
         raise StorageError(
-            f"{uri!r} cannot be looked at ({error.strerror}): check the disk, then run the same command again."
+            f"{uri!r} cannot be accessed ({error.strerror}): check the disk, then run the same command again."
         ) from error
     return f"{status.st_size}-{status.st_mtime}", status.st_size
 
@@ -172,7 +171,7 @@ def _list_s3(uri: str, what: str) -> Iterator[Entry]:
 
 
 def _pages(filesystem: "fsspec.AbstractFileSystem", bucket: str, prefix: str) -> Iterator[list[dict[str, Any]]]:
-    # s3fs's own `find` returns a dictionary of the whole listing.
+    # s3fs's own `find` holds the whole listing in memory.
     arguments = {"Bucket": bucket, "Prefix": prefix}
     while True:
         page = filesystem.call_s3("list_objects_v2", **arguments)
@@ -196,17 +195,17 @@ def _find_in_bucket(bucket: str, uris: list[str]) -> dict[str, tuple[str, int | 
 def _find_keys(
     filesystem: "fsspec.AbstractFileSystem", bucket: str, keys: list[str]
 ) -> dict[str, tuple[str, int | None]]:
-    """Return version and bytes of those of `keys`, which are sorted, that exist.
+    """Return the version and size of those of the sorted `keys` that exist.
 
-    A page of the listing settles all keys up to its last one; the next page starts just before the next open key.
+    A page of the listing resolves all keys up to its last one; the next page starts just before the next open key.
     """
     wanted = set(keys)
     found: dict[str, tuple[str, int | None]] = {}
-    prefix = os.path.commonprefix([keys[0], keys[-1]])  # noqa: RUF071 - of keys it may end within a name
+    prefix = os.path.commonprefix([keys[0], keys[-1]])  # noqa: RUF071 - a key prefix may end within a name
     arguments = {"Bucket": bucket, "Prefix": prefix}
     open_from, last = 0, ""
     while open_from < len(keys):
-        # Without its last character a key comes before itself, with next to nothing between.
+        # A key without its last character sorts just before the key, with almost nothing in between.
         after = max(keys[open_from][:-1], last)
         page = filesystem.call_s3("list_objects_v2", **arguments, **({"StartAfter": after} if after else {}))
         contents = page.get("Contents", [])

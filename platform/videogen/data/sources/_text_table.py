@@ -1,4 +1,4 @@
-"""Columns of text out of parquet, csv and jsonl files, in a stream; what is wrong with a file is said by row."""
+"""Text columns from parquet, csv and jsonl files as a stream, with errors that name the row."""
 
 import csv
 import io
@@ -18,33 +18,33 @@ _ROWS_AT_ONCE = 65536
 _MAX_HEADER_BYTES = 1 << 16
 _READ_BYTES = 1 << 20
 _MAX_LINE_BYTES = 16 << 20
-"""Of jsonl: what is longer is no table of one object a line, and would fill the memory."""
+"""Longest line of a jsonl file; anything longer is not one object per line and would fill the memory."""
 _OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 Chunk = dict[str, list[str | None]]
-"""Some rows: for each column that was asked for and that exists, one text a row; "" and null are the same."""
+"""Some rows: one text per row for each requested column that exists; "" and null are equivalent."""
 
 
 class TextTable:
-    """A table of which some columns are read as text.
+    """A table whose columns are read as text.
 
     Args:
         uri: file that ends in one of `TABLE_SUFFIXES`.
-        what: names the table for the reader of an error, e.g. "Manifest".
+        what: names the table in error messages, e.g. "Manifest".
 
     Raises:
-        UserError: missing, unreadable or of another format; raised by `rows` too.
+        UserError: missing, unreadable or of another format; also raised by `rows`.
     """
 
     def __init__(self, uri: str, what: str) -> None:
-        self.uri = storage.absolute(uri)
+        self.uri = uri
         self.name = f"{what} {uri!r}"
         if not self.uri.lower().endswith(TABLE_SUFFIXES):
-            raise UserError(f"{self.name}: this is no table of a known format: give a {_or(TABLE_SUFFIXES)} file.")
+            raise UserError(f"{self.name}: this is not a table of a known format: give a {_or(TABLE_SUFFIXES)} file.")
         storage.require_readable(self.uri, what)
         self._suffix = self.uri[self.uri.rindex(".") :].lower()
         self.columns: list[str] = []
-        """Their names; of jsonl, those seen so far."""
+        """Column names; for jsonl, those seen so far."""
         if self._suffix == ".parquet":
             self.columns = self._parquet_schema().names
         elif self._suffix == ".csv":
@@ -56,7 +56,7 @@ class TextTable:
         return self._suffix != ".jsonl"
 
     def rows(self, wanted: Sequence[str]) -> Iterator[Chunk]:
-        """Yield the rows in their order; of the columns `wanted`, those that exist."""
+        """Yield the rows in order, with those of the `wanted` columns that exist."""
         if self._suffix == ".jsonl":
             yield from self._jsonl_rows(wanted)
             return
@@ -77,9 +77,9 @@ class TextTable:
         with self._open() as file:
             try:
                 return pq.read_schema(file)
-            except UserError:  # storage's own
+            except UserError:  # storage errors
                 raise
-            except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a name that is no UTF-8
+            except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a column name that is not UTF-8
                 raise UserError(
                     f"{self.name}: this is not a parquet table ({_first_line(error)}): write it again."
                 ) from error
@@ -93,7 +93,7 @@ class TextTable:
             if not _can_be_text(schema.field(name).type):
                 raise UserError(
                     f"{self.name}: the column {name!r} holds {one_line(str(schema.field(name).type))}, but text is "
-                    f"needed (a table that holds videos themselves is unpacked by jobs/import_videos.py)."
+                    f"needed (jobs/import_videos.py unpacks tables that contain videos)."
                 )
         first_row = 0
         with self._open() as file:
@@ -111,7 +111,7 @@ class TextTable:
                 ) from error
 
     def _as_text(self, column: "pa.Array", name: str, first_row: int) -> "pa.Array":
-        """Return a column as valid UTF-8, which parquet files say it is, but nobody checks."""
+        """Return a column as valid UTF-8, which parquet declares but does not guarantee."""
         import pyarrow as pa
 
         if pa.types.is_dictionary(column.type):
@@ -126,7 +126,7 @@ class TextTable:
             if bad is None:
                 raise
             raise UserError(
-                f"{self.name}: {name!r} is no UTF-8 text in row {first_row + bad}: mend it there."
+                f"{self.name}: {name!r} is not UTF-8 text in row {first_row + bad}: correct it there."
             ) from error
         return column.cast(pa.string())
 
@@ -135,15 +135,17 @@ class TextTable:
     def _csv_header(self) -> list[str]:
         with self._open() as file:
             start = file.read(_MAX_HEADER_BYTES)
-        # Only names must be UTF-8 text: columns that are not read may hold what they like.
+        # Only column names must be UTF-8: columns that are not read may contain anything.
         stream = io.StringIO(start.decode("utf-8-sig", errors="surrogateescape"), newline="")
         try:
             header = next(csv.reader(stream), [])
         except csv.Error as error:
-            raise UserError(f"{self.name}: its first line is no csv ({_first_line(error)}): write it again.") from error
+            raise UserError(
+                f"{self.name}: its first line is not csv ({_first_line(error)}): write it again."
+            ) from error
         if any(well_formed(name) != name or "\0" in name for name in header):
             raise UserError(
-                f"{self.name}: its first line is no UTF-8 text, but e.g. UTF-16 or compressed: save it as plain UTF-8."
+                f"{self.name}: its first line is not UTF-8 text, but e.g. UTF-16 or compressed: save it as plain UTF-8."
             )
         if len(start) == _MAX_HEADER_BYTES and not stream.read(1):
             raise UserError(
@@ -151,9 +153,9 @@ class TextTable:
                 f"close its quotes, or leave columns out."
             )
         if len(header) == 1:
-            for delimiter, called in _OTHER_DELIMITERS.items():
+            for delimiter, plural in _OTHER_DELIMITERS.items():
                 if delimiter in header[0]:
-                    raise UserError(f"{self.name}: its columns are separated by {called}, but commas are expected.")
+                    raise UserError(f"{self.name}: its columns are separated by {plural}, but commas are expected.")
         return header
 
     def _csv_batches(self, names: Sequence[str]) -> "Iterator[pa.RecordBatch]":
@@ -164,7 +166,7 @@ class TextTable:
             try:
                 yield from pacsv.open_csv(
                     file,
-                    # With one thread an error says in which row it is.
+                    # Only with one thread do errors name the row.
                     read_options=pacsv.ReadOptions(use_threads=False),
                     parse_options=pacsv.ParseOptions(newlines_in_values=True),
                     convert_options=pacsv.ConvertOptions(
@@ -178,14 +180,14 @@ class TextTable:
                 if "straddl" in reason:
                     reason = "a row does not end within 1 MiB, as after a quote that is never closed"
                 raise UserError(
-                    f"{self.name}: this is not a csv table with a header, commas and UTF-8 text ({reason}): mend it "
-                    f"there."
+                    f"{self.name}: this is not a csv table with a header, commas and UTF-8 text ({reason}): "
+                    f"correct it there."
                 ) from error
 
     # --- jsonl ---------------------------------------------------------------------------------------------------
 
     def _jsonl_rows(self, wanted: Sequence[str]) -> Iterator[Chunk]:
-        # Arrow's reader names the row of an error within a block only, and fixes a column's type by the first rows.
+        # Arrow's reader reports error rows relative to a block, and infers column types from the first rows.
         seen: dict[str, None] = {}
         chunk: Chunk = {name: [] for name in wanted}
         for number, line in enumerate(self._lines(), 1):
@@ -204,7 +206,7 @@ class TextTable:
             yield chunk
 
     def _lines(self) -> Iterator[bytes]:
-        """Yield the file's lines; files on S3 know no other way to bound them."""
+        """Yield the file's lines, with a limit on their length, which S3 file objects do not offer."""
         rest, number = b"", 1
         with self._open() as file:
             while block := file.read(_READ_BYTES):
@@ -220,7 +222,7 @@ class TextTable:
     def _record(self, line: bytes, number: int) -> dict[str, Any]:
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            # What pandas writes for a missing text is no JSON, and no text either.
+            # pandas writes NaN for a missing text, which is not JSON.
             record = json.loads(text, object_pairs_hook=_unique, parse_constant=lambda _: None)
         except _TwiceError as error:
             raise UserError(
@@ -229,9 +231,13 @@ class TextTable:
         except RecursionError as error:
             raise UserError(f"{self.name}: line {number} is nested too deeply: leave such columns out.") from error
         except ValueError as error:
-            raise UserError(f"{self.name}: line {number} is not JSON ({_first_line(error)}): mend it there.") from error
+            raise UserError(
+                f"{self.name}: line {number} is not JSON ({_first_line(error)}): correct it there."
+            ) from error
         if not isinstance(record, dict):
-            raise UserError(f'{self.name}: line {number} is no JSON object: write lines such as {{"video": "a.mp4"}}.')
+            raise UserError(
+                f'{self.name}: line {number} is not a JSON object: write lines such as {{"video": "a.mp4"}}.'
+            )
         return record
 
     def _text(self, value: object, name: str, number: int) -> str | None:
@@ -239,7 +245,7 @@ class TextTable:
             return value
         if isinstance(value, int | float) and not isinstance(value, bool):
             return str(value)
-        raise UserError(f"{self.name}: {name!r} is no text in line {number}, but {type(value).__name__}: write text.")
+        raise UserError(f"{self.name}: {name!r} is not text in line {number}, but {type(value).__name__}: write text.")
 
     def _open(self) -> IO[bytes]:
         filesystem, path = storage.fsspec_filesystem(self.uri)
@@ -247,7 +253,7 @@ class TextTable:
 
 
 class _TwiceError(ValueError):
-    """An object names a key twice; readers of JSON differ in which of the two counts."""
+    """A JSON object with a repeated key, of which JSON parsers keep different values."""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -259,7 +265,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _can_be_text(kind: "pa.DataType") -> bool:
-    """Tell whether values of a column say something as text, as those of csv files all do."""
+    """Return whether the values of a column have a text form, as all values of csv files do."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(kind):
@@ -295,18 +301,18 @@ _LENGTH_AT_MOST = 200
 
 
 def well_formed(text: str) -> str:
-    """Return text without halves of characters, which JSON and tar may hold and UTF-8, hence Arrow, cannot."""
+    """Replace unpaired surrogates, which JSON and tar files may contain but UTF-8, hence Arrow, cannot."""
     return text.encode(errors="replace").decode()
 
 
 def one_line(text: str, length: int = _LENGTH_AT_MOST) -> str:
-    """Return text as a sentence can quote it: one line, nothing that a terminal obeys, not endless."""
+    """Return text for quotation in a message: one line, without control characters, truncated."""
     shown = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
     return shown if len(shown) <= length else f"{shown[:length]}..."
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return names as a sentence can list them, the first few of many."""
+    """Return names as a comma-separated list for a message, truncated after the first few."""
     shown = ", ".join(one_line(name, 60) for name in names[:_NAMES_AT_MOST])
     left = len(names) - _NAMES_AT_MOST
     return f"{shown} and {left} more" if left > 0 else shown

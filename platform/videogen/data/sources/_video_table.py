@@ -1,4 +1,4 @@
-"""Tables that name videos, and captions by video: checked whole, each video once, sorted outside of memory."""
+"""Tables of videos and captions: validated completely, deduplicated, and sorted by path on disk."""
 
 import os
 import posixpath
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("video", "caption", "version")
 _MEANT = ("video", "caption")
-"""What another spelling of must not be passed over: captions would be lost without a word."""
+"""Columns whose misspelling is an error, because captions would be lost silently."""
 _ROWS_AT_ONCE = 65536
 _SORT_MEMORY = "128MB"
-"""What sorting may hold before it goes to disk."""
+"""Memory that sorting may use before it spills to disk."""
 
 
 class VideoTable:
-    """The videos that a table names.
+    """Videos named by a table.
 
     Args:
-        uri: parquet, csv or jsonl with the columns `video` (a URI, or a path in `base`), and perhaps `caption` and
-            `version` (any text that changes when the file does).
-        base: folder that relative paths are relative to.
-        what: names the table for the reader of an error, e.g. "Manifest".
+        uri: absolute URI of a parquet, csv or jsonl file with the columns `video` (a URI, or a path in `base`), and
+            optionally `caption` and `version` (any text that changes when the file does).
+        base: folder that relative paths refer to.
+        what: names the table in error messages, e.g. "Manifest".
         required: columns that it must have.
 
     Raises:
-        UserError: a row of it cannot be understood; the whole table is read here.
+        UserError: a row is invalid; the whole table is read here.
     """
 
     def __init__(self, uri: str, base: str, what: str, required: Sequence[str] = ("video",)) -> None:
@@ -44,7 +44,7 @@ class VideoTable:
         self.num_captions = 0
         """Rows with a caption."""
         self.example = ""
-        """The first video, as the table names it."""
+        """First video name in the table."""
         if self._table.columns_are_known:
             self._check_columns()
         self._sorted = self._sort()
@@ -57,14 +57,14 @@ class VideoTable:
 
     @property
     def unread_columns(self) -> list[str]:
-        """Names of the columns that mean nothing here."""
+        """Names of the columns that are ignored."""
         return [name for name in self._table.columns if name.strip() and name not in _COLUMNS]
 
     def batches(self, rows: int = _ROWS_AT_ONCE) -> "Iterator[pa.RecordBatch]":
         """Yield `path`, `uri`, `version`, `caption` (strings; the last two may be null) in the order of paths.
 
-        `path` is relative to `base`, or the URI of a video that is not in there. Of rows that name the same video,
-        the first one with a caption counts.
+        `path` is relative to `base`, or the URI of a video outside it. Of several rows with the same video, the first
+        one with a caption counts.
         """
         import pyarrow as pa
         import pyarrow.compute as pc
@@ -85,20 +85,20 @@ class VideoTable:
             if name not in columns:
                 there = listed(columns) or "none"
                 raise UserError(
-                    f"{self._table.name}: there is no column {name!r} (the columns are: {there}): name one so."
+                    f"{self._table.name}: there is no column {name!r} (the columns are: {there}): rename one."
                     f"{suggest(name, [one_line(column) for column in columns])}"
                 )
         for column in columns:
             meant = column.strip().lower()
             if meant in _MEANT and column != meant:
-                beside = f"beside {meant!r}" if meant in columns else f"that is not read, {meant!r} would be"
+                beside = f"beside {meant!r}" if meant in columns else f"that is not read, unlike {meant!r}"
                 raise UserError(
                     f"{self._table.name}: there is a column {column!r} {beside}: rename it, to {meant!r} if "
-                    f"it is meant."
+                    f"that is what it holds."
                 )
 
     def _sort(self) -> "pa.MemoryMappedFile":
-        """Return the rows, sorted, as a parquet file that has no name any more: no end of ours leaves it behind."""
+        """Return the sorted rows as an unlinked parquet file, which disappears with this process."""
         import duckdb
         import pyarrow as pa
 
@@ -134,12 +134,12 @@ class VideoTable:
             raise UserError(f"{self._table.name}: there is no row in it: name at least one video.")
 
     def _place(self, name: str | None, row: int) -> tuple[str, str]:
-        """Return path and URI of a video as a table names it."""
+        """Return the path and the URI of a video from its name in the table."""
         if not name or not name.strip():
             self._check_columns()
             raise UserError(f"{self._table.name}: row {row + 1} names no video: fill in the column 'video' there.")
         if "\0" in name:
-            raise UserError(f"{self._table.name}: row {row + 1} names a video with a NUL in it: mend it there.")
+            raise UserError(f"{self._table.name}: row {row + 1} names a video with a NUL character: correct it there.")
         self.example = self.example or name
         uri = self._uri(name.strip())
         return uri.removeprefix(f"{self._base}/"), uri
@@ -152,14 +152,16 @@ class VideoTable:
                 raise UserError(f"{self._table.name}: {error}") from error
         if not storage.is_remote(self._base):
             return os.path.normpath(f"{self._base}/{name}")
-        # Keys of S3 are no paths: only what a person writes by habit is resolved.
+        # S3 keys are not paths: only the usual relative forms are resolved.
         if name.startswith("./") or "../" in name:
             name = posixpath.normpath(name)
         if name.startswith("../"):
-            raise UserError(f"{self._table.name}: {name!r} leads out of {self._base!r}: give such a video's whole URI.")
+            raise UserError(
+                f"{self._table.name}: {name!r} is outside {self._base!r}: give the full URI of such a video."
+            )
         return storage.join(self._base, name)
 
 
 def _one_line(text: str | None) -> str | None:
-    """Return a caption with its white space in order, None without any."""
+    """Return a caption with normalised white space, or None if it is empty."""
     return " ".join(well_formed(text or "").split()) or None

@@ -1,4 +1,4 @@
-"""What some codecs say only inside their packets, and demuxers do not pass on."""
+"""Codec bitstream parsing for packet properties that demuxers do not report."""
 
 import re
 from typing import TYPE_CHECKING
@@ -11,15 +11,15 @@ _SLICE, _IDR_SLICE = 1, 5
 
 
 def is_hidden(codec: str, packet: "av.packet.Packet") -> bool:
-    """Tell whether a packet only serves others: VP8's reference pictures stand in packets of their own."""
+    """Return whether a packet is never displayed: VP8 sends some reference pictures in packets of their own."""
     return codec == "vp8" and not memoryview(packet)[0] >> 4 & 1
 
 
 def is_clean_entry(codec: str, header: bytes, packet: "av.packet.Packet") -> bool:
-    """Tell whether a key frame is whole by itself.
+    """Return whether a key frame decodes completely on its own.
 
-    H.264 also calls a picture so from which the following become whole bit by bit (a recovery point); that is seen
-    from the kind of its first slice.
+    H.264 also flags recovery points, after which pictures become complete gradually, as key frames. The type of the
+    first slice tells them apart.
 
     Args:
         codec: canonical name.

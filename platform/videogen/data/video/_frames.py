@@ -1,7 +1,7 @@
-"""Videos as clips of frames of one size, and how finished frames become an mp4.
+"""Frames of a video at one size, and mp4 files from frames.
 
-Everything here runs in the calling process. Whoever reads videos that it has not made itself goes through
-`videogen.data.isolation`, which does the same in a process that may die.
+Everything here runs in the calling process. Untrusted videos are read through `videogen.data.isolation`, which does the
+same in a child process.
 """
 
 import tempfile
@@ -24,24 +24,24 @@ DECODE_SPEC = {
     "range": "uint8 RGB",
     "pixels": "square",
 }
-"""What makes two decodes of the same file equal; part of every table of latents."""
+"""Decoding settings that determine the pixels; part of the manifest of every table of latents."""
 
 Size = int | Sequence[int]
-"""Height and width in pixels; a number is the side of a square."""
+"""Height and width in pixels; a single number is the side of a square."""
 
 
 @dataclass(frozen=True)
 class DecodedClip:
-    """Frames and their provenance."""
+    """Decoded frames and the decoder that read them."""
 
     frames: np.ndarray
     """uint8 RGB, (F, H, W, 3)."""
     decoder: str
-    """The decoder that really read them: "auto" decides for each file."""
+    """Name of the decoder; "auto" chooses one for each file."""
 
 
 def read_frames(source: str | bytes, indices: Sequence[int], size: Size, decoder: str = "auto") -> np.ndarray:
-    """Decode frames, cut centrally and resized; see `read_clip`, which also says what decoded them."""
+    """Decode frames, centre-cropped and resized; see `read_clip`, which also returns the decoder."""
     return read_clip(source, indices, size, decoder).frames
 
 
@@ -52,20 +52,20 @@ def read_clip(
     decoder: str = "auto",
     max_file_bytes: int = MAX_FILE_BYTES,
 ) -> DecodedClip:
-    """Decode frames, cut centrally and resized.
+    """Decode frames, centre-cropped and resized.
 
     Args:
         source: URI of the video, or its content.
         indices: frame numbers in presentation order; any order, repetitions allowed.
-        size: height and width of the result in pixels; a number is the side of a square.
+        size: height and width of the result in pixels; a single number is the side of a square.
         decoder: see `open_video`.
-        max_file_bytes: a remote file that is larger is an error and is not fetched.
+        max_file_bytes: larger remote files are refused.
 
     Returns:
         uint8 RGB frames of shape (len(indices), H, W, 3), and the name of the decoder.
 
     Raises:
-        VideoError: unreadable, or it has no frame of such a number.
+        VideoError: unreadable, or a frame number is out of range.
         UserError: there is no such decoder.
     """
     frames = np.empty((len(indices), *_sides(size), 3), np.uint8)
@@ -80,12 +80,12 @@ def read_clip(
 
 
 def resize_frames(frames: np.ndarray, size: Size, sample_aspect_ratio: float = 1.0) -> np.ndarray:
-    """Cut frames centrally to the shape of `size`, and resize them, antialiased.
+    """Centre-crop frames to the aspect ratio of `size` and resize them with antialiasing.
 
     Args:
         frames: uint8 (F, h, w, 3).
         size: height and width of the result.
-        sample_aspect_ratio: width over height at which a pixel of `frames` is shown; those of the result are square.
+        sample_aspect_ratio: displayed width over height of a pixel of `frames`; pixels of the result are square.
 
     Returns:
         uint8 (F, H, W, 3).
@@ -94,9 +94,9 @@ def resize_frames(frames: np.ndarray, size: Size, sample_aspect_ratio: float = 1
     wanted_height, wanted_width = _sides(size)
     if (height, width, sample_aspect_ratio) == (wanted_height, wanted_width, 1):
         return frames
-    # The shape that is to be cut out, counted in pixels of `frames`.
+    # Aspect ratio of the crop, counted in pixels of `frames`.
     shape = wanted_width / wanted_height / sample_aspect_ratio
-    # As much of the picture as the wanted shape can hold.
+    # The largest crop of that aspect ratio.
     cut_height, cut_width = min(height, width / shape), min(width, height * shape)
     left, top = (width - cut_width) / 2, (height - cut_height) / 2
     box = (left, top, left + cut_width, top + cut_height)
@@ -111,11 +111,11 @@ def _sides(size: Size) -> tuple[int, int]:
 
 
 def write_mp4(frames: np.ndarray, fps: float, crf: int = 14) -> bytes:
-    """Encode frames as H.264 in an mp4 that browsers play while it loads.
+    """Encode frames as H.264 in an mp4 that browsers can play progressively.
 
     Args:
-        frames: uint8 RGB, (F, H, W, 3), height and width even (H.264 halves the colour planes).
-        fps: frames a second.
+        frames: uint8 RGB, (F, H, W, 3), height and width even (chroma is subsampled by 2).
+        fps: frames per second.
         crf: quality, lower is better; 14 is visually lossless.
     """
     import av
@@ -125,13 +125,13 @@ def write_mp4(frames: np.ndarray, fps: float, crf: int = 14) -> bytes:
     if frames.shape[1] % 2 or frames.shape[2] % 2:
         raise ValueError(f"frames are {frames.shape[2]} x {frames.shape[1]}, but H.264 needs even sides")
     rate = Fraction(fps).limit_denominator(1001)
-    # To put the index first, FFmpeg reads its own output again, which it can only do with a file.
+    # faststart makes FFmpeg read its output again, which requires a file.
     with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
         with av.open(file.name, "w", options={"movflags": "+faststart"}) as container:
             stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "fast"})
             stream.height, stream.width = frames.shape[1:3]
             stream.pix_fmt = "yuv420p"
-            # One thread gives the same bytes on every machine.
+            # A single thread makes the output deterministic across machines.
             stream.thread_count = 1
             for frame in frames:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))

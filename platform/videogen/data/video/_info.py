@@ -1,4 +1,4 @@
-"""The error of a video that cannot be read, and what native libraries' errors say without their source lines."""
+"""Properties of a video file, and the error of a file that cannot be read."""
 
 import re
 from dataclasses import dataclass
@@ -8,22 +8,22 @@ SUFFIXES = (
     *(".wmv", ".asf", ".ogv", ".3gp", ".3g2", ".mts", ".m2ts", ".vob", ".m2v", ".f4v"),
     *(".264", ".h264", ".265", ".hevc"),
 )
-"""Names that count as videos when a folder is searched."""
+"""File name suffixes by which videos are found in a folder."""
 
 _NATIVE_PREFIX = re.compile(r"^\[[\d:]+\] \S+:\d+: ")
-"""decord's "[12:34:56] /path/of/its/source.cc:171: "."""
+"""Prefix of decord's messages: "[12:34:56] /path/of/its/source.cc:171: "."""
 
 
 class VideoError(RuntimeError):
-    """A video that cannot be read. The message says why; the caller knows which video."""
+    """A video that cannot be read. The message is the reason, without the name of the video."""
 
     log_tail: str = ""
-    """The last that native libraries printed about it, where it was read in a child process."""
+    """Last output of the native libraries, where the video was read in a child process."""
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what an exception says, without the source lines and stack that native ones carry."""
-    # FFmpeg's errors have it as the system's do, without being OSErrors.
+    """Return the message of an exception without the source locations and stack traces of native libraries."""
+    # FFmpeg's errors have `strerror` like those of the operating system, without being OSErrors.
     if description := getattr(error, "strerror", None):
         return str(description)
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and "Stack trace" not in line]
@@ -33,35 +33,35 @@ def reason_of(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video file holds."""
+    """Properties of a video file, measured from its packets."""
 
     num_frames: int
-    """Frames that a player would show, counted from packets."""
+    """Number of displayed frames, counted from packets."""
     fps: float
-    """Frames a second, on average."""
+    """Average frames per second."""
     width: int
-    """Pixels of a decoded frame after rotation; likewise the height."""
+    """Width of a decoded frame after rotation, in pixels; likewise the height."""
     height: int
     duration_s: float = 0.0
     variable_fps: bool = False
     rotation: int = 0
-    """Degrees by which players turn the stored picture clockwise: 0, 90, 180 or 270."""
+    """Clockwise rotation that players apply to the stored picture: 0, 90, 180 or 270 degrees."""
     sample_aspect_ratio: float = 1.0
-    """Width of one pixel over its height as displayed, after rotation: 1 nearly everywhere, 128 / 117 in QCIF."""
+    """Displayed width of a pixel over its height, after rotation: usually 1, but e.g. 128 / 117 in QCIF."""
     container: str = ""
     codec: str = ""
     pixel_format: str = ""
     color_range: str = ""
-    """"limited", "full", or "" where the file does not say."""
+    """"limited", "full", or "" if the file does not specify it."""
     has_audio: bool = False
     timestamps: tuple[float, ...] = ()
-    """When each frame is shown, in seconds from the first; () at a constant rate, where frame i is shown at i / fps."""
+    """Presentation time of each frame in seconds from the first; () at a constant rate, where it is i / fps."""
     num_video_streams: int = 1
-    """The one that players show is meant; with several, decoders of different ages disagree which one that is."""
+    """Video streams in the file. All properties are of the default one; with several, decoders may disagree on it."""
     exact_seek: bool = True
-    """Whether decoding may begin at any key frame: not where pictures refer across key frames or carry no times."""
+    """Whether decoding may start at any key frame: false if pictures refer across key frames or have no timestamps."""
 
     @property
     def display_width(self) -> int:
-        """Width in pixels as high as they are wide, of which the height has `height`."""
+        """Width in square pixels of a frame that is `height` pixels high."""
         return max(1, round(self.width * self.sample_aspect_ratio))

@@ -1,4 +1,4 @@
-"""A local name for a video's content that leaves nothing behind, however the process ends."""
+"""Local access to a video: a temporary copy of remote files that disappears with the process."""
 
 import contextlib
 import errno
@@ -13,28 +13,28 @@ from videogen.data.video._info import VideoError, reason_of
 from videogen.errors import StorageError, UserError
 
 MAX_FILE_BYTES = 16 * 2**30
-"""Remote files that are larger are refused unless the caller says otherwise."""
+"""Default limit on the size of a remote file."""
 
 _BLOCK_BYTES = 4 * 2**20
 
 _PAUSES_S = (0.5, 2.0)
-"""Before a fetch is tried again: an object store that stumbles must not make good videos into failures."""
+"""Pauses before the retries of a download: a transient storage error must not count as a failed video."""
 
 
 @contextlib.contextmanager
 def local_file(source: str | bytes, max_bytes: int) -> Iterator[str]:
     """Yield a path that FFmpeg can open.
 
-    Local files are used where they are. Others are copied to a file that has no name in any folder: it is gone with
-    the last process that holds it open, also after SIGKILL.
+    Local files are used in place. Remote files are copied to an unlinked temporary file, which the kernel removes with
+    the last process that has it open, also after SIGKILL.
 
     Args:
         source: URI of a file, or its content.
-        max_bytes: a remote file that is larger is not fetched.
+        max_bytes: larger remote files are refused.
 
     Raises:
-        VideoError: unreadable, too large, or replaced while it was fetched.
-        UserError: this machine has no room for the copy, or storage fails or refuses us: no fault of the video.
+        VideoError: unreadable, too large, or replaced during the download.
+        UserError: the local disk is full, or the storage fails or denies access; the video is not to blame.
     """
     if isinstance(source, str) and not storage.is_remote(source):
         yield storage.absolute(source)
@@ -47,12 +47,12 @@ def local_file(source: str | bytes, max_bytes: int) -> Iterator[str]:
                 _fetch(source, file, max_bytes)
             file.flush()
         except StorageError:
-            raise  # refused credentials among them: no video can be fetched, so none is to blame
+            raise  # e.g. invalid credentials: no video can be downloaded, so none is to blame
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise UserError(
-                    f"{tempfile.gettempdir()!r} has no room for a copy of a video ({reason_of(error)}): free some, or "
-                    f"set TMPDIR to a larger disk."
+                    f"{tempfile.gettempdir()!r} has no room for a copy of a video ({reason_of(error)}): free some "
+                    f"space, or set TMPDIR to a larger disk."
                 ) from error
             raise VideoError(f"it cannot be fetched ({reason_of(error)})") from error
         yield f"/proc/self/fd/{file.fileno()}"
@@ -71,8 +71,8 @@ def _fetch(uri: str, file: IO[bytes], max_bytes: int) -> None:
                 return
             raise VideoError(f"{file.tell()} of its {num_bytes} bytes arrived: it was replaced meanwhile")
         except (VideoError, StorageError, FileNotFoundError, PermissionError):
-            raise  # of these only a `StorageError` may pass, and it comes after many attempts
-        except Exception as error:  # the object store's libraries share no base class for "not now"
+            raise  # permanent, or a `StorageError` that follows retries of its own
+        except Exception as error:  # the storage libraries have no common base class for transient errors
             if pause_s is None or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
                 raise
             time.sleep(pause_s)

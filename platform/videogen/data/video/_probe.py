@@ -1,4 +1,4 @@
-"""What is in a video file: counted from its packets, because headers lie about frames, rates and lengths."""
+"""Video probing from packets, because headers are unreliable about frame counts, rates and durations."""
 
 import math
 import os
@@ -15,45 +15,45 @@ if TYPE_CHECKING:
     import av.video.stream
 
 CONTAINERS = "mov,mp4,matroska,webm,avi,gif,mpegts,mpeg,flv,asf,ogg,mpegvideo,h264,hevc"
-"""FFmpeg's demuxers that may open a stranger's file: none of them names, and so reads, another file."""
+"""FFmpeg demuxers that may open untrusted files: formats that cannot refer to other files."""
 
 MAX_PIXELS = 8192 * 8192
-"""Larger frames are refused: a file of a hundred bytes can claim gigabytes a frame."""
+"""Larger frames are refused: a file of a hundred bytes can declare frames of gigabytes."""
 
 _UNEVEN = 0.1
-"""Part of a frame's time by which frames of a constant rate may be early or late; no choice of frames depends on it."""
+"""Largest deviation of a timestamp at a constant rate, as a fraction of the frame interval."""
 
 _MAX_STRETCH = 4
-"""Pixels that claim to be shown wider or taller than this are taken for square: no camera made them."""
+"""Largest plausible pixel aspect ratio; pixels that declare a more extreme one are taken as square."""
 
 _COLOR_RANGES = {1: "limited", 2: "full"}
 
 
 @dataclass
 class PacketIndex:
-    """The frames of one stream in presentation order, as its packets announce them."""
+    """Frames of one stream in presentation order, according to its packets."""
 
     num_frames: int = 0
     pts: list[int] = field(default_factory=list)
-    """When each frame is shown, in the stream's time base; [] if the packets do not have a time each."""
+    """Presentation times in the stream's time base; [] unless every packet has a distinct one."""
     num_keys: int = 0
-    """Key frames; 0 where the picture is refreshed bit by bit, or the first packets are damaged."""
+    """Number of key frames; 0 with intra refresh, or if the first packets are damaged."""
     key_pts: list[int] = field(default_factory=list)
-    """Times of the key frames, shown or not, in order."""
+    """Sorted times of the key frames, including hidden ones."""
     exact_seek: bool = False
-    """Whether every key frame is whole, and none sent after it is shown before it."""
+    """Whether every key frame decodes on its own and no later packet is displayed before it."""
     last_duration: int = 0
 
 
 def probe(uri: str, max_file_bytes: int = MAX_FILE_BYTES) -> VideoInfo:
-    """Read all packets of a video, decoding only the first picture (which way up it is stands nowhere else).
+    """Read all packets of a video and decode its first picture, the only place that holds the rotation.
 
     Args:
-        uri: the video, wherever it is stored.
-        max_file_bytes: a remote file that is larger is an error and is not fetched.
+        uri: the video, local or remote.
+        max_file_bytes: larger remote files are refused.
 
     Raises:
-        VideoError: not a video, or no frames in it.
+        VideoError: not a video, or it has no frames.
     """
     with local_file(uri, max_file_bytes) as path, open_container(path) as container:
         stream = video_stream(container)
@@ -72,7 +72,7 @@ def open_container(path: str) -> "av.container.InputContainer":
     """Open a local file with PyAV.
 
     Raises:
-        VideoError: it is in no format that videos come in.
+        VideoError: not a supported video format.
     """
     import av
 
@@ -87,10 +87,10 @@ def open_container(path: str) -> "av.container.InputContainer":
 
 
 def video_stream(container: "av.container.InputContainer") -> "av.video.stream.VideoStream":
-    """Return the stream that players show, which is not the cover of a sound file.
+    """Return the default video stream; the cover image of an audio file does not count.
 
     Raises:
-        VideoError: there is none, or no decoder for it.
+        VideoError: there is none, or no decoder is available for it.
     """
     import av.stream
 
@@ -102,13 +102,13 @@ def video_stream(container: "av.container.InputContainer") -> "av.video.stream.V
         raise VideoError("no decoder is installed for its video stream")
     if not stream.codec_context.is_open:
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-        # One thread: the caller runs as many decoders as it has cores.
+        # One thread: the caller runs one decoder per core.
         stream.thread_count = 1
     return stream
 
 
 def packets_of(container: "av.container.InputContainer", stream: "av.video.stream.VideoStream") -> Iterator[Any]:
-    """Yield a stream's packets in the order of decoding, up to where the file ends or breaks off."""
+    """Yield a stream's packets in decoding order, up to the end of the file or the point where it is truncated."""
     import av
 
     packets = container.demux(stream)
@@ -116,11 +116,11 @@ def packets_of(container: "av.container.InputContainer", stream: "av.video.strea
         try:
             packet = next(packets, None)
         except (av.FFmpegError, OSError):
-            # What was cut off is missing; what came before is whole.
+            # The file is truncated here; all earlier packets are intact.
             return
         if packet is None:
             return
-        # Empty packets flush PyAV's decoders and announce no frame.
+        # Empty packets flush PyAV's decoders and carry no frame.
         if packet.size:
             yield packet
 
@@ -134,18 +134,18 @@ def index_packets(container: "av.container.InputContainer", stream: "av.video.st
         time = packet.pts if packet.pts is not None or stream.codec_context.has_b_frames else packet.dts
         if packet.is_keyframe:
             if not index.num_keys:
-                # What was sent before the first key frame cannot be decoded.
+                # Packets before the first key frame cannot be decoded.
                 times.clear()
             index.num_keys += 1
             if time is not None:
                 index.key_pts.append(time)
             index.exact_seek &= is_clean_entry(codec, header, packet)
-        # What an edit list cuts away is not shown, and half a packet is no frame.
+        # Edit lists discard packets from display, and partial packets yield no frame.
         if packet.is_discard or packet.is_corrupt or is_hidden(codec, packet):
             continue
         if time is not None and index.key_pts and time < index.key_pts[-1]:
             index.exact_seek = False
-            # It refers to pictures from before the beginning of the file.
+            # It refers to pictures before the start of the file.
             if time < index.key_pts[0]:
                 continue
         times.append(time)
@@ -174,7 +174,7 @@ def _first_rotation(container: "av.container.InputContainer", stream: "av.video.
 
 
 def clockwise(rotation: float) -> int:
-    """Return FFmpeg's counter-clockwise angle of a picture as 0, 90, 180 or 270 degrees clockwise."""
+    """Convert FFmpeg's counter-clockwise angle to 0, 90, 180 or 270 degrees clockwise."""
     return round(-rotation / 90) * 90 % 360
 
 
@@ -207,21 +207,21 @@ def _describe(
 
 
 def _stretch(stream: "av.video.stream.VideoStream", rotation: int) -> float:
-    """Return the width over the height at which a pixel is shown."""
-    said = float(stream.sample_aspect_ratio or 1)
-    if not 1 / _MAX_STRETCH <= said <= _MAX_STRETCH:
+    """Return the displayed width of a pixel over its height."""
+    declared = float(stream.sample_aspect_ratio or 1)
+    if not 1 / _MAX_STRETCH <= declared <= _MAX_STRETCH:
         return 1.0
-    return 1 / said if rotation % 180 else said
+    return 1 / declared if rotation % 180 else declared
 
 
 def _container_name(container: "av.container.InputContainer") -> str:
-    """Return one word for FFmpeg's list of the formats that a demuxer reads."""
+    """Return one name from FFmpeg's list of the formats that a demuxer reads."""
     names = container.format.name.split(",")
     return next((name for name in ("mp4", "matroska") if name in names), names[0])
 
 
 def _timing(stream: "av.video.stream.VideoStream", index: PacketIndex) -> tuple[float, float, tuple[float, ...]]:
-    """Return frames a second, seconds in all, and when each frame is shown if that is not evenly."""
+    """Return frames per second, duration in seconds, and the timestamps if they are unevenly spaced."""
     nominal = float(stream.average_rate or stream.guessed_rate or 0)
     tick = float(stream.time_base or 0)
     shown = [(time - index.pts[0]) * tick for time in index.pts]
@@ -229,7 +229,7 @@ def _timing(stream: "av.video.stream.VideoStream", index: PacketIndex) -> tuple[
         fps = nominal or 1.0 / (index.last_duration * tick or 1.0)
         return fps, index.num_frames / fps, ()
     fps = (len(shown) - 1) / shown[-1]
-    # The header's number is exact (30000/1001) where the packets', rounded to the container's ticks, bear it out.
+    # The header's rate is exact (30000/1001); it is used if the packet times, rounded to container ticks, confirm it.
     if nominal and abs(nominal / fps - 1) * (len(shown) - 1) < max(_UNEVEN, tick * fps):
         fps = nominal
     tolerance = max(_UNEVEN / fps, 1.01 * tick)

@@ -1,4 +1,4 @@
-"""Near duplicates by embedding: what looks alike to a model, also where it was cropped, mirrored or overlaid."""
+"""Near duplicates by embedding, including cropped, mirrored and overlaid copies: LSH with exact comparison."""
 
 import math
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ import numpy as np
 from videogen.data.curation.duplicates._pairs import assign, name_originals, pairs_in_buckets, split_pairs, unique_pairs
 
 MIN_COSINE = 0.96
-"""From here on two clips count as copies unless the caller says otherwise; it depends on the model."""
+"""Default smallest cosine of near duplicates; a suitable value depends on the model."""
 
 _NUMBERS_AT_ONCE = 2**23
-"""Numbers gathered at once to compare pairs of embeddings; bounds memory at about 100 MB."""
+"""Numbers gathered at a time to compare pairs of embeddings; limits memory to about 100 MB."""
 _MISSED = 1e-3
-"""Chance of a pair at exactly the smallest cosine to share no bucket; nearer ones are missed more seldom."""
+"""Probability that a pair at exactly the smallest cosine shares no bucket; for nearer pairs it is smaller."""
 _MOST_BITS = 24
 
 
@@ -23,19 +23,19 @@ def find_duplicates_by_embedding(
     min_cosine: float = MIN_COSINE,
     sources: Sequence[str] | None = None,
 ) -> list[str]:
-    """Find clips whose embeddings point in nearly the same direction; see `assignment` for which of them are kept.
+    """Find clips with a large cosine similarity.
 
-    Only clips on the same sides of some random planes are compared (LSH), then exactly: what is found is near, and of
-    the pairs just near enough one in a thousand is missed. The planes are the same at each call.
+    Candidates are clips on the same side of random hyperplanes (LSH); they are then compared exactly. There are no
+    false positives, and of the pairs at the threshold one in a thousand is missed. The planes are fixed.
 
     Args:
-        ids: of the clips, in the order that decides what is kept.
-        embeddings: float (N, D) of any length; a row of zeros stands for a clip without one, which duplicates nothing.
+        ids: of the clips; of near clips, the first one is kept.
+        embeddings: float (N, D), not necessarily normalised; clips with a row of zeros are always kept.
         min_cosine: above 0.5, at most 1.
-        sources: the video of each clip, if clips of one video are not to count as duplicates of each other.
+        sources: video of each clip, if clips of the same video do not count as duplicates of each other.
 
     Returns:
-        For each clip the id of the clip that it duplicates, "" if it is kept.
+        The id of the clip that each clip duplicates, "" if it is kept.
     """
     if not 0.5 < min_cosine <= 1:
         raise ValueError(f"min_cosine is {min_cosine}, but clips are near at a cosine above 0.5, up to 1")
@@ -52,12 +52,12 @@ def find_duplicates_by_embedding(
 
 
 def _near(vectors: np.ndarray, min_cosine: float) -> np.ndarray:
-    """Return the pairs of unit vectors, float32 (N, D), at or above a cosine, int (P, 2)."""
+    """Return the pairs, int (P, 2), of unit vectors, float32 (N, D), at or above a cosine."""
     count, width = vectors.shape
     found = np.empty(0, np.int64)
     if count < 2:
         return split_pairs(found, 1)
-    # Embeddings of one model all point roughly one way; planes through their mean divide them evenly.
+    # Embeddings of one model have a common direction; planes through their mean divide them evenly.
     mean = vectors.mean(axis=0)
     num_bits, num_tables = _tables(vectors, mean, min_cosine)
     generator = np.random.default_rng(0)
@@ -67,7 +67,7 @@ def _near(vectors: np.ndarray, min_cosine: float) -> np.ndarray:
         keys = sides @ (1 << np.arange(num_bits, dtype=np.uint64)) if num_bits else np.zeros(count, np.uint64)
         new = [found]
         for one, other in pairs_in_buckets(keys, max(1, _NUMBERS_AT_ONCE // width)):
-            # Float32 rounds the product of a vector with itself to a little below 1.
+            # In float32, the product of a vector with itself may be slightly below 1.
             near = np.einsum("pd,pd->p", vectors[one], vectors[other]) >= min_cosine - 1e-6
             new.append(unique_pairs(one[near], other[near], count))
         found = np.unique(np.concatenate(new))
@@ -75,12 +75,12 @@ def _near(vectors: np.ndarray, min_cosine: float) -> np.ndarray:
 
 
 def _tables(vectors: np.ndarray, mean: np.ndarray, min_cosine: float) -> tuple[int, int]:
-    """Return how many planes make a bucket, and how many sets of buckets are needed, at the least cost.
+    """Return the cheapest number of planes per hash table and number of hash tables.
 
-    Few vectors are all compared: no plane, one bucket.
+    Few vectors are compared exhaustively: no planes, one table.
     """
     count, width = vectors.shape
-    # Seen from the mean, a pair at the smallest cosine is at most this angle apart, for 99 in 100 vectors.
+    # Largest angle, seen from the mean, of a pair at the smallest cosine, for 99 % of the vectors.
     radius = float(np.quantile(np.sqrt(np.maximum(1 - 2 * vectors @ mean + mean @ mean, 0)), 0.01))
     half_chord = math.sqrt((1 - min_cosine) / 2)
     angle = 2 * math.asin(min(1.0, half_chord / max(radius, 1e-6)))

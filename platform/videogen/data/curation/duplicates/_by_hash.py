@@ -12,15 +12,15 @@ from videogen.data.curation.scores import ClipFrames
 _MAX_FRAMES = 32
 _SIDE = 32
 _MIN_CONTRAST = 2.0
-"""Standard deviation of luma of a picture that has enough in it to be told from others."""
+"""Smallest standard deviation of luma of a distinguishable picture."""
 
 
 def perceptual_hash(clip: ClipFrames) -> int | None:
-    """Return the hash of a clip's average picture, or None where that has no content (e.g. black).
+    """Return the 64-bit perceptual hash (pHash) of a clip's average picture, or None if it has no content (e.g. black).
 
-    The picture is averaged over the clip, so that a copy at another frame rate hashes alike. Its 8 x 8 lowest
-    frequencies (DCT) but the constant one, and the one of the highest frequency after them, are compared with
-    their median (pHash). Hashes of copies differ in few of the 64 bits, those of unrelated clips in about 32.
+    The picture is averaged over the clip, so that copies at other frame rates have similar hashes. Its 8 x 8 lowest DCT
+    coefficients without the constant one, plus the next one, are compared with their median. Hashes of copies differ
+    in few of the 64 bits, those of unrelated clips in about 32.
     """
     import cv2
 
@@ -28,7 +28,7 @@ def perceptual_hash(clip: ClipFrames) -> int | None:
     if luma.std() < _MIN_CONTRAST:
         return None
     small = cv2.resize(luma, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
-    # 65 coefficients without the constant one, which says brightness only.
+    # 64 coefficients; the constant one only encodes brightness.
     spectrum = cv2.dct(small)
     values = np.append(spectrum[:8, :8].ravel()[1:], spectrum[8, 0])
     bits = values > np.median(values)
@@ -36,15 +36,15 @@ def perceptual_hash(clip: ClipFrames) -> int | None:
 
 
 MAX_DISTANCE = 6
-"""Bits of 64 in which hashes of copies differ at most. Re-encoded, resized and brightened copies differ in 0 to 4,
-other moments of the same shot in about 14, unrelated clips in 24 and more."""
+"""Default largest Hamming distance of copies. Re-encoded, resized and brightened copies differ in 0 to 4 of 64 bits,
+other parts of the same shot in about 14, unrelated clips in 24 and more."""
 
 _BITS = 64
 LARGEST_DISTANCE = 16
 _PAIRS_AT_ONCE = 2**22
 """Pairs compared at once; bounds memory at about 200 MB."""
 _SORTING = 30
-"""What sorting one hash costs, in comparisons of two."""
+"""Cost of sorting one hash, in comparisons of two hashes."""
 
 
 def find_duplicates(
@@ -53,18 +53,18 @@ def find_duplicates(
     max_distance: int = MAX_DISTANCE,
     sources: Sequence[str] | None = None,
 ) -> list[str]:
-    """Find clips whose perceptual hashes differ in few bits; see `assignment` for which of them are kept.
+    """Find clips whose perceptual hashes differ in few bits; no near pair is missed.
 
-    Time grows with the number of clips and of pairs that are near, not with that of all pairs.
+    Time grows with the number of clips and of near pairs, not with the number of all pairs.
 
     Args:
-        ids: of the clips, in the order that decides what is kept.
-        phashes: their hashes, of 64 bits; None for clips without one, which duplicate nothing.
-        max_distance: bits that may differ, 0 to 16; time and memory grow steeply above 10.
-        sources: the video of each clip, if clips of one video are not to count as duplicates of each other.
+        ids: of the clips; of near clips, the first one is kept.
+        phashes: 64-bit hashes of the clips; None for clips without one, which are always kept.
+        max_distance: Hamming distance, 0 to 16; time and memory grow steeply above 10.
+        sources: video of each clip, if clips of the same video do not count as duplicates of each other.
 
     Returns:
-        For each clip the id of the clip that it duplicates, "" if it is kept.
+        The id of the clip that each clip duplicates, "" if it is kept.
     """
     if not 0 <= max_distance <= LARGEST_DISTANCE:
         raise ValueError(f"max_distance is {max_distance}, but hashes are near from 0 to {LARGEST_DISTANCE} bits")
@@ -78,7 +78,7 @@ def find_duplicates(
 
 
 def _near(hashes: np.ndarray, max_distance: int) -> np.ndarray:
-    """Return the pairs of distinct hashes, uint64 (N,), within a distance, int (P, 2)."""
+    """Return the pairs, int (P, 2), of distinct hashes, uint64 (N,), within a Hamming distance."""
     found = np.empty(0, np.int64)
     if len(hashes) < 2 or max_distance == 0:
         return split_pairs(found, 1)
@@ -94,8 +94,8 @@ def _near(hashes: np.ndarray, max_distance: int) -> np.ndarray:
 def _masks(max_distance: int, num_hashes: int) -> Iterator[np.uint64]:
     """Yield masks such that hashes within the distance are equal under at least one of them.
 
-    Cut into `distance + equal` blocks, two such hashes have `equal` blocks in common (Manku et al. 2007): one mask for
-    each choice of these. More blocks make longer masks, hence smaller buckets, but more masks.
+    If hashes are split into `distance + equal` blocks, two near hashes have at least `equal` blocks in common (Manku et
+    al. 2007); there is one mask for each choice of blocks. More blocks give smaller buckets but more masks.
     """
 
     def cost(equal: int) -> float:

@@ -1,4 +1,9 @@
-"""Pairs of near clips: candidates that share a bucket, and which clip of several is kept."""
+"""Pairs of near clips: candidates from shared buckets, and the choice of the clip to keep.
+
+Clips are processed in order. A clip that is near to an earlier kept clip is a duplicate of the first such clip; all
+others are kept. Every duplicate is therefore near to the clip that replaces it, and no two kept clips are near.
+Similarity is not transitive: if B is near A, and C is near B but not A, both A and C are kept.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,16 +11,16 @@ import numpy as np
 
 
 def pairs_in_buckets(keys: np.ndarray, at_once: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield every pair of items with the same key, as two arrays of item numbers, about `at_once` pairs a time.
+    """Yield all pairs of items with the same key as two arrays of item numbers, about `at_once` pairs at a time.
 
     Args:
         keys: unsigned integers (N,), the bucket of each item.
-        at_once: pairs; exceeded only where a single item has more.
+        at_once: number of pairs; exceeded only if a single item has more.
     """
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     ends = np.searchsorted(ordered, ordered, side="right")
-    # Of each item in sorted order, how many of its bucket come after it.
+    # For each item in sorted order, the number of later items in its bucket.
     followers = ends - np.arange(1, len(keys) + 1)
     places = np.flatnonzero(followers)
     totals = np.cumsum(followers[places])
@@ -32,7 +37,7 @@ def pairs_in_buckets(keys: np.ndarray, at_once: int) -> Iterator[tuple[np.ndarra
 
 
 def unique_pairs(one: np.ndarray, other: np.ndarray, num_items: int) -> np.ndarray:
-    """Return each unordered pair once, as one number that `split_pairs` takes apart."""
+    """Return each unordered pair once, encoded as one number for `split_pairs`."""
     return np.unique(np.minimum(one, other) * np.int64(num_items) + np.maximum(one, other))
 
 
@@ -42,15 +47,15 @@ def split_pairs(pairs: np.ndarray, num_items: int) -> np.ndarray:
 
 
 def assign(groups: np.ndarray, pairs: np.ndarray, sources: Sequence[str] | None) -> list[int]:
-    """Return for each clip the clip that it duplicates, -1 if it is kept.
+    """Return the index of the clip that each clip duplicates, -1 if it is kept.
 
     Args:
-        groups: int (N,), equal for clips that are the same and so near, numbered from 0.
-        pairs: int (P, 2), groups that are near to each other, each pair once.
-        sources: the video of each clip, if clips of one video do not count as near.
+        groups: int (N,), group of each clip, numbered from 0; clips of one group are near.
+        pairs: int (P, 2), pairs of groups that are near, each once.
+        sources: video of each clip, if clips of the same video do not count as near.
     """
     neighbours = _neighbours(pairs)
-    # All kept clips of a group are of one video, since one of another would duplicate the first: one entry will do.
+    # All kept clips of a group are from one video, since others would duplicate the first: one entry suffices.
     kept: dict[int, int] = {}
     originals = []
     for clip, group in enumerate(groups.tolist()):
@@ -74,12 +79,12 @@ def _neighbours(pairs: np.ndarray) -> dict[int, list[int]]:
 
 
 def name_originals(ids: Sequence[str], usable: np.ndarray, originals: Sequence[int]) -> list[str]:
-    """Return for each clip the id of the clip that it duplicates, "" if it is kept or was not compared.
+    """Return the id of the clip that each clip duplicates, "" if it is kept or was not compared.
 
     Args:
         ids: of all clips.
-        usable: int, those that were compared, in order.
-        originals: of each of these, the position in `usable` of what it duplicates, -1 for none.
+        usable: int, indices of the compared clips, in order.
+        originals: for each of these, the position in `usable` of the clip that it duplicates, -1 for none.
     """
     found = [""] * len(ids)
     for clip, original in zip(usable.tolist(), originals, strict=True):

@@ -1,4 +1,4 @@
-"""How much people would like a clip's pictures, as predicted from its CLIP embedding."""
+"""Aesthetic score: a linear or MLP head on CLIP embeddings."""
 
 import re
 from pathlib import Path
@@ -11,21 +11,21 @@ from videogen.data.curation.learned._weights import weights_folder
 from videogen.errors import UserError
 
 HEAD_NAME = "head.safetensors"
-"""The layers that make a number of an embedding, in the folder of `AestheticScore.from_pretrained`."""
+"""File name of the head's layers."""
 
 _WHAT = "Aesthetic head"
 _ACTIVATIONS = ("none", "relu")
 
 
 class AestheticScore:
-    """CLIP's embedding of each frame, through linear layers, averaged over frames.
+    """Linear layers applied to the CLIP embedding of each frame, averaged over frames.
 
-    This is the form of LAION's aesthetic predictors, linear and MLP alike; their scale is about 1 to 10.
+    LAION's aesthetic predictors, linear and MLP, have this form and a scale of about 1 to 10.
 
     Args:
         embedding: the CLIP model that the head was trained on.
         layers: weight (out, in) and bias (out,) of each layer, float32; the last has one output.
-        activation: "relu" or "none", between layers; LAION's MLP has none.
+        activation: "relu" or "none" between layers; LAION's MLP has none.
     """
 
     name: ClassVar[str] = "aesthetic"
@@ -39,10 +39,10 @@ class AestheticScore:
 
     @classmethod
     def from_pretrained(cls, uri: str, embedding: ClipEmbedding | None = None, device: str = "cpu") -> Self:
-        """Load a head, and unless one is given the CLIP model that lies in the same folder.
+        """Load a head and, unless `embedding` is given, the CLIP model from the same folder.
 
-        The folder has a `head.safetensors` with tensors `<layer>.weight` and `<layer>.bias`, applied in the order of
-        the numbers in their names; where they have ReLU between them, its metadata say `activation: relu`.
+        `head.safetensors` contains tensors `<layer>.weight` and `<layer>.bias`, applied in the order of the numbers in
+        their names; for ReLU between layers, its metadata contain `activation: relu`.
 
         Raises:
             UserError: no such folder or file, or layers that do not fit each other or the embedding.
@@ -55,7 +55,7 @@ class AestheticScore:
 
     @staticmethod
     def check(uri: str, width: int) -> None:
-        """Look at a head for vectors of this width.
+        """Check that a head fits vectors of this width.
 
         Raises:
             UserError: as `from_pretrained`.
@@ -83,8 +83,8 @@ def _require_fitting(layers: list[tuple[np.ndarray, np.ndarray]], width: int, ur
     for (weight, bias), expected in zip(layers, widths, strict=False):
         if weight.shape[1] != expected or bias.shape != weight.shape[:1]:
             raise UserError(
-                f"{_WHAT} {uri!r} has a layer of shape {weight.shape} where {expected} numbers come in: give the head "
-                f"of this very CLIP model."
+                f"{_WHAT} {uri!r} has a layer of shape {weight.shape} where {expected} numbers are expected: "
+                f"give the head of this CLIP model."
             )
     if widths[-1] != 1:
         raise UserError(f"{_WHAT} {uri!r} gives {widths[-1]} numbers: one is expected.")

@@ -1,4 +1,4 @@
-"""Captions for clips that come without."""
+"""Caption generation by image-to-text models."""
 
 from typing import Any, Self
 
@@ -14,16 +14,16 @@ from videogen.data.curation.learned._weights import (
 
 _WHAT = "Captioner"
 _TYPES = ("blip", "git")
-"""Models that describe a picture without being told to in words."""
+"""Model types that describe an image without a text prompt."""
 
 
 class Captioner:
     """A transformers image-to-text model (`model_type` blip or git).
 
     Args:
-        model: it, on its device.
+        model: the model, on its device.
         processor: its image processor and tokenizer.
-        max_tokens: longest caption, in tokens.
+        max_tokens: maximum length of a caption in tokens.
     """
 
     def __init__(self, model: Any, processor: Any, max_tokens: int = 40) -> None:
@@ -31,10 +31,10 @@ class Captioner:
 
     @classmethod
     def from_pretrained(cls, uri: str, device: str = "cpu", max_tokens: int = 40) -> Self:
-        """Load a folder that `save_pretrained` has written, with its image processor and tokenizer.
+        """Load a folder written by `save_pretrained`, with its image processor and tokenizer.
 
         Raises:
-            UserError: no such folder, another model, or pickled weights.
+            UserError: no such folder, an unsupported model type, or pickled weights.
         """
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -45,19 +45,19 @@ class Captioner:
 
     @staticmethod
     def check(uri: str) -> None:
-        """Look at a model without loading it.
+        """Check a model folder without loading the weights.
 
         Raises:
-            UserError: what `from_pretrained` would say of the folder's kind; weights are not looked at.
+            UserError: as `from_pretrained`, except for errors in the weights.
         """
         with weights_folder(uri, _WHAT) as folder:
             require_type(folder, uri, _WHAT, _TYPES)
             require_processor(folder, uri, _WHAT)
 
     def __call__(self, frames: np.ndarray) -> str:
-        """Return a description of a clip by its middle frame, "" if the model says nothing.
+        """Return a description of a clip's middle frame; "" if the model returns none.
 
-        The likeliest token is taken each time, so the same frame is always described alike.
+        Decoding is greedy, so the result is deterministic.
 
         Args:
             frames: uint8 RGB (F, h, w, 3).

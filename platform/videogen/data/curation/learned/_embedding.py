@@ -1,4 +1,4 @@
-"""What a clip looks like to CLIP, as one vector."""
+"""CLIP image embeddings of clips."""
 
 import json
 from typing import TYPE_CHECKING, Any, Self
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _WHAT = "Embedding model"
 _CLIP_WIDTH = 512
-"""Of a configuration that does not say it, which is transformers' own default."""
+"""Default `projection_dim` of transformers, for configurations without it."""
 _TYPES = ("clip", "clip_vision_model")
 _FRAMES_AT_ONCE = 16
 
@@ -27,7 +27,7 @@ class ClipEmbedding:
     """A CLIP image encoder (transformers, `model_type` clip or clip_vision_model).
 
     Args:
-        model: a `CLIPModel`, of which the text half is let go, or a `CLIPVisionModelWithProjection`; on its device.
+        model: a `CLIPModel`, whose text encoder is dropped, or a `CLIPVisionModelWithProjection`; on its device.
         processor: its image processor.
     """
 
@@ -38,14 +38,14 @@ class ClipEmbedding:
 
     @classmethod
     def from_pretrained(cls, uri: str, device: str = "cpu") -> Self:
-        """Load a folder that `save_pretrained` has written, with its preprocessor_config.json.
+        """Load a folder written by `save_pretrained`, with its preprocessor_config.json.
 
         Raises:
-            UserError: no such folder, another model, or pickled weights.
+            UserError: no such folder, an unsupported model type, or pickled weights.
         """
         from transformers import CLIPImageProcessor, CLIPModel, CLIPVisionModelWithProjection
 
-        # The half would load from a whole model too, but with the width of another one: it looks for it elsewhere.
+        # The vision model class would also load from a whole CLIPModel, but with a wrong projection width.
         classes = dict(zip(_TYPES, (CLIPModel, CLIPVisionModelWithProjection), strict=True))
         with weights_folder(uri, _WHAT) as folder:
             model_class = classes[require_type(folder, uri, _WHAT, _TYPES)]
@@ -54,10 +54,10 @@ class ClipEmbedding:
 
     @staticmethod
     def check(uri: str) -> int:
-        """Return the width of the vectors of a model that is not loaded for it.
+        """Return the width of a model's vectors without loading the weights.
 
         Raises:
-            UserError: what `from_pretrained` would say of the folder's kind; weights are not looked at.
+            UserError: as `from_pretrained`, except for errors in the weights.
         """
         with weights_folder(uri, _WHAT) as folder:
             require_type(folder, uri, _WHAT, _TYPES)
@@ -66,11 +66,11 @@ class ClipEmbedding:
 
     @property
     def width(self) -> int:
-        """Numbers of a vector."""
+        """Length of a vector."""
         return int(self._projection.out_features)
 
     def of_frames(self, frames: np.ndarray) -> np.ndarray:
-        """Return one unit vector a frame, float32 (F, width).
+        """Return one unit vector per frame, float32 (F, width).
 
         Args:
             frames: uint8 RGB (F, h, w, 3), of any size.
@@ -86,7 +86,7 @@ class ClipEmbedding:
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """Return the vector of a clip, the normalised mean of its frames' vectors: float16 (width,)."""
+        """Return the embedding of a clip, float16 (width,): the normalised mean of its frames' vectors."""
         return mean_direction(self.of_frames(frames))
 
     def _pixels(self, frames: np.ndarray) -> "torch.Tensor":

@@ -1,4 +1,4 @@
-"""Folders of weights that people bring: which are taken, which are refused, and what identifies them."""
+"""User-provided model weights: validation, loading and fingerprint."""
 
 import contextlib
 import hashlib
@@ -16,20 +16,19 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 
 @contextlib.contextmanager
 def weights_folder(uri: str, what: str) -> Iterator[Path]:
-    """Yield a local folder with the content of `uri`, which holds safetensors.
+    """Yield a local copy of a folder that contains safetensors.
 
     Args:
         uri: the folder, on disk or on S3.
-        what: names it for the reader of an error, e.g. "Captioner".
+        what: names it in error messages, e.g. "Captioner".
 
     Raises:
-        UserError: nothing readable there, or no safetensors; pickled weights are refused, because loading them can run
-            code.
+        UserError: unreadable, or no safetensors; pickled weights are refused because loading them can run code.
     """
     storage.require_readable(uri, what)
     with storage.local_copy(uri) as folder:
         if not folder.is_dir():
-            raise UserError(f"{what} {uri!r} is a file: give the folder that `save_pretrained` has written.")
+            raise UserError(f"{what} {uri!r} is a file: give the folder that `save_pretrained` wrote.")
         names = sorted(item.name for item in folder.iterdir())
         if not any(name.endswith(".safetensors") for name in names):
             pickled = [name for name in names if name.endswith(_PICKLES)]
@@ -43,7 +42,7 @@ def weights_folder(uri: str, what: str) -> Iterator[Path]:
 
 
 def require_type(folder: Path, uri: str, what: str, types: Sequence[str]) -> str:
-    """Return the type of the transformers model in a folder; raise `UserError` unless it is one of some."""
+    """Return the type of the transformers model in a folder; raise `UserError` unless it is one of `types`."""
     path = folder / "config.json"
     try:
         found = json.loads(path.read_text())["model_type"]
@@ -57,7 +56,7 @@ def require_type(folder: Path, uri: str, what: str, types: Sequence[str]) -> str
 
 
 def require_processor(folder: Path, uri: str, what: str) -> None:
-    """Raise `UserError` unless what prepares a model's inputs lies beside its weights."""
+    """Raise `UserError` unless the folder contains a processor for the model's inputs."""
     if not any((folder / name).is_file() for name in _PROCESSORS):
         raise _no_processor(uri, what)
 
@@ -67,15 +66,15 @@ def _no_processor(uri: str, what: str) -> UserError:
 
 
 def load_model(model_class: Any, folder: Path, uri: str, what: str, device: str) -> Any:
-    """Return a transformers model for inference, in 32-bit floating point, every weight of it from the folder.
+    """Load a transformers model for inference in float32, with every weight from the folder.
 
     Raises:
-        UserError: the weights do not fit the configuration, or some are missing.
+        UserError: weights are missing or do not fit the configuration.
     """
     import torch
 
     try:
-        model, said = model_class.from_pretrained(
+        model, report = model_class.from_pretrained(
             str(folder),
             use_safetensors=True,
             local_files_only=True,
@@ -83,13 +82,13 @@ def load_model(model_class: Any, folder: Path, uri: str, what: str, device: str)
             output_loading_info=True,
             dtype=torch.float32,
         )
-    except Exception as error:  # transformers raises what its many parts raise
+    except Exception as error:  # transformers has no common base class for its errors
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(
             f"{what} {uri!r} cannot be loaded ({reason.rstrip('.')}): check that the folder is complete."
         ) from error
-    # transformers draws random numbers for weights that it does not find.
-    missing = sorted({*said["missing_keys"], *(name for name, *_ in said["mismatched_keys"])})
+    # transformers initialises missing weights randomly.
+    missing = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
     if missing:
         raise UserError(
             f"{what} {uri!r} lacks the weight {missing[0]!r} and {len(missing) - 1} more: save the whole model."
@@ -98,7 +97,7 @@ def load_model(model_class: Any, folder: Path, uri: str, what: str, device: str)
 
 
 def load_processor(processor_class: Any, folder: Path, uri: str, what: str) -> Any:
-    """Return what prepares a model's inputs, saved beside its weights.
+    """Load the processor of a model's inputs.
 
     Raises:
         UserError: there is none.
@@ -110,7 +109,7 @@ def load_processor(processor_class: Any, folder: Path, uri: str, what: str) -> A
 
 
 def fingerprint(uri: str, what: str = "Weights") -> str:
-    """Return what identifies weights and all settings beside them, wherever the folder lies: 16 hexadecimal digits.
+    """Return a hash of weights and all settings beside them, independent of their location: 16 hexadecimal digits.
 
     Raises:
         UserError: as `weights_folder`.

@@ -1,4 +1,4 @@
-"""Interface of scores: the frames of one clip at one scale in, one number out."""
+"""Score interface: one number from the frames of a clip at a fixed scale."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -8,57 +8,54 @@ from typing import ClassVar
 import numpy as np
 
 SHORT_SIDE = 144
-"""Pixels of the shorter side of the frames that are scored, so that scores of large and small videos compare."""
+"""Shorter side in pixels of the frames that are scored, so that scores are comparable across resolutions."""
 
 
 @dataclass(frozen=True)
 class ClipFrames:
-    """The frames of a clip.
-
-    Videos smaller than `SHORT_SIDE` are scored as they are, never enlarged.
-    """
+    """Frames of a clip at the scale of the scores; smaller videos are not upsampled."""
 
     frames: np.ndarray
-    """uint8 RGB of full range, (F, h, w, 3), the shorter side at most `SHORT_SIDE`."""
+    """uint8 full-range RGB, (F, h, w, 3), with a shorter side of at most `SHORT_SIDE`."""
     fps: float
-    """Frames a second of the clip."""
+    """Frames per second of the clip."""
 
     def __post_init__(self) -> None:
         frames = self.frames
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
-            raise ValueError(f"frames must be uint8 (F, h, w, 3), none of them 0, not {frames.dtype} {frames.shape}")
+            raise ValueError(f"frames must be uint8 (F, h, w, 3) and not empty, not {frames.dtype} {frames.shape}")
 
     @cached_property
     def luma(self) -> np.ndarray:
-        """Luma of each frame, uint8 (F, h, w); 0 is black and 255 white, whatever the range of the video."""
+        """Luma of each frame, uint8 (F, h, w); 0 is black and 255 white for every colour range of the video."""
         import cv2
 
         return np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in self.frames])
 
     @property
     def short_side(self) -> int:
-        """Pixels of the shorter side."""
+        """Shorter side in pixels."""
         return min(self.frames.shape[1:3])
 
     def spread(self, count: int) -> np.ndarray:
-        """Return the numbers of at most `count` frames spread evenly over the clip, first and last among them."""
+        """Return the numbers of at most `count` evenly spaced frames, including the first and the last."""
         total = len(self.frames)
         return np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int))
 
 
 class Score(ABC):
-    """A number that says one thing about a clip. It judges nothing: policies do.
+    """A measured property of a clip. Whether a value is acceptable is decided by policies.
 
-    Scores are deterministic: the same frames give the same number on every machine of one kind, on one thread.
+    Scores are deterministic: on one thread, the same frames give the same number on every machine of one kind.
     """
 
     name: ClassVar[str]
-    """Column of the table of clips."""
+    """Column of the clips table."""
     unit: ClassVar[str]
     range: ClassVar[tuple[float, float]]
-    """Smallest and largest value possible."""
+    """Smallest and largest possible value."""
     description: ClassVar[str]
-    """One sentence for people: what is measured, and what a high value means."""
+    """Measured property and the meaning of a high value, for the documentation."""
 
     @abstractmethod
     def __call__(self, clip: ClipFrames) -> float:

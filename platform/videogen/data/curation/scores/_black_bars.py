@@ -1,4 +1,4 @@
-"""Black bars: letterbox and pillarbox."""
+"""Black bar score: letterbox and pillarbox borders."""
 
 from typing import ClassVar
 
@@ -7,23 +7,22 @@ import numpy as np
 from videogen.data.curation.scores._base import ClipFrames, Score
 
 _MAX_LUMA = 24
-"""Brightest that a bar may be; black, with room for ringing and for encoders that lift it."""
+"""Largest luma of a bar; black with a margin for ringing and raised black levels."""
 _MAX_NOISE = 4.0
 """Largest standard deviation of luma in one line of a bar."""
 _MIN_STEP = 10
-"""Luma by which the picture must be brighter than the bar for a point of their border to count."""
+"""Luma step from the bar to the picture at which a point of the border counts."""
 _MIN_BORDER = 0.35
-"""Share of the border's points that must be such a step at some moment."""
+"""Fraction of the border's points that must show such a step in some frame."""
 _STEP_LINES = 3
-"""Lines over which scaling and coding may spread the step."""
+"""Number of lines over which scaling and compression may spread the step."""
 
 
 class BlackBars(Score):
-    """Share of the picture that is taken by black borders which stay the same in every frame.
+    """Fraction of the picture under static black borders.
 
-    Dark is not enough: a bar is flat, and it ends at a straight line along which the picture, at some moment of the
-    clip, is brighter. So a night sky counts as none, and neither does a black clip. A black sky over a straight and
-    bright horizon from edge to edge is taken for a bar.
+    A bar is uniform and ends at a straight line along which the picture is brighter in some frame. A night sky or a
+    black clip is therefore no bar. A black sky over a straight, bright horizon from edge to edge is a false positive.
     """
 
     name = "black_bars"
@@ -32,7 +31,7 @@ class BlackBars(Score):
     description = "share of the picture under static black borders; 0 has none"
 
     def __call__(self, clip: ClipFrames) -> float:
-        """Return the share."""
+        """Return the fraction."""
         height, width = clip.luma.shape[1:]
         top, bottom = _bars(clip.luma)
         inside = clip.luma[:, top : height - bottom]
@@ -43,7 +42,7 @@ class BlackBars(Score):
 def _bars(luma: np.ndarray) -> tuple[int, int]:
     """Return the number of bar lines at the start and the end of axis 1 of luma, uint8 (F, lines, points)."""
     brightest = luma.max(axis=0)
-    # The 98th percentile forgives a few points, e.g. a subtitle's descender that reaches into the bar.
+    # The 98th percentile tolerates a few points, e.g. a subtitle's descender that reaches into the bar.
     black = np.percentile(brightest, 98, axis=1) <= _MAX_LUMA
     flat = luma.std(axis=2, dtype=np.float32).max(axis=0) <= _MAX_NOISE
     bar = black & flat

@@ -10,9 +10,9 @@ from videogen.data.curation.scores._base import ClipFrames, Score
 class Sharpness(Score):
     """Variance of the Laplacian of luma (Pech-Pacheco et al. 2000) in the sharpest frame.
 
-    The sharpest frame, because motion blurs single frames of good clips, while a clip out of focus has no sharp one.
-    Contrast and noise count as sharpness; a wall in focus does not. What is measured is sharpness at the scale of
-    `ClipFrames`: a 4K video that is soft only at full size is sharp here, as it will be for a model of that scale.
+    The sharpest frame is used because motion blurs single frames of good clips, while a clip out of focus has no sharp
+    frame. Contrast and noise increase the score; a uniform surface in focus scores low. Sharpness is measured at the
+    scale of `ClipFrames`: a 4K video that is soft only at full size counts as sharp.
     """
 
     name = "sharpness"
@@ -37,5 +37,5 @@ class Brightness(Score):
     description = "mean luma of all pixels; 0 is a black clip, 255 a white one"
 
     def __call__(self, clip: ClipFrames) -> float:
-        """Return the mean; frames are of full range by then, also where the video's is limited (16 to 235)."""
+        """Return the mean of full-range luma, also for videos of limited range (16 to 235)."""
         return float(clip.luma.mean(dtype="float64"))

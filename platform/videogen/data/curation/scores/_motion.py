@@ -1,4 +1,4 @@
-"""Motion in a clip, by optical flow."""
+"""Motion score by optical flow."""
 
 import math
 from typing import TYPE_CHECKING, ClassVar
@@ -11,23 +11,23 @@ if TYPE_CHECKING:
     import cv2
 
 _MAX_PAIRS = 16
-"""Pairs of neighbouring frames that are looked at, spread over the clip; flow is the dearest of all scores."""
+"""Largest number of frame pairs, evenly spaced; flow is the most expensive score."""
 _MIN_SIDE = 32
-"""Pixels a side below which flow is not defined: smaller pictures are enlarged for it."""
+"""Smallest side in pixels for which flow is defined; smaller pictures are upsampled."""
 _REGION = 11
-"""Pixels a side over which flow is averaged as a vector: true motion is the same there, the flow of noise cancels."""
+"""Side in pixels of the box over which flow vectors are averaged, so that the flow of noise cancels out."""
 _SMOOTHING = 1.2
-"""Standard deviation in pixels of the filter that is applied before: grain is no motion."""
+"""Standard deviation in pixels of the Gaussian filter that removes grain."""
 _NOISE_LEFT = 1 / (2 * math.sqrt(math.pi) * _SMOOTHING)
-"""Part of white noise that this filter leaves."""
+"""Fraction of white noise that this filter leaves."""
 _MIN_STRUCTURE = 2.5
-"""Contrast of a region, in standard deviations of the noise in it, from which on it is structure and not noise."""
+"""Contrast from which a region counts as structure, in standard deviations of its noise."""
 
 
 class Motion(Score):
     """Mean length of the optical flow (dense inverse search, Kroeger et al. 2016) over the picture and the clip.
 
-    Regions in which there is nothing but noise do not count as moving.
+    Regions that contain only noise do not count as moving.
     """
 
     name = "motion"
@@ -36,7 +36,7 @@ class Motion(Score):
     description = "mean speed of the picture's points in lengths of its shorter side a second; 0 is a still picture"
 
     def __call__(self, clip: ClipFrames) -> float:
-        """Return the mean; a clip of a single frame has no motion."""
+        """Return the mean; 0 for a clip of a single frame."""
         import cv2
 
         if len(clip.luma) < 2:
@@ -44,11 +44,11 @@ class Motion(Score):
         flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         last = len(clip.luma) - 1
         firsts = np.unique(np.linspace(0, last - 1, min(_MAX_PAIRS, last)).round().astype(int))
-        speeds = [_speed(flow, _enlarged(clip.luma[first]), _enlarged(clip.luma[first + 1])) for first in firsts]
+        speeds = [_speed(flow, _upsampled(clip.luma[first]), _upsampled(clip.luma[first + 1])) for first in firsts]
         return float(np.mean(speeds)) * clip.fps
 
 
-def _enlarged(luma: np.ndarray) -> np.ndarray:
+def _upsampled(luma: np.ndarray) -> np.ndarray:
     import cv2
 
     factor = math.ceil(_MIN_SIDE / min(luma.shape))
@@ -56,11 +56,11 @@ def _enlarged(luma: np.ndarray) -> np.ndarray:
 
 
 def _speed(flow_of: "cv2.DISOpticalFlow", luma: np.ndarray, later: np.ndarray) -> float:
-    """Return the mean motion from one frame to the next, uint8 (h, w) each, in short sides."""
+    """Return the mean motion between two frames, uint8 (h, w) each, in short sides."""
     import cv2
 
     smooth, smooth_later = (cv2.GaussianBlur(frame, (5, 5), _SMOOTHING) for frame in (luma, later))
-    # Zeros instead of None would be a first guess, which holds fast motion back; OpenCV's types forget None.
+    # None rather than zeros, which would be an initial guess and bias fast motion; OpenCV's stubs omit None.
     flow = flow_of.calc(smooth, smooth_later, None)  # type: ignore[call-overload]
     flow = cv2.blur(flow, (_REGION, _REGION))
     length = np.hypot(flow[..., 0], flow[..., 1]) * _has_structure(luma, smooth)
@@ -68,10 +68,10 @@ def _speed(flow_of: "cv2.DISOpticalFlow", luma: np.ndarray, later: np.ndarray) -
 
 
 def _has_structure(luma: np.ndarray, smooth: np.ndarray) -> np.ndarray:
-    """Return where there is more in a picture than its noise, bool (h, w)."""
+    """Return a mask of the regions with structure beyond noise, bool (h, w)."""
     import cv2
 
-    # Immerkaer's filter (1996) answers to noise and hardly to edges; the quiet tenth of the picture is noise alone.
+    # Immerkaer's filter (1996) responds to noise but hardly to edges; the lowest tenth of the responses is pure noise.
     noise_filter = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
     response = cv2.blur(np.abs(cv2.filter2D(luma, cv2.CV_32F, noise_filter)), (_REGION, _REGION))
     noise = float(np.percentile(response, 10)) * math.sqrt(math.pi / 2) / 6

@@ -1,4 +1,4 @@
-"""On-screen text: subtitles, titles and captions laid over the picture."""
+"""Overlaid text score: subtitles, titles and captions."""
 
 from typing import ClassVar
 
@@ -7,31 +7,30 @@ import numpy as np
 from videogen.data.curation.scores._base import ClipFrames, Score
 
 _MAX_PLACES = 5
-"""Moments of the clip that are looked at."""
+"""Number of positions in the clip that are examined."""
 _STANDING_FRAMES = 3
-"""Neighbouring frames over which text stands still."""
+"""Number of consecutive frames in which text must be static."""
 _MIN_STANDING = 0.6
-"""Share of a line's strokes that are there in all of them; texture that moves has some in one place by chance."""
+"""Fraction of a line's strokes that must be present in all of them; moving texture overlaps itself by chance."""
 _SCALES = (1, 2)
-"""Strokes of `_STROKE` pixels are looked for in the frames as they are, and in frames of half the size."""
+"""Downsampling factors at which strokes of up to `_STROKE` pixels are searched."""
 _STROKE = 5
-"""Widest stroke of a letter, in pixels."""
+"""Largest stroke width of a letter in pixels."""
 _MIN_CONTRAST = 60
-"""Luma by which a stroke is lighter, or darker, than what surrounds it."""
+"""Luma difference of a stroke from its surroundings."""
 _LETTER_GAP = 9
-"""Pixels between letters of one line, at most."""
+"""Largest gap between letters of a line in pixels."""
 _MIN_FILL, _MAX_FILL = 0.2, 0.8
-"""Share of a line's box under strokes."""
+"""Fraction of a line's bounding box covered by strokes."""
 
 
 class Text(Score):
-    """Share of the picture under what looks like lines of overlaid text, averaged over time.
+    """Fraction of the picture covered by lines of overlaid text, averaged over time.
 
-    Text is thin strokes, all lighter or all darker than what is behind them, many in a row that is at least twice as
-    wide as high, and it stands still for three frames. This is no reader. It sees lines of letters from about
-    5 pixels of height on (of 144), in any script; it misses text that moves, single letters, low contrast, and letters
-    whose strokes are wider than a fourteenth of the short side; and it takes signs and fine patterns of a still
-    scene for text.
+    Text is detected as thin strokes, all lighter or all darker than the background, in a row at least twice as wide as
+    high, static for three frames. There is no OCR. Lines of letters from a height of about 5 pixels (of 144) are
+    detected in any script. Missed: moving text, single letters, low contrast, and strokes wider than a fourteenth of
+    the short side. False positives: signs and fine patterns in static scenes.
     """
 
     name = "text"
@@ -40,14 +39,14 @@ class Text(Score):
     description = "share of the picture under what looks like overlaid lines of text; 0 has none"
 
     def __call__(self, clip: ClipFrames) -> float:
-        """Return the share."""
+        """Return the fraction."""
         last = max(0, len(clip.luma) - _STANDING_FRAMES)
         places = np.unique(np.minimum(clip.spread(_MAX_PLACES), last))
         return float(np.mean([_text_share(clip.luma[place : place + _STANDING_FRAMES]) for place in places]))
 
 
 def _text_share(luma: np.ndarray) -> float:
-    """Return the share of neighbouring frames, uint8 (F, h, w), that is text in all of them."""
+    """Return the fraction of consecutive frames, uint8 (F, h, w), that is text in all of them."""
     import cv2
 
     height, width = luma.shape[1:]
@@ -62,15 +61,15 @@ def _text_share(luma: np.ndarray) -> float:
 
 
 def _lines(frames: list[np.ndarray], lighter_or_darker: int) -> np.ndarray:
-    """Return where lines of letters are, uint8 (h, w) of 0 and 1."""
+    """Return a mask of the lines of letters, uint8 (h, w) of 0 and 1."""
     import cv2
 
     kernel = cv2.getStructuringElement(cv2.MORPH_RECT, (_STROKE, _STROKE))
     contrast = np.stack([cv2.morphologyEx(frame, lighter_or_darker, kernel) for frame in frames])
     at_first = (contrast[0] >= _MIN_CONTRAST).astype(np.uint8)
-    # The least of all frames: what moves has its strokes elsewhere in the next one.
+    # The minimum over frames suppresses moving strokes.
     strokes = (contrast.min(axis=0) >= _MIN_CONTRAST).astype(np.uint8)
-    # Letters grow together into lines, but no line into the next.
+    # Letters are joined into lines, but lines are kept apart.
     grown = cv2.morphologyEx(strokes, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_RECT, (_LETTER_GAP, 1)))
     grown = cv2.morphologyEx(grown, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_RECT, (5, 3)))
     count, labels, stats, _ = cv2.connectedComponentsWithStats(grown, connectivity=4)
@@ -86,7 +85,7 @@ def _lines(frames: list[np.ndarray], lighter_or_darker: int) -> np.ndarray:
 
 
 def _has_letters(strokes: np.ndarray) -> bool:
-    """Return whether there are many separate strokes along a line, as letters have and edges of objects have not."""
+    """Return whether there are many separate strokes along a line, which tells letters from edges of objects."""
     if not _MIN_FILL <= strokes.mean() <= _MAX_FILL:
         return False
     height, width = strokes.shape

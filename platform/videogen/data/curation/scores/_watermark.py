@@ -1,4 +1,4 @@
-"""Watermarks: logos and other marks that stand still while the picture moves."""
+"""Watermark score: logos and other static marks over a moving picture."""
 
 from typing import ClassVar
 
@@ -8,30 +8,30 @@ from videogen.data.curation.scores._base import ClipFrames, Score
 
 _MAX_FRAMES = 24
 _MIN_EDGE = 8.0
-"""Luma a pixel that counts as an edge, in one frame or on average; those of marks a third opaque do."""
+"""Gradient of an edge in luma per pixel, in one frame or on average; marks of one third opacity reach it."""
 _CONSTANCY = 0.5
-"""Part of an edge's average strength that a mark keeps in nine of ten frames, whatever passes behind it."""
+"""Fraction of an edge's average strength that a mark keeps in nine of ten frames."""
 _MIN_CHANGE = 6.0
-"""Standard deviation over time, in luma, of a point of a picture that moves."""
+"""Standard deviation of luma over time from which a point counts as moving."""
 _MIN_SURROUNDINGS = 0.7
-"""Share of a mark's surroundings that must move."""
+"""Fraction of a mark's surroundings that must move."""
 _MAX_STANDING = 0.05
-"""Share of all edges that may stand still without being marks; above it the camera stands, or nearly."""
+"""Largest fraction of static edges outside marks; above it, the camera is nearly static."""
 _MIN_CORNERNESS = 0.2
-"""Smaller over larger eigenvalue of a mark's structure tensor: marks have edges of all directions, while a long
-straight edge seems to stand when it moves along itself."""
+"""Smallest ratio of the eigenvalues of a mark's structure tensor: marks have edges of all directions, while a long
+straight edge that moves along itself seems static."""
 _REACH = 4
-"""Pixels around a mark that are its surroundings; strokes nearer than this to each other are one mark."""
+"""Width of a mark's surroundings in pixels; strokes closer than this form one mark."""
 _MIN_PIXELS = 12
 _MAX_SHARE = 0.25
-"""Larger than this, it is no mark."""
+"""Largest fraction of the picture that a mark may cover."""
 
 
 class Watermark(Score):
-    """Share of the picture under edges that stay while everything around them moves.
+    """Fraction of the picture under edges that are static while everything around them moves.
 
-    Subtitles and burnt-in captions that last for the clip are such marks too. Where much of the picture stands still
-    nothing tells a mark from the scene: such clips score 0, as do marks over the still part of a picture.
+    Subtitles and burnt-in captions that last for the whole clip count as marks. In mostly static clips, marks cannot be
+    told from the scene: such clips score 0, as do marks over the static part of a picture.
     """
 
     name = "watermark"
@@ -40,7 +40,7 @@ class Watermark(Score):
     description = "share of the picture under edges that stand still over a moving picture; 0 has none"
 
     def __call__(self, clip: ClipFrames) -> float:
-        """Return the share; at least three frames are needed to tell, fewer score 0."""
+        """Return the fraction; clips of fewer than three frames score 0."""
         luma = clip.luma[clip.spread(_MAX_FRAMES)].astype(np.float32)
         if len(luma) < 3:
             return 0.0
@@ -51,12 +51,12 @@ class Watermark(Score):
 
 
 class _Edges:
-    """Edges of luma, float32 (F, h, w).
+    """Edges of luma, float32 (F, h, w), over time.
 
     Attributes:
-        across, down: gradient averaged over time, in luma a pixel, (h, w) each.
-        constant: where it is strong and nearly always there, bool (h, w).
-        density: share of the points of a frame that are edges at all.
+        across, down: gradient averaged over time, in luma per pixel, (h, w) each.
+        constant: mask of strong and nearly always present edges, bool (h, w).
+        density: fraction of the points of a frame that are edges.
     """
 
     def __init__(self, luma: np.ndarray) -> None:
@@ -72,7 +72,7 @@ class _Edges:
         self.constant = (strength >= _MIN_EDGE) & nearly_always
 
     def cornerness(self, mark: np.ndarray, box: tuple[slice, slice]) -> float:
-        """Return how much the edges of a mark have all directions: 0 for parallel ones, 1 for as many of each."""
+        """Return the isotropy of a mark's edges: 0 if all are parallel, 1 if all directions are equally frequent."""
         where = mark & self.constant[box]
         across, down = self.across[box][where], self.down[box][where]
         total = float((across**2 + down**2).sum())
@@ -81,7 +81,7 @@ class _Edges:
 
 
 def _marks(edges: _Edges, moving: np.ndarray) -> np.ndarray:
-    """Return what is under a mark, bool (h, w)."""
+    """Return a mask of the marks, bool (h, w)."""
     import cv2
 
     close = cv2.getStructuringElement(cv2.MORPH_RECT, (_REACH + 1, _REACH + 1))
@@ -93,7 +93,7 @@ def _marks(edges: _Edges, moving: np.ndarray) -> np.ndarray:
         left, top, width, height, pixels = stats[number]
         if not _MIN_PIXELS <= pixels <= _MAX_SHARE * candidates.size:
             continue
-        # Only as much of the picture as the mark and its surroundings take: there may be thousands.
+        # Cropped to the mark and its surroundings, because there may be thousands of marks.
         box = (
             slice(max(0, top - _REACH), top + height + _REACH),
             slice(max(0, left - _REACH), left + width + _REACH),

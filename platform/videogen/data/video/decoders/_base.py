@@ -1,4 +1,4 @@
-"""What every decoder does: give numbered frames as players show them."""
+"""Decoder interface: frames by number, in presentation order."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -13,14 +13,14 @@ _FRAMES_AT_ONCE = 8
 
 
 def frames_at_once(info: VideoInfo) -> int:
-    """Return how many full-size frames may be held in memory: 8, fewer where they are huge."""
+    """Return how many full-size frames may be in memory at a time: 8, or fewer if they are very large."""
     return max(1, min(_FRAMES_AT_ONCE, _BYTES_AT_ONCE // (info.width * info.height * 3)))
 
 
 class Decoder(ABC):
     """One open video.
 
-    Frame i is the i-th frame in presentation order as `videogen.data.video.probe` counts them, whatever decoder.
+    Frame i is the i-th frame in presentation order, as counted by `probe`, for every decoder.
     """
 
     name: ClassVar[str]
@@ -32,34 +32,34 @@ class Decoder(ABC):
     @classmethod
     @abstractmethod
     def version(cls) -> str:
-        """Return the versions of the library and of the FFmpeg in it.
+        """Return the versions of the library and of its FFmpeg.
 
         Raises:
-            UserError: it is not installed here; the sentence says how to get it.
+            UserError: it is not installed; the message says how to install it.
         """
 
     @classmethod
     def doubts(cls, info: VideoInfo) -> str:  # noqa: ARG003
-        """Return why this decoder is not to be trusted with such a video, "" if it is."""
+        """Return why this decoder is unreliable for such a video; "" if it is reliable."""
         return ""
 
     @abstractmethod
     def _read(self, indices: list[int]) -> np.ndarray:
-        """Return these few existing frames, uint8 RGB (n, H, W, 3)."""
+        """Return these frames, which exist, as uint8 RGB (n, H, W, 3)."""
 
     @abstractmethod
     def stream(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield every frame's number and uint8 RGB (H, W, 3), in presentation order.
+        """Yield the number and pixels, uint8 RGB (H, W, 3), of every frame in presentation order.
 
         Raises:
             VideoError: a frame cannot be decoded.
         """
 
     def read(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
-        """Yield frames in the order asked for, repetitions allowed: uint8 RGB (n, H, W, 3), n at most 8.
+        """Yield frames in the requested order, repetitions allowed, as uint8 RGB (n, H, W, 3) with n <= 8.
 
         Raises:
-            VideoError: there is no frame of such a number, or it cannot be decoded.
+            VideoError: a frame number is out of range, or a frame cannot be decoded.
         """
         numbers = [int(index) for index in indices]
         if numbers and not (min(numbers) >= 0 and max(numbers) < self.info.num_frames):
@@ -69,8 +69,8 @@ class Decoder(ABC):
         for start in range(0, len(numbers), step):
             yield self._read(numbers[start : start + step])
 
-    def close(self) -> None:  # noqa: B027 - some have nothing to close
-        """Let go of the file."""
+    def close(self) -> None:  # noqa: B027 - optional hook
+        """Close the file."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""decord: the fastest at scattered frames, with an FFmpeg of 2018."""
+"""Decoder decord: fastest at random access, with an FFmpeg of 2018."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +9,7 @@ from videogen.data.video._info import VideoError, VideoInfo, reason_of
 from videogen.data.video.decoders._base import Decoder, frames_at_once
 
 _ANY_RECOVERED = 1e-6
-"""Part of the frames that decord may replace by others where decoding fails: none. (0 would mean any number.)"""
+"""Fraction of frames that decord may replace by others if decoding fails: practically none (0 means unlimited)."""
 
 _TRUSTED_CONTAINERS = frozenset({"mp4", "matroska"})
 _TRUSTED_CODECS = frozenset({"h264", "hevc", "mjpeg", "mpeg4", "vp9"})
@@ -17,7 +17,7 @@ _TRUSTED_PIXEL_FORMATS = frozenset({"yuv420p", "yuvj420p"})
 
 
 class DecordDecoder(Decoder):
-    """Frames read by decord."""
+    """Decoder that uses decord."""
 
     name = "decord"
 
@@ -28,24 +28,24 @@ class DecordDecoder(Decoder):
 
         self._errors = (decord.DECORDError, DECORDLimitReachedError, RuntimeError, AssertionError, IndexError)
         try:
-            # One thread: the caller runs as many decoders as it has cores.
+            # One thread: the caller runs one decoder per core.
             self._reader: Any = decord.VideoReader(path, num_threads=1, fault_tol=_ANY_RECOVERED)
         except self._errors as error:
             raise VideoError(f"its frames cannot be decoded ({reason_of(error)})") from error
         if len(self._reader) != info.num_frames:
-            # Its numbers would mean other frames, and at the end it may search for ever (dmlc/decord#373).
+            # Its frame numbers would refer to other frames, and seeking near the end may hang (dmlc/decord#373).
             raise VideoError(f"decord counts {len(self._reader)} frames in it instead of {info.num_frames}")
 
     @classmethod
     def version(cls) -> str:
-        """Return decord's version and its FFmpeg's."""
+        """Return the versions of decord and of its FFmpeg."""
         import decord
 
         return f"decord {decord.__version__} (FFmpeg 4.1)"
 
     @classmethod
     def doubts(cls, info: VideoInfo) -> str:
-        """See `Decoder.doubts`; each case stands in tests/test_data_decoders.py."""
+        """See `Decoder.doubts`; tests/test_data_decoders.py has a case for each."""
         if info.container not in _TRUSTED_CONTAINERS:
             return f"container {info.container}"
         if info.num_video_streams > 1:
@@ -59,7 +59,7 @@ class DecordDecoder(Decoder):
         if info.width % 2 or info.height % 2:
             return f"odd sides ({info.width} x {info.height})"
         if not info.exact_seek:
-            return "frames that refer across key frames, or carry no times"
+            return "frames that refer across key frames, or have no timestamps"
         return ""
 
     def _read(self, indices: list[int]) -> np.ndarray:
@@ -79,5 +79,5 @@ class DecordDecoder(Decoder):
             yield from zip(numbers, self._read(numbers), strict=True)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         del self._reader

@@ -1,4 +1,4 @@
-"""Decoders, one a file behind one interface, and the choice among them."""
+"""Decoder selection with fallback: the fast decoder where it is reliable, else the one that reads everything."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -32,10 +32,10 @@ DECODERS: dict[str, type[Decoder]] = {
 }
 
 AUTO = ("decord", "pyav")
-"""What "auto" tries, in this order: the fast one where it can be trusted, else the one that reads everything."""
+"""Decoders that "auto" tries, in this order."""
 
 READS = "%s reads the video"
-"""Logged at each choice; the parent of a decoder that died learns from it which one it was."""
+"""Log message of each choice; the parent process reads from it which decoder crashed."""
 
 
 def open_video(path: str, info: VideoInfo, decoder: str = "auto") -> "OpenVideo":
@@ -43,12 +43,12 @@ def open_video(path: str, info: VideoInfo, decoder: str = "auto") -> "OpenVideo"
 
     Args:
         path: a local file.
-        info: what `probe` says of it.
-        decoder: a name in `DECODERS`, or "auto": the first of `AUTO` that reads this file without an error.
+        info: its `probe` result.
+        decoder: a name in `DECODERS`, or "auto": the first of `AUTO` that reads the file without an error.
 
     Raises:
-        UserError: there is no such decoder, or it is not installed.
-        VideoError: the file cannot be read by it.
+        UserError: unknown decoder, or it is not installed.
+        VideoError: the decoder cannot read the file.
     """
     if decoder != "auto" and decoder not in DECODERS:
         raise _unknown(decoder)
@@ -58,10 +58,10 @@ def open_video(path: str, info: VideoInfo, decoder: str = "auto") -> "OpenVideo"
 
 
 def require_decoder(name: str) -> None:
-    """Refuse a decoder that cannot be loaded here, before workers find that out one after another.
+    """Check that a decoder can be loaded, before any worker needs it.
 
     Raises:
-        UserError: there is no such decoder, or it is not installed; of "auto", that is never so.
+        UserError: unknown decoder, or it is not installed; never raised for "auto".
     """
     if name == "auto":
         return
@@ -80,7 +80,7 @@ def _unknown(name: str) -> UserError:
 
 
 def decoder_versions() -> dict[str, str]:
-    """Return the versions of the decoders that can be loaded here, by name: part of a table's provenance."""
+    """Return the versions of all installed decoders by name; part of a table's provenance."""
     versions = {}
     for name, decoder in DECODERS.items():
         try:
@@ -91,7 +91,7 @@ def decoder_versions() -> dict[str, str]:
 
 
 class OpenVideo:
-    """A video read by one decoder; by the next of its candidates from the moment when one fails."""
+    """An open video, read by the first candidate decoder and, after an error, by the next one."""
 
     def __init__(self, path: str, info: VideoInfo, candidates: Sequence[str]) -> None:
         self.info = info
@@ -102,11 +102,11 @@ class OpenVideo:
 
     @property
     def decoder(self) -> str:
-        """Name of the decoder that really reads."""
+        """Name of the decoder in use."""
         return self._current.name
 
     def read(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
-        """See `Decoder.read`; frames already given are not given again when the decoder changes."""
+        """See `Decoder.read`; a change of decoder neither repeats nor skips frames."""
         remaining = [int(index) for index in indices]
         while remaining:
             try:
@@ -118,7 +118,7 @@ class OpenVideo:
                 self._advance(error)
 
     def stream(self) -> Iterator[tuple[int, np.ndarray]]:
-        """See `Decoder.stream`; goes on with the next frame when the decoder changes."""
+        """See `Decoder.stream`; a change of decoder neither repeats nor skips frames."""
         position = 0
         while position < self.info.num_frames:
             try:
@@ -130,7 +130,7 @@ class OpenVideo:
                 self._advance(error)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._opened is not None:
             self._opened.close()
             self._opened = None
@@ -151,13 +151,13 @@ class OpenVideo:
             raise error
 
     def _advance(self, error: VideoError | None) -> None:
-        """Open the next candidate that can; raise the last error when there is none."""
+        """Open the next candidate that can read the file; raise the last error if there is none."""
         self.close()
         while self._candidates:
             decoder = DECODERS[self._candidates.pop(0)]
-            # The last one has to try: there is nobody else.
+            # The last candidate is tried in any case.
             if self._candidates and (doubts := decoder.doubts(self.info)):
-                logger.debug("%s is not asked: %s", decoder.name, doubts)
+                logger.debug("%s is skipped: %s", decoder.name, doubts)
                 continue
             logger.info(READS, decoder.name)
             try:

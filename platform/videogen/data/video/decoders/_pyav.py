@@ -1,4 +1,4 @@
-"""PyAV: FFmpeg of today, hence every codec, and the reference for what a frame is."""
+"""Decoder PyAV: a current FFmpeg with every codec, and the reference for frame numbering."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
@@ -18,25 +18,24 @@ _UNKNOWN = -1
 
 
 class PyavDecoder(Decoder):
-    """Frames read by PyAV: from the last key frame before each, forward."""
+    """Decoder that uses PyAV: seeks to the key frame before the requested frame and decodes forward."""
 
     name = "pyav"
 
     def __init__(self, path: str, info: VideoInfo) -> None:
         super().__init__(path, info)
-        # Packets are read again rather than handed over by the probe: their times would make VideoInfo heavy, and the
-        # file is in the page cache.
+        # The packets are read again: their times would make VideoInfo large, and the file is in the page cache.
         with open_container(path) as container:
             self._index = index_packets(container, video_stream(container))
         self._number_of = {pts: number for number, pts in enumerate(self._index.pts)}
         self._container: av.container.InputContainer | None = None
         self._frames: Iterator[tuple[int, Any]] = iter(())
         self._next = _UNKNOWN
-        """Number of the frame that `_frames` gives next, if all goes well."""
+        """Number of the frame that `_frames` is expected to yield next."""
 
     @classmethod
     def version(cls) -> str:
-        """Return PyAV's version and its FFmpeg's."""
+        """Return the versions of PyAV and of its FFmpeg."""
         from av import __version__, library_versions
 
         return f"PyAV {__version__} (libavcodec {'.'.join(map(str, library_versions['libavcodec']))})"
@@ -53,7 +52,7 @@ class PyavDecoder(Decoder):
             yield number, self._pixels(self._find(number))
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._frames = iter(())
         if self._container is not None:
             self._container.close()
@@ -65,7 +64,7 @@ class PyavDecoder(Decoder):
             self._go_to(key)
         frame = self._scan(wanted)
         if frame is None and key is not None:
-            # Some containers' seeking lands behind the key frame that it was sent to.
+            # In some containers, a seek lands behind the requested key frame.
             self._go_to(None)
             frame = self._scan(wanted)
         if frame is None:
@@ -83,18 +82,18 @@ class PyavDecoder(Decoder):
         return None
 
     def _key_before(self, wanted: int) -> int | None:
-        """Return the time of the last key frame from which `wanted` can be decoded; None for the file's beginning."""
+        """Return the time of the last key frame from which `wanted` can be decoded; None for the start of the file."""
         if not self._index.pts:
             return None
         position = bisect_right(self._index.key_pts, self._index.pts[wanted])
         return self._index.key_pts[position - 1] if position > 1 else None
 
     def _key_number(self, key: int | None) -> int:
-        """Return the number of the first frame shown at or after a key frame."""
+        """Return the number of the first frame displayed at or after a key frame."""
         return 0 if key is None else bisect_left(self._index.pts, key)
 
     def _go_to(self, key: int | None) -> None:
-        """Let `_frames` begin at a key frame, or at the file's beginning."""
+        """Restart `_frames` at a key frame, or at the start of the file."""
         if self._container is None or key is None:
             self.close()
             self._container = open_container(self.path)
@@ -105,9 +104,9 @@ class PyavDecoder(Decoder):
         self._frames = self._decode(stream)
 
     def _decode(self, stream: Any) -> Iterator[tuple[int, Any]]:
-        """Yield the number and the frame of all that can be decoded from here on.
+        """Yield the number and the frame of everything that can be decoded from here on.
 
-        After a frame that cannot, the following are left out up to the next key frame: they are built upon it.
+        After a damaged frame, all frames up to the next key frame are skipped because they depend on it.
         """
         import av
 
@@ -116,7 +115,7 @@ class PyavDecoder(Decoder):
             try:
                 frames = packet.decode() if packet is not None else stream.codec_context.decode(None)
             except MemoryError:
-                # Not the frame's fault; FFmpeg's own error for it is also one of FFmpegError.
+                # Not a property of the frame; FFmpeg's own out-of-memory error is also an FFmpegError.
                 raise
             except (av.FFmpegError, EOFError, ValueError):
                 damaged = True
@@ -131,7 +130,7 @@ class PyavDecoder(Decoder):
     def _pixels(self, frame: "av.video.frame.VideoFrame") -> np.ndarray:
         turns = clockwise(frame.rotation) // 90
         width, height = (self.info.height, self.info.width) if turns % 2 else (self.info.width, self.info.height)
-        # Streams may change their size on the way.
+        # The frame size may change within a stream.
         try:
             pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
         except (ValueError, RuntimeError) as error:
@@ -140,6 +139,6 @@ class PyavDecoder(Decoder):
 
 
 def _with_flush(packets: Iterator[Any]) -> Iterator[Any]:
-    """Yield the packets, and None when the decoder is to give what it holds back."""
+    """Yield the packets, then None to flush the decoder."""
     yield from packets
     yield None

@@ -1,4 +1,4 @@
-"""torchcodec: PyTorch's own decoder, where it and the system's FFmpeg libraries are installed."""
+"""Decoder torchcodec: optional, requires the torchcodec package and the system's FFmpeg libraries."""
 
 import importlib
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ CURE = (
 
 
 class TorchcodecDecoder(Decoder):
-    """Frames read by torchcodec."""
+    """Decoder that uses torchcodec."""
 
     name = "torchcodec"
 
@@ -25,7 +25,7 @@ class TorchcodecDecoder(Decoder):
         super().__init__(path, info)
         library = _library()
         try:
-            # "exact" numbers frames by their packets, as the probe does, and not by the header's rate.
+            # "exact" numbers frames by packets, as the probe does, instead of by the header's rate.
             self._video = library.decoders.VideoDecoder(
                 path, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact"
             )
@@ -36,7 +36,7 @@ class TorchcodecDecoder(Decoder):
 
     @classmethod
     def version(cls) -> str:
-        """Return torchcodec's version and the system FFmpeg's."""
+        """Return the versions of torchcodec and of the system's FFmpeg."""
         library = _library()
         libraries = library.ffmpeg_major_version if hasattr(library, "ffmpeg_major_version") else "of the system"
         return f"torchcodec {library.__version__} (FFmpeg {libraries})"
@@ -58,7 +58,7 @@ class TorchcodecDecoder(Decoder):
 
 def _library() -> Any:
     try:
-        # By name, because type checkers must not miss what is not a dependency of ours.
+        # Imported by name because torchcodec is no dependency, so type checkers cannot find it.
         library = importlib.import_module("torchcodec")
         importlib.import_module("torchcodec.decoders")
     except (ImportError, OSError, RuntimeError) as error:
