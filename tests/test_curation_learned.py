@@ -252,7 +252,7 @@ def test_a_damaged_model_is_refused(clip_folder, blip_folder, tmp_path):
 @pytest.mark.parametrize(
     ("tensors", "named"),
     [
-        ({"layers.0.weight": torch.zeros(1, WIDTH + 1)}, f"{WIDTH} numbers come in"),
+        ({"layers.0.weight": torch.zeros(1, WIDTH + 1)}, f"{WIDTH} numbers are expected"),
         ({"layers.0.weight": torch.zeros(2, WIDTH)}, "gives 2 numbers"),
         ({"bias": torch.zeros(2)}, "no layer"),
     ],

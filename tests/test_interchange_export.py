@@ -110,7 +110,7 @@ def test_a_local_file_that_an_export_names_must_still_be_that_file(filmed, tmp_p
     rows = pq.read_table(part)
     stolen = rows.set_column(rows.schema.get_field_index("video_version"), "video_version", [["1-1.0"] * len(rows)])
     pq.write_table(stolen.slice(1), part)
-    with pytest.raises(UserError, match=r"no video to import in there \(row 0: its path '.*' was replaced since"):
+    with pytest.raises(UserError, match=r"no video to import \(row 0: its path '.*' was replaced since"):
         run_import(tmp_path / "hub", tmp_path / "out")
 
 
@@ -132,7 +132,7 @@ def test_without_a_suffix_or_a_container_in_the_table_the_file_itself_is_probed(
     source.write_bytes(write_mp4(np.zeros((2, 16, 16, 3), np.uint8), 8.0))
     assert SourceVideo(str(source), "", None, None).file_name().endswith(".mp4")
     source.write_bytes(b"no video")
-    with pytest.raises(UserError, match=r"cannot go along.*without --with-videos"):
+    with pytest.raises(UserError, match=r"cannot be exported.*without --with-videos"):
         SourceVideo(str(source), "", None, None).file_name()
 
 
@@ -147,7 +147,7 @@ def test_a_source_that_was_replaced_stops_an_export_before_it_begins(tmp_path):
     latents_table(tmp_path / "table", [str(source)])
     source.write_bytes(b"another")
     for form in ("webdataset", "huggingface"):
-        with pytest.raises(UserError, match=r"0\.mp4' cannot go along \(it was replaced"):
+        with pytest.raises(UserError, match=r"0\.mp4' cannot be exported \(it was replaced"):
             export(tmp_path / "table", tmp_path / form, form, "--with-videos")
         assert not (tmp_path / form).exists()
 
@@ -243,7 +243,7 @@ def test_an_export_replaces_an_earlier_one_and_nothing_else(latents, tmp_path, f
     for mine in ("mine.txt", "mine.tar", "data/mine.parquet"):
         (tmp_path / "out" / mine).parent.mkdir(exist_ok=True)
         (tmp_path / "out" / mine).write_text("kept")
-        with pytest.raises(UserError, match=rf"{mine}', which no export has written"):
+        with pytest.raises(UserError, match=rf"{mine}', which no export wrote"):
             export(latents[0], tmp_path / "out", form)
         assert (tmp_path / "out" / mine).read_text() == "kept"
         (tmp_path / "out" / mine).unlink()

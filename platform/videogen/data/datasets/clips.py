@@ -62,7 +62,7 @@ class ClipSpec:
 
     def frame_size(self, width: int, height: int) -> FrameSize:
         """Return the frame size of a clip that is displayed at `width` x `height` pixels."""
-        return self.frame_sizes[nearest_size(width, height, self.frame_sizes)]
+        return self.frame_sizes[int(nearest_size(width, height, self.frame_sizes))]
 
     def shapes(self, width: np.ndarray, height: np.ndarray, fps: np.ndarray) -> Shapes:
         """Return the shapes of clips from their displayed sizes, int64 (clips,), and rates, (clips,)."""

@@ -1,4 +1,4 @@
-"""The README.md of a Hugging Face dataset: what the `datasets` library reads on top, what people read below."""
+"""Dataset card (README.md) of a Hugging Face dataset: metadata for the `datasets` library, and a description."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 README_NAME = "README.md"
 
 _DTYPES = {"float": "float32", "double": "float64", "halffloat": "float16"}
-"""Arrow's names of types that the datasets library calls otherwise."""
+"""Arrow type names that differ from those of the `datasets` library."""
 
 Columns = Mapping[str, tuple["pa.DataType", dict[str, Any]]]
-"""The type of each column in parquet, and what the datasets library calls it."""
+"""Parquet type and `datasets` feature of each column."""
 
 
 @dataclass(frozen=True)
 class WrittenSet:
-    """One set of rows, which the library calls a config."""
+    """One set of rows, a config in terms of the `datasets` library."""
 
     name: str
     folder: str
@@ -31,7 +31,7 @@ class WrittenSet:
 
 
 def feature_of(kind: "pa.DataType") -> dict[str, Any]:
-    """Return what the library calls a type, as it stands in parquet."""
+    """Return the `datasets` feature of an Arrow type, as stored in parquet metadata."""
     import pyarrow as pa
 
     if pa.types.is_list(kind):
@@ -40,7 +40,7 @@ def feature_of(kind: "pa.DataType") -> dict[str, Any]:
 
 
 def write_card(table: PublishedTable, sets: Sequence[WrittenSet]) -> str:
-    """Return the text of the README.md; the first set is the one that is read unless another is named."""
+    """Return the text of the README.md; the first set is the default config."""
     import yaml
 
     configs = [
@@ -75,7 +75,7 @@ def _info(one: WrittenSet) -> dict[str, Any]:
 
 
 def _card_feature(feature: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a feature as a card spells it."""
+    """Return a feature in the notation of dataset cards."""
     if feature["_type"] == "Value":
         return {"dtype": feature["dtype"]}
     if feature["_type"] == "List":

@@ -1,4 +1,4 @@
-"""Tables as a Hugging Face dataset: parquet files that `datasets.load_dataset(FOLDER)` opens without code of ours."""
+"""Export to a Hugging Face dataset: parquet files that `datasets.load_dataset(FOLDER)` opens."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _GROUP_BYTES, _GROUP_ROWS = 64 << 20, 1000
-"""What a row group has at most; one row is always taken."""
+"""Largest size of a row group; it holds at least one row."""
 _MAX_CELL_BYTES = (1 << 31) - 1
-"""Of the type in which the library keeps videos."""
+"""Limit of the binary type in which the `datasets` library stores videos."""
 
 
 def export_huggingface(
@@ -27,21 +27,21 @@ def export_huggingface(
 ) -> list[str]:
     """Write a table as parquet files and a README.md that `datasets.load_dataset` understands.
 
-    An array is a flat list of its numbers in `NAME`, its shape in `NAME_shape`; `thumbnail` is an image. `video` is the
-    URI of the source as text, and `video_version` what tells a local file from others of that name. With videos there
-    is `video_key` instead, and a second config, `videos`, has `video_key` and the `video` itself, once each.
+    An array is stored as a flat list of its numbers in `NAME` and its shape in `NAME_shape`; `thumbnail` is an image.
+    `video` is the URI of the source as text, and `video_version` the version of a local file. With videos there is
+    `video_key` instead, and a second config, `videos`, has `video_key` and the `video` itself, once each.
 
     Args:
-        table: what to export.
+        table: the table to export.
         output: folder, empty or with an earlier export.
-        options: which rows, and how.
-        advance: called with the number of clips that were written.
+        options: row selection and format.
+        advance: called with the number of clips written.
 
     Returns:
         Names of the parquet files in `output`.
 
     Raises:
-        UserError: no row is chosen, a source video is not what was ingested, or `output` holds something else.
+        UserError: no row is selected, a source video changed since it was ingested, or `output` contains other files.
     """
     num_rows = table.count(options.expression(table.index_schema.names))
     if not num_rows:
@@ -80,7 +80,7 @@ def _clip_columns(table: PublishedTable, options: ExportOptions) -> Columns:
             columns[name] = (_media(), {"_type": "Image"})
         else:
             columns[name] = (kind, feature_of(kind))
-    # Only named, a video is text: the library would try to open it with every row.
+    # The URI of a video is text: as a Video feature, the library would open it with every row.
     added = (KEY_NAME,) if options.with_videos else ("video", "video_version")
     return columns | {name: (pa.string(), feature_of(pa.string())) for name in added}
 
@@ -116,7 +116,7 @@ def _clip_rows(table: PublishedTable, options: ExportOptions) -> Iterator[dict[s
 
 
 def _local_version(source: str) -> str | None:
-    """Return what an import compares a local file with; None if it is on S3 or gone."""
+    """Return the version of a local file, which an import compares; None for S3 and missing files."""
     return None if storage.is_remote(source) else find_versions([source])[0][0] or None
 
 
@@ -135,7 +135,7 @@ def _write_set(
     size: tuple[int, int, int],
     advance: Callable[[int], None],
 ) -> WrittenSet:
-    """Write rows as files of about one size; `size` is their number, their bytes, and the bytes that a file aims at."""
+    """Write rows to files of about equal size; `size` is their number, their bytes and the target size of a file."""
     num_rows, num_bytes, file_bytes = size
     rows_per_file = -(-num_rows // max(1, -(-num_bytes // file_bytes)))
     num_files = -(-num_rows // rows_per_file)
@@ -153,7 +153,7 @@ def _write_file(
     columns: Columns,
     advance: Callable[[int], None],
 ) -> int:
-    """Write the next rows as one file; return its bytes."""
+    """Write the next rows to one file and return its size in bytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

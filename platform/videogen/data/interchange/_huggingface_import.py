@@ -1,4 +1,4 @@
-"""Hugging Face parquet to videos: a column of videos (bytes, a path, or a struct of both) and one of captions."""
+"""Import from Hugging Face parquet: a column of videos (bytes, a path, or a struct of both) and one of captions."""
 
 import logging
 import posixpath
@@ -33,9 +33,9 @@ SHARD_SUFFIXES = (".parquet",)
 
 _VIDEO_NAMES = ("video", "videos", "mp4", "file")
 _VERSION_NAME = "video_version"
-"""Column by which our own exports prove that they know a local file."""
+"""Column of our own exports with the version of a local file."""
 _VIDEOS_AT_ONCE = 4
-"""Rows with videos in them that memory holds while they are unpacked."""
+"""Number of rows with embedded videos that are in memory at a time."""
 
 
 class _Columns(NamedTuple):
@@ -55,28 +55,28 @@ def import_huggingface(
     max_video_bytes: int = MAX_VIDEO_BYTES,
     advance: Callable[[], None] = lambda: None,
 ) -> ImportResult:
-    """Copy the videos of parquet shards into a folder that `open_source` reads; the same call again continues.
+    """Copy the videos of parquet shards into a folder that `open_source` reads; a repeated call resumes.
 
-    Videos that are only named are not copied: the manifest then says where they are. Rows that cannot be read become
-    rows of errors.parquet. Shards without a column of videos are passed over if others have one.
+    Videos given by a path are not copied: the manifest refers to them. Rows that cannot be read become rows of
+    errors.parquet. Shards without a column of videos are skipped if others have one.
 
     Args:
         shards: URIs of parquet files.
         output: folder.
-        root: folder of the data set, which paths in it are relative to.
+        root: folder of the data set that relative paths refer to.
         video: column of videos; None: the first of `video`, `videos`, `mp4`, `file`.
         caption: column of captions; None: the first of `CAPTION_NAMES`, if any.
-        max_video_bytes: what a video may have.
-        advance: called once a shard.
+        max_video_bytes: size limit of a video.
+        advance: called after each shard.
 
     Raises:
-        UserError: no such columns, no video in any shard, or `output` cannot be written.
+        UserError: no such columns, no video in any shard, or `output` is not writable.
     """
     schemas = ((shard, _read_schema(shard)) for shard in shards)
     columns = {shard: _find_columns(shard, schema, video, caption) for shard, schema in schemas}
     if not any(columns.values()):
         names = _read_schema(shards[0]).names
-        cure = "give the whole export, with its videos" if KEY_NAME in names else "say which has videos"
+        cure = "give the whole export, with its videos" if KEY_NAME in names else "name the column with the videos"
         raise UserError(f"Shard {shards[0]!r} has no column 'video', only {', '.join(names)}: {cure}.")
 
     def unpack(shard: str, folder: str) -> Iterator[Found]:
@@ -94,28 +94,28 @@ def _read_schema(shard: str) -> "pa.Schema":
     try:
         with filesystem.open_input_file(path) as file:
             schema = pq.read_schema(file)
-        _ = schema.names  # decoded when they are asked for
+        _ = schema.names  # decoded lazily
     except UserError:
         raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"Shard {shard!r} is no parquet file ({reason_of(error)}): remove it.") from error
+        raise UserError(f"Shard {shard!r} is not a parquet file ({reason_of(error)}): remove it.") from error
     return schema
 
 
 def _find_columns(shard: str, schema: "pa.Schema", video: str | None, caption: str | None) -> _Columns | None:
-    """Return the columns that are read of a shard; None if it has no videos.
+    """Return the columns to read from a shard; None if it has no videos.
 
     Raises:
-        UserError: a column that was asked for is not there, or holds something else.
+        UserError: a requested column is missing or has another type.
     """
     found = video if video is not None else next((name for name in _VIDEO_NAMES if name in schema.names), None)
     if found is None:
         return None
-    for asked in (video, caption):
-        if asked is not None and asked not in schema.names:
+    for requested in (video, caption):
+        if requested is not None and requested not in schema.names:
             raise UserError(
-                f"Shard {shard!r} has no column {asked!r}, only {', '.join(schema.names)}: name one of these."
-                f"{suggest(asked, schema.names)}"
+                f"Shard {shard!r} has no column {requested!r}, only {', '.join(schema.names)}: name one of these."
+                f"{suggest(requested, schema.names)}"
             )
     if len(set(schema.names)) < len(schema.names):
         twice = next(name for name in schema.names if schema.names.count(name) > 1)
@@ -127,10 +127,12 @@ def _find_columns(shard: str, schema: "pa.Schema", video: str | None, caption: s
         )
     text = caption if caption is not None else next((name for name in CAPTION_NAMES if name in schema.names), None)
     if text is not None and not holds_captions(schema.field(text).type):
-        told = f"Shard {shard!r}: the column {text!r} holds {schema.field(text).type}, but a caption is text or a list"
+        problem = (
+            f"Shard {shard!r}: the column {text!r} holds {schema.field(text).type}, but a caption is text or a list"
+        )
         if caption is not None:
-            raise UserError(f"{told} of texts: name another, or leave --caption out.")
-        logger.warning("%s of texts: it is not read", told)
+            raise UserError(f"{problem} of texts: name another, or leave --caption out.")
+        logger.warning("%s of texts: it is ignored", problem)
         text = None
     return _Columns(found, text, _VERSION_NAME if _VERSION_NAME in schema.names else None)
 
@@ -142,7 +144,7 @@ def _holds_videos(kind: "pa.DataType") -> bool:
     if not pa.types.is_struct(kind):
         return any(test(kind) for test in (*texts, *blobs))
     fields = {field.name: field.type for field in kind}
-    # A column of nothing but null has a type of its own.
+    # A column that contains only nulls has the null type.
     return all(
         name in fields and any(test(fields[name]) for test in (*tests, pa.types.is_null))
         for name, tests in (("bytes", blobs), ("path", texts))
@@ -152,7 +154,7 @@ def _holds_videos(kind: "pa.DataType") -> bool:
 def _unpack(
     shard: str, columns: _Columns | None, output: str, folder: str, root: str, max_video_bytes: int
 ) -> Iterator[Found]:
-    """Yield what is in a shard, row by row, and write its videos."""
+    """Yield the items of a shard row by row and write its videos."""
     if columns is None:
         return
     for row, cells in _rows(shard, columns):
@@ -179,7 +181,7 @@ def _unpack(
 
 
 def _rows(shard: str, columns: _Columns) -> "Iterator[tuple[int, dict[str, pa.Scalar] | Found]]":
-    """Yield number and cells of each row, or, in the place of rows that are damaged, what is wrong with them."""
+    """Yield the number and cells of each row; for damaged rows, an item with the error."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -200,7 +202,7 @@ def _rows(shard: str, columns: _Columns) -> "Iterator[tuple[int, dict[str, pa.Sc
                     yield row, cells
                     row += 1
             except damage as error:
-                # What came before is good, and so is the next group.
+                # Earlier rows and the next row group are intact.
                 yield row, _damaged(error, f"rows {row} to {end - 1}")
             row = end
 
@@ -215,7 +217,7 @@ def _group_rows(file: "pq.ParquetFile", group: int, columns: _Columns) -> "Itera
 
 def _damaged(error: Exception, what: str) -> Found:
     if isinstance(error, UserError):
-        # The storage failed, which says nothing of the shard.
+        # The storage failed; the shard is not to blame.
         raise error
     return Found(what, error=f"cannot be read ({reason_of(error)})")
 
@@ -223,8 +225,8 @@ def _damaged(error: Exception, what: str) -> Found:
 def _video(
     cell: Any, version: str | None, member: str, row: int, output: str, folder: str, root: str, max_bytes: int
 ) -> Found:
-    """Write the video of a row, or find the one that it names."""
-    name, content = (cell.get("path"), cell.get("bytes")) if isinstance(cell, dict) else _told(cell)
+    """Write the embedded video of a row, or return the location of the one that it names."""
+    name, content = (cell.get("path"), cell.get("bytes")) if isinstance(cell, dict) else _path_or_bytes(cell)
     if content is None:
         return _named(name, version, member, root)
     if len(content) > max_bytes:
@@ -234,20 +236,20 @@ def _video(
     return Found(member, location)
 
 
-def _told(cell: Any) -> tuple[str | None, bytes | None]:
+def _path_or_bytes(cell: Any) -> tuple[str | None, bytes | None]:
     return (None, cell) if isinstance(cell, bytes) else (cell, None)
 
 
 def _file_name(name: str | None) -> str:
-    """Return a safe file name that ends as videos do; what is inside shows when it is read."""
+    """Return a safe file name with a video suffix; the content is validated when it is read."""
     base = safe_name((name or "").rpartition("/")[2] or "video.mp4")
     return base if base.lower().endswith(MEMBER_SUFFIXES) else f"{base}.mp4"
 
 
 def _named(name: str | None, version: str | None, member: str, root: str) -> Found:
-    """Return a video that is only named; a data set may point into its own folder and to S3, not at any file.
+    """Return a video that is given by a path: in the folder of the data set, or on S3, but no other local file.
 
-    Our own exports also point at local files. They tell the file's version, which nobody knows who has not seen it.
+    Our own exports may refer to local files, because they prove access with the file's version.
     """
     if not name:
         return Found(member, error="it has neither bytes nor a path")
@@ -260,6 +262,6 @@ def _named(name: str | None, version: str | None, member: str, root: str) -> Fou
         ((now, _),) = find_versions([name])
         if now == version:
             return Found(member, name)
-        state = "was replaced since the export" if now else "is not there any more"
+        state = "was replaced since the export" if now else "does not exist any more"
         return Found(member, error=f"its path {name!r} {state}: export the table again")
     return Found(member, error=f"its path {name!r} is not in the folder of the data set: name it in a manifest instead")

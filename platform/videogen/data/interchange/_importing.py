@@ -1,4 +1,4 @@
-"""Which kind of data set is at a URI, and its shards."""
+"""Import of a data set: detection of its format and shards, and the import itself."""
 
 from collections.abc import Callable
 
@@ -9,10 +9,10 @@ from videogen.errors import UserError
 
 
 def find_shards(uri: str) -> list[str]:
-    """Return the shards of a data set: the one at `uri`, or all in that folder, sorted; of one kind.
+    """Return the shards of a data set, sorted: the one at `uri`, or all in that folder.
 
     Raises:
-        UserError: there is none, or there are both kinds.
+        UserError: there are none, or shards of both formats.
     """
     location = storage.absolute(uri)
     storage.require_readable(location, "Input")
@@ -38,22 +38,22 @@ def import_videos(
     max_video_bytes: int = MAX_VIDEO_BYTES,
     advance: Callable[[], None] = lambda: None,
 ) -> ImportResult:
-    """Copy the videos of shards into a folder and write its manifest; the same call again continues.
+    """Copy the videos of shards into a folder and write a manifest; a repeated call resumes.
 
     Args:
-        shards: what `find_shards` returned.
+        shards: result of `find_shards`.
         output: folder.
         root: folder of the data set.
-        video: column of videos, for parquet only.
-        caption: column, or name in a sample's json, of the caption.
-        max_video_bytes: what a video may have.
-        advance: called once a shard.
+        video: column of videos; only for parquet.
+        caption: column of the caption, or its key in a sample's json.
+        max_video_bytes: size limit of a video.
+        advance: called after each shard.
 
     Raises:
-        UserError: no video in any shard, no such column, or `output` cannot be written.
+        UserError: no video in any shard, no such column, or `output` is not writable.
     """
     if max_video_bytes < 1:
-        raise UserError(f"Videos of at most {max_video_bytes} bytes cannot be: give a positive number.")
+        raise UserError(f"A size limit of {max_video_bytes} bytes for videos is not possible: give a positive number.")
     if f"{storage.absolute(output)}/".startswith(f"{storage.absolute(root)}/"):
         raise UserError(
             f"Output {output!r} is in the folder of the shards, where a second run would take it for one: give another."

@@ -1,4 +1,4 @@
-"""The videos that a table was made from, each of them once however many clips it gave, and how they are named."""
+"""Source videos of a table for export: each once, with its key, file name and content."""
 
 import itertools
 from collections.abc import Iterator
@@ -30,35 +30,35 @@ _SUFFIX_OF_CONTAINER = {
 """By `VideoInfo.container`."""
 
 MEMBER_SUFFIXES = tuple(dict.fromkeys((*SUFFIXES, *_SUFFIX_OF_CONTAINER.values())))
-"""How the names of videos in shards end."""
+"""File name suffixes of videos in shards."""
 
 KEY_NAME = "video_key"
-"""What clips and videos of an export are joined by."""
+"""Column that joins the clips and videos of an export."""
 
 _AT_ONCE = 65536
 _COLUMNS = ("source", "version", "caption", "container")
 
 
 class SourceVideo(NamedTuple):
-    """One file that clips come from."""
+    """One source file of clips."""
 
     source: str
     version: str
     caption: str | None
-    """Of its first clip that has one."""
+    """Caption of its first clip that has one."""
     container: str | None
-    """As it was probed; None where the table does not tell."""
+    """Container from the probe; None if the table does not record it."""
 
     @property
     def key(self) -> str:
-        """Its name in an export."""
+        """Its key in an export."""
         return video_key(self.source)
 
     def file_name(self) -> str:
-        """Return its key with the suffix of the source or, where that has none, of the container in it.
+        """Return its key with the suffix of the source or, if that has none, of its container.
 
         Raises:
-            UserError: the container is not known, and the video cannot be read any more.
+            UserError: the container is unknown and the video cannot be read any more.
         """
         name = self.source.lower()
         suffix = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
@@ -68,21 +68,21 @@ class SourceVideo(NamedTuple):
         """Return the whole file.
 
         Raises:
-            UserError: it is not there any more.
+            UserError: it does not exist any more.
         """
         try:
             return storage.read_bytes(self.source)
         except OSError as error:
-            raise cannot_go_along(self.source, " ".join(str(error).split())) from error
+            raise video_export_error(self.source, " ".join(str(error).split())) from error
 
 
 def video_key(source: str) -> str:
-    """Return the name in an export of the video at this URI."""
+    """Return the key in an export of the video at a URI."""
     return content_hash(source)
 
 
 def source_videos(table: PublishedTable, options: ExportOptions) -> Iterator[SourceVideo]:
-    """Yield the videos of the rows that are exported, in the order in which they come first."""
+    """Yield the videos of the exported rows, in order of first appearance."""
     columns = [name for name in _COLUMNS if name in table.index_schema.names]
     batches = table.batches(columns, options.expression(table.index_schema.names))
     rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
@@ -97,31 +97,31 @@ def source_videos(table: PublishedTable, options: ExportOptions) -> Iterator[Sou
 
 
 def measure_videos(table: PublishedTable, options: ExportOptions, max_bytes: int | None = None) -> tuple[int, int]:
-    """Return number and bytes of the videos that go along, before any is read.
+    """Return the number and total size of the exported videos, without reading them.
 
     Raises:
-        UserError: one is gone, was replaced since, or has more than `max_bytes`.
+        UserError: one is missing, was replaced, or is larger than `max_bytes`.
     """
     num_videos, num_bytes = 0, 0
     videos = source_videos(table, options)
     while some := list(itertools.islice(videos, _AT_ONCE)):
         for video, (now, size) in zip(some, find_versions([one.source for one in some], "Sources"), strict=True):
             if reason := version_mismatch(now, video.version):
-                raise cannot_go_along(video.source, reason)
+                raise video_export_error(video.source, reason)
             if max_bytes is not None and (size or 0) > max_bytes:
-                raise cannot_go_along(video.source, f"it has {size} bytes, and a parquet cell at most {max_bytes}")
+                raise video_export_error(video.source, f"it has {size} bytes, and a parquet cell at most {max_bytes}")
             num_bytes += size or 0
         num_videos += len(some)
     return num_videos, num_bytes
 
 
-def cannot_go_along(source: str, reason: str) -> UserError:
-    """Return what to raise of a video that cannot be exported."""
-    return UserError(f"Source {source!r} cannot go along ({reason}): export without --with-videos.")
+def video_export_error(source: str, reason: str) -> UserError:
+    """Return the error for a video that cannot be exported."""
+    return UserError(f"Source {source!r} cannot be exported ({reason}): export without --with-videos.")
 
 
 def _probed(source: str) -> str:
     try:
         return shared_decoder().probe(source).container
     except VideoError as error:
-        raise cannot_go_along(source, str(error)) from error
+        raise video_export_error(source, str(error)) from error

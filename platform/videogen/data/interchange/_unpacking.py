@@ -1,9 +1,9 @@
-"""What every import shares: videos are copied out of shards into a folder, and a manifest of them is written last.
+"""Resumable unpacking of shards, shared by all imports: videos are copied to a folder, the manifest is written last.
 
-OUTPUT/videos/<shard>/...        the videos, as they were in the shard
-OUTPUT/imported/<shard>.parquet  what has become of one shard: written when all of it is done, read by a second run
-OUTPUT/videos.parquet            manifest for `open_source`: video, caption; of one shard, a video that is named once
-OUTPUT/errors.parquet            what was not imported: shard, member, error
+OUTPUT/videos/<shard>/...        the videos, unchanged
+OUTPUT/imported/<shard>.parquet  record of one completed shard, read when the import is resumed
+OUTPUT/videos.parquet            manifest for `open_source`: video, caption; each video of a shard once
+OUTPUT/errors.parquet            items that were not imported: shard, member, error
 """
 
 import contextlib
@@ -27,50 +27,50 @@ MAX_VIDEO_BYTES = 4 << 30
 MAX_TEXT_BYTES = 1 << 20
 
 COPY_BYTES = 1 << 20
-"""Of a video that memory holds while it is copied."""
+"""Chunk size for copying a video."""
 _RECORD_VERSION = 2
-"""Of the columns of a record; it names them, so those of an older release are not read."""
+"""Version of the columns of a record; part of its file name, so records of older releases are ignored."""
 _UNSAFE = re.compile(r"[^\w.=@+-]+")
 
 
 class Found(NamedTuple):
-    """One video of a shard, or one thing in it that is not imported."""
+    """One video of a shard, or one item that cannot be imported."""
 
     member: str
-    """Its name in the shard."""
+    """Name of the item in the shard."""
     video: str = ""
-    """Path in OUTPUT, or a URI elsewhere; "" if it is not imported."""
+    """Path in OUTPUT, or a URI; "" if it is not imported."""
     caption: str | None = None
     num_captions: int = 0
-    """Captions that there were to choose from."""
+    """Number of captions that the shard provides."""
     error: str = ""
 
 
 @dataclass(frozen=True)
 class ImportResult:
-    """What an import leaves behind."""
+    """Manifest and counts of an import."""
 
     manifest: str
-    """URI of the manifest, to give to jobs/ingest.py."""
+    """URI of the manifest, the input of jobs/ingest.py."""
     num_videos: int
     num_captions: int
     num_errors: int
     num_several: int
-    """Captions that are the first of several."""
+    """Videos with several captions, of which the first was taken."""
     num_empty_shards: int
-    """Shards without any video, in which nothing is wrong."""
+    """Shards without videos and without errors."""
 
 
 class DamagedError(Exception):
-    """A shard that cannot be read on from here."""
+    """A shard that cannot be read beyond this point."""
 
 
 class TooLargeError(ValueError):
-    """More bytes than a video may have."""
+    """A video above the size limit."""
 
 
 def safe_name(member: str) -> str:
-    """Return a file name that stays in its folder, whatever a shard calls its members; distinct ones stay distinct."""
+    """Return a file name without path components for a member of a shard; distinct members get distinct names."""
     flat = _UNSAFE.sub("_", member.replace("/", "__")).lstrip(".")
     if flat == member and len(flat) <= 150:
         return flat
@@ -79,11 +79,11 @@ def safe_name(member: str) -> str:
 
 
 def copy_video(chunks: Iterable[bytes], uri: str, max_bytes: int) -> None:
-    """Write a stream to `uri`, whole or not at all.
+    """Write a stream to `uri` atomically.
 
     Raises:
-        TooLargeError: it goes on after `max_bytes`.
-        UserError: `uri` cannot be written, which says nothing of the video.
+        TooLargeError: it is longer than `max_bytes`.
+        UserError: `uri` cannot be written; the video is not to blame.
     """
     try:
         with storage.atomic_stream(uri) as target:
@@ -97,7 +97,7 @@ def copy_video(chunks: Iterable[bytes], uri: str, max_bytes: int) -> None:
         raise
     except OSError as error:
         raise UserError(
-            f"Cannot write {uri!r} ({reason_of(error)}): make room there, then run the same command again."
+            f"Cannot write {uri!r} ({reason_of(error)}): free some space, then run the same command again."
         ) from error
 
 
@@ -108,17 +108,17 @@ def unpack_shards(
     settings: Mapping[str, object],
     advance: Callable[[], None],
 ) -> ImportResult:
-    """Unpack shards, those that an earlier run has done excepted, and write the manifest.
+    """Unpack all shards that no earlier run completed, and write the manifest.
 
     Args:
-        shards: URIs; a shard that has been replaced since is unpacked again.
+        shards: URIs; a shard that was replaced is unpacked again.
         output: folder.
-        unpack: of a shard's URI and a folder name in `output`; yields all that is in it.
-        settings: what else decides the result.
-        advance: called once a shard.
+        unpack: called with the URI of a shard and a folder name in `output`; yields all items of the shard.
+        settings: all other parameters of the result.
+        advance: called after each shard.
 
     Raises:
-        UserError: `output` cannot be written, or no video is found in any shard.
+        UserError: `output` is not writable, or no shard contains a video.
     """
     output = storage.absolute(output)
     storage.require_writable(output, "Output")
@@ -154,7 +154,7 @@ def _write_record(uri: str, found: Iterator[Found]) -> None:
 
 
 def _read_record(uri: str) -> tuple[list[Found], list[Found]]:
-    """Return a shard's videos, each once and then with the first caption that it has, and what was left out."""
+    """Return a shard's videos, each once with its first caption, and the items with errors."""
     import pyarrow.parquet as pq
 
     filesystem, path = storage.arrow_filesystem(uri)
@@ -167,11 +167,11 @@ def _read_record(uri: str) -> tuple[list[Found], list[Found]]:
 
 
 def _write_tables(output: str, records: Sequence[tuple[str, str]]) -> ImportResult:
-    """Join the records of all shards, one at a time."""
+    """Write the manifest and the errors from the records of all shards, one at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    # A manifest with the column `caption` promises captions.
+    # A manifest with a column `caption` must contain captions.
     captioned = any(item.caption for _, record in records for item in _read_record(record)[0])
     names = ["video", "caption"] if captioned else ["video"]
     text = pa.string()
@@ -179,7 +179,7 @@ def _write_tables(output: str, records: Sequence[tuple[str, str]]) -> ImportResu
     result = ImportResult(manifest, 0, 0, 0, 0, 0)
     first_error = ""
     with contextlib.ExitStack() as stack:
-        # Errors are opened first, hence closed last but one: the manifest is complete before anyone may read it.
+        # Opened before the manifest and therefore closed after it.
         error_file = stack.enter_context(storage.atomic_stream(errors))
         error_schema = pa.schema([("shard", text), ("member", text), ("error", text)])
         error_writer = stack.enter_context(pq.ParquetWriter(error_file, error_schema))
@@ -199,7 +199,7 @@ def _write_tables(output: str, records: Sequence[tuple[str, str]]) -> ImportResu
             if not result.num_videos:
                 raise UserError(
                     f"{records[0][0]!r}{' and the other shards' if len(records) > 1 else ''}: there is no video to "
-                    f"import in there{f' ({first_error})' if first_error else ''}."
+                    f"import{f' ({first_error})' if first_error else ''}."
                 )
     return result
 
@@ -216,23 +216,23 @@ def _counted(result: ImportResult, videos: Sequence[Found], failed: Sequence[Fou
 
 
 CAPTION_NAMES = ("caption", "text", "prompt")
-"""Where a caption is looked for, unless the caller says where it is."""
+"""Default names of the caption column or key, in order of preference."""
 
 
 class Caption(NamedTuple):
-    """One caption."""
+    """Caption of a video."""
 
     text: str | None
-    """In one line; None if there is none."""
+    """One line of text; None if there is none."""
     num_given: int
-    """Captions to choose from; the first one is taken."""
+    """Number of captions provided; the first one is taken."""
 
 
 def caption_of(value: Any) -> Caption:
-    """Return the caption in a value: a text, or a list of texts, of which the first is taken.
+    """Return the caption from a text, or the first one from a list of texts.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: neither text nor a list of texts.
     """
     values = value if isinstance(value, list) else [value]
     if any(not isinstance(one, str | None) for one in values):
@@ -242,7 +242,7 @@ def caption_of(value: Any) -> Caption:
 
 
 def holds_captions(kind: "pa.DataType") -> bool:
-    """Tell whether a column of this type holds texts or lists of texts."""
+    """Return whether a column of this type contains texts or lists of texts."""
     import pyarrow as pa
 
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
@@ -255,6 +255,6 @@ def _is_text(kind: "pa.DataType") -> bool:
 
     if pa.types.is_dictionary(kind):
         return _is_text(kind.value_type)
-    # A column of nothing but null has a type of its own.
+    # A column that contains only nulls has the null type.
     tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
     return any(test(kind) for test in tests)

@@ -1,4 +1,4 @@
-"""Tables as WebDataset: tar shards of samples, which the `webdataset` package reads back bit by bit."""
+"""Export to WebDataset: tar shards of samples, read back losslessly by the `webdataset` package."""
 
 import io
 import json
@@ -16,12 +16,12 @@ from videogen.data.tables import PublishedTable
 INDEX_NAME = "index.json"
 
 _VIDEOS = "videos/"
-"""Where the shards of the source videos lie."""
+"""Folder of the shards of the source videos."""
 _BLOCK = 512
-"""Bytes that a tar file is made of."""
+"""Block size of tar files in bytes."""
 
 _Sample = list[tuple[str, bytes]]
-"""Names and contents of its files."""
+"""File names and contents."""
 
 
 def export_webdataset(
@@ -29,23 +29,24 @@ def export_webdataset(
 ) -> list[dict[str, Any]]:
     """Write a table as tar shards 00000.tar, 00001.tar, ... and index.json, which lists them.
 
-    A sample is named by its clip_id. `KEY.json` has every column that is no array, `KEY.txt` the caption,
-    `KEY.thumbnail.jpg` and `KEY.NAME.npy` (or one `KEY.safetensors`) the rest. The same table gives the same bytes.
+    The key of a sample is its clip_id. `KEY.json` contains every column that is not an array, `KEY.txt` the caption,
+    `KEY.thumbnail.jpg` the thumbnail, and `KEY.NAME.npy` (or one `KEY.safetensors`) the arrays. The output is
+    deterministic.
 
-    Source videos are a set of their own, `videos/00000.tar`, ... with an index.json: `KEY.mp4` (or as it is),
-    `KEY.txt` and `KEY.json`, once a video, where KEY is what the json of its clips calls `video_key`.
+    Source videos form a set of their own, `videos/00000.tar`, ... with an index.json: `KEY.mp4` (or the original
+    suffix), `KEY.txt` and `KEY.json` for each video, where KEY is the `video_key` in the json of its clips.
 
     Args:
-        table: what to export.
+        table: the table to export.
         output: folder, empty or with an earlier export.
-        options: which rows, and how.
-        advance: called with the number of clips of each shard that is written.
+        options: row selection and format.
+        advance: called with the number of clips of each completed shard.
 
     Returns:
         For each shard `url` (its name), `nsamples` and `filesize`, as in index.json.
 
     Raises:
-        UserError: no row is chosen, a source video is not what was ingested, or `output` holds something else.
+        UserError: no row is selected, a source video changed since it was ingested, or `output` contains other files.
     """
     clips = _clip_samples(table, options)
     first = next(clips, None)
@@ -70,7 +71,7 @@ def _write_shards(
     options: ExportOptions,
     advance: Callable[[int], None],
 ) -> list[dict[str, Any]]:
-    """Write one set of samples and its index; return its shards, named as from the folder."""
+    """Write one set of samples and its index; return its shards with paths relative to the folder."""
     shards: list[dict[str, Any]] = []
     while first is not None:
         url = f"{len(shards):05}.tar"
@@ -86,7 +87,7 @@ def _write_shards(
 def _write_shard(
     file: Any, first: _Sample, samples: Iterator[_Sample], target_bytes: int
 ) -> tuple[int, int, _Sample | None]:
-    """Write samples until the next one would make the shard too large; return their number, the bytes, and that one."""
+    """Fill one shard up to its target size; return the number of samples, its size, and the next sample."""
     num_samples, sample = 0, first
     with tarfile.open(fileobj=file, mode="w|", format=tarfile.USTAR_FORMAT) as tar:
         while True:

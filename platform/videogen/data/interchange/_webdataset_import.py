@@ -1,6 +1,7 @@
-"""WebDataset: tar shards of samples, whose files share a name up to the first dot, to videos.
+"""Import from WebDataset: videos and captions from tar shards of samples.
 
-Videos with a caption in `.txt` or in a `.json` beside them are copied out; the rest of a sample is left where it is.
+The files of a sample share a name up to the first dot. Its videos are copied, with the caption from `.txt` or `.json`;
+other files of a sample are ignored.
 """
 
 import contextlib
@@ -33,8 +34,8 @@ from videogen.errors import UserError
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 _MAX_HEADER_BYTES = 1 << 20
-"""Of the long names and other notes that may come before a member; tarfile reads them whole."""
-_MAX_NAMES_TOLD = 20
+"""Size limit of extended headers (long names etc.), which tarfile reads into memory."""
+_MAX_NAMES_SHOWN = 20
 
 
 def import_webdataset(
@@ -44,20 +45,20 @@ def import_webdataset(
     max_video_bytes: int = MAX_VIDEO_BYTES,
     advance: Callable[[], None] = lambda: None,
 ) -> ImportResult:
-    """Copy the videos of tar shards into a folder that `open_source` reads; the same call again continues.
+    """Copy the videos of tar shards into a folder that `open_source` reads; a repeated call resumes.
 
-    Nothing in a shard decides where it is written. Links, devices, unreadable captions and videos that are too large
+    Names in a shard cannot lead out of the folder. Links, devices, unreadable captions and videos above the size limit
     become rows of errors.parquet.
 
     Args:
-        shards: URIs of tar files, also gzipped.
+        shards: URIs of tar files, optionally gzipped.
         output: folder.
-        caption: name of the caption in a sample's json; None: its .txt, else the first of `CAPTION_NAMES`.
-        max_video_bytes: what a video may have.
-        advance: called once a shard.
+        caption: key of the caption in a sample's json; None: its .txt, else the first of `CAPTION_NAMES`.
+        max_video_bytes: size limit of a video.
+        advance: called after each shard.
 
     Raises:
-        UserError: no video in any shard, no caption of that name, or `output` cannot be written.
+        UserError: no video in any shard, no caption with that key, or `output` is not writable.
     """
     if caption is not None:
         _require_caption(shards, caption)
@@ -69,7 +70,7 @@ def import_webdataset(
 
 
 def _require_caption(shards: Sequence[str], caption: str) -> None:
-    """Raise `UserError` unless a sample has a caption of this name; mostly the first one has."""
+    """Raise `UserError` unless some sample has a caption with this key; usually the first one does."""
     seen: dict[str, None] = {}
     for shard in shards:
         with contextlib.suppress(DamagedError):
@@ -80,7 +81,7 @@ def _require_caption(shards: Sequence[str], caption: str) -> None:
                         if values.get(caption) is not None:
                             return
                         seen |= dict.fromkeys(values)
-    names = list(seen)[:_MAX_NAMES_TOLD]
+    names = list(seen)[:_MAX_NAMES_SHOWN]
     there = f"only {', '.join(names)}: name one of these" if names else "nor any other name: leave --caption out"
     raise UserError(
         f"No json in {shards[0]!r}{' or the other shards' if len(shards) > 1 else ''} has a caption "
@@ -89,7 +90,7 @@ def _require_caption(shards: Sequence[str], caption: str) -> None:
 
 
 def _unpack(shard: str, output: str, folder: str, caption: str | None, max_video_bytes: int) -> Iterator[Found]:
-    """Yield what is in a shard, sample by sample, and write its videos; the tar is read once, front to back."""
+    """Yield the items of a shard sample by sample and write its videos; the tar is read in one sequential pass."""
     sample = _Sample("", caption)
     taken: set[str] = set()
     try:
@@ -103,37 +104,37 @@ def _unpack(shard: str, output: str, folder: str, caption: str | None, max_video
                 sample.add(member, chunks, output, location if location not in taken else "", max_video_bytes)
                 taken.add(location)
     except DamagedError as error:
-        # What came before the damage is good.
+        # Items before the damage are intact.
         sample.items.append(Found("", error=f"the shard cannot be read to its end ({error})"))
     yield from sample.found()
 
 
 def _members(shard: str) -> Iterator[tuple[tarfile.TarInfo, Iterator[bytes]]]:
-    """Yield the members of a tar with their content, which is to be read before the next one is asked for.
+    """Yield the members of a tar with their content, which must be read before the next member.
 
     Raises:
-        DamagedError: here or of the content.
-        UserError: the storage failed, which says nothing of the shard.
+        DamagedError: also while the content is read.
+        UserError: the storage failed; the shard is not to blame.
     """
     filesystem, path = storage.fsspec_filesystem(shard)
     with contextlib.ExitStack() as stack:
-        with _damage_told():
+        with _damage_as_error():
             file = stack.enter_context(filesystem.open(path, "rb"))
             tar = stack.enter_context(tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member))
         while True:
-            with _damage_told():
+            with _damage_as_error():
                 member = tar.next()
             if member is None:
                 return
-            tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+            tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all in memory
             yield member, _content(tar, member)
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
-    with _damage_told():
+    with _damage_as_error():
         file = tar.extractfile(member)
     while file is not None:
-        with _damage_told():
+        with _damage_as_error():
             chunk = file.read(COPY_BYTES)
         if not chunk:
             return
@@ -141,24 +142,24 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def _damage_told() -> Iterator[None]:
+def _damage_as_error() -> Iterator[None]:
     try:
         yield
     except UserError:
         raise
-    # tarfile has no class for all of it: half a gzip header, for one, is a TypeError.
+    # tarfile has no common base class: e.g. a truncated gzip header is a TypeError.
     except (tarfile.TarError, OSError, EOFError, ValueError, TypeError) as error:
         raise DamagedError(reason_of(error)) from error
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose header has a sensible size, and after which a whole one comes, or the mark of the end."""
+    """Tar member with a limit on extended headers, and an error instead of a silent end at a damaged header."""
 
     _NOTES = (*tarfile.GNU_TYPES[:2], tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        """Parse a header; tarfile takes anything but a header for the end."""
+        """Parse a header; tarfile itself takes an invalid header for the end of the archive."""
         try:
             return super().frombuf(buf, encoding, errors)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
@@ -168,14 +169,14 @@ class _Member(tarfile.TarInfo):
             raise tarfile.ReadError(f"it is {what} where a member should begin") from error
 
     def _proc_member(self, tar: tarfile.TarFile) -> Any:
-        # tarfile names this method as the one to override where types of members are treated specially.
+        # tarfile documents this method as the one to override for special member types.
         if self.type in self._NOTES and self.size > _MAX_HEADER_BYTES:
             raise tarfile.ReadError(f"a header has {self.size} bytes")
         return super()._proc_member(tar)  # type: ignore[misc]
 
 
 class _Sample:
-    """The files of one name."""
+    """Files of one sample."""
 
     def __init__(self, key: str, caption: str | None) -> None:
         self.key = key
@@ -185,13 +186,13 @@ class _Sample:
         self._json: dict[str, Any] = {}
 
     def add(self, member: tarfile.TarInfo, chunks: Iterator[bytes], output: str, location: str, max_bytes: int) -> None:
-        """Take one member: write it if it is a video, read it if it may be the caption."""
+        """Add one member: write it if it is a video, read it if it may contain the caption."""
         extension = f".{split_name(member.name)[1].lower()}"
         if not extension.endswith((*MEMBER_SUFFIXES, ".txt", ".json")):
             return
         error = ""
         if not member.isreg():
-            error = "it is no regular file"
+            error = "it is not a regular file"
         elif extension.endswith(MEMBER_SUFFIXES):
             error = self._add_video(member, chunks, output, location, max_bytes)
         elif member.size > MAX_TEXT_BYTES:
@@ -226,7 +227,7 @@ class _Sample:
         return ""
 
     def found(self) -> list[Found]:
-        """Return the sample's videos with their caption, and what is wrong in it."""
+        """Return the sample's videos with their caption, and its errors."""
         caption, errors = self._caption()
         if not any(item.video for item in self.items):
             return self.items
@@ -249,19 +250,19 @@ class _Sample:
 
 
 def _json_object(content: bytes) -> dict[str, Any]:
-    """Return the JSON object that is in a file.
+    """Parse a JSON object.
 
     Raises:
-        ValueError: there is none.
+        ValueError: not a JSON object.
     """
     value = json.loads(content.decode("utf-8-sig"))
     if not isinstance(value, dict):
-        raise ValueError("it is no JSON object")  # noqa: TRY004 - the file is wrong, not the call
+        raise ValueError("it is not a JSON object")  # noqa: TRY004 - the file is wrong, not the call
     return value
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Return key and extension of a member: "a/b.c.mp4" is the file "c.mp4" of the sample "a/b"."""
+    """Split a member's name into key and extension: "a/b.c.mp4" is the file "c.mp4" of the sample "a/b"."""
     folder, slash, base = name.rpartition("/")
     stem, _, extension = base.partition(".")
     return f"{folder}{slash}{stem}", extension

@@ -249,7 +249,8 @@ class TextTable:
 
     def _open(self) -> IO[bytes]:
         filesystem, path = storage.fsspec_filesystem(self.uri)
-        return filesystem.open(path, "rb")
+        file: IO[bytes] = filesystem.open(path, "rb")
+        return file
 
 
 class _TwiceError(ValueError):

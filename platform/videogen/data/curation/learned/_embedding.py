@@ -83,7 +83,8 @@ class ClipEmbedding:
             with torch.inference_mode():
                 parts.append(self._projection(self._encoder(pixels).pooler_output).float().cpu().numpy())
         vectors = np.concatenate(parts)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         """Return the embedding of a clip, float16 (width,): the normalised mean of its frames' vectors."""
@@ -91,10 +92,11 @@ class ClipEmbedding:
 
     def _pixels(self, frames: np.ndarray) -> "torch.Tensor":
         prepared = self._processor(images=list(frames), return_tensors="pt", input_data_format="channels_last")
-        return prepared["pixel_values"].to(self._device)
+        pixels: torch.Tensor = prepared["pixel_values"].to(self._device)
+        return pixels
 
 
 def mean_direction(vectors: np.ndarray) -> np.ndarray:
     """Return the normalised mean of unit vectors (F, D) as float16 (D,)."""
-    mean = vectors.mean(axis=0)
+    mean: np.ndarray = vectors.mean(axis=0)
     return (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float16)

@@ -35,7 +35,8 @@ class ClipFrames:
     @property
     def short_side(self) -> int:
         """Shorter side in pixels."""
-        return min(self.frames.shape[1:3])
+        height, width = self.frames.shape[1:3]
+        return int(min(height, width))
 
     def spread(self, count: int) -> np.ndarray:
         """Return the numbers of at most `count` evenly spaced frames, including the first and the last."""

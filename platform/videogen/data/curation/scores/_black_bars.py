@@ -36,7 +36,7 @@ class BlackBars(Score):
         top, bottom = _bars(clip.luma)
         inside = clip.luma[:, top : height - bottom]
         left, right = _bars(inside.transpose(0, 2, 1))
-        return 1 - (height - top - bottom) * (width - left - right) / (height * width)
+        return float(1 - (height - top - bottom) * (width - left - right) / (height * width))
 
 
 def _bars(luma: np.ndarray) -> tuple[int, int]:

@@ -64,7 +64,7 @@ def _speed(flow_of: "cv2.DISOpticalFlow", luma: np.ndarray, later: np.ndarray) -
     flow = flow_of.calc(smooth, smooth_later, None)  # type: ignore[call-overload]
     flow = cv2.blur(flow, (_REGION, _REGION))
     length = np.hypot(flow[..., 0], flow[..., 1]) * _has_structure(luma, smooth)
-    return float(length.mean(dtype=np.float64)) / min(luma.shape)
+    return float(length.mean(dtype=np.float64) / min(luma.shape))
 
 
 def _has_structure(luma: np.ndarray, smooth: np.ndarray) -> np.ndarray:
@@ -77,4 +77,5 @@ def _has_structure(luma: np.ndarray, smooth: np.ndarray) -> np.ndarray:
     noise = float(np.percentile(response, 10)) * math.sqrt(math.pi / 2) / 6
     values = smooth.astype(np.float32)
     mean, mean_square = (cv2.blur(power, (_REGION, _REGION)) for power in (values, values**2))
-    return np.sqrt(np.maximum(mean_square - mean**2, 0)) >= _MIN_STRUCTURE * _NOISE_LEFT * noise
+    structured: np.ndarray = np.sqrt(np.maximum(mean_square - mean**2, 0)) >= _MIN_STRUCTURE * _NOISE_LEFT * noise
+    return structured

@@ -73,7 +73,7 @@ def _lines(frames: list[np.ndarray], lighter_or_darker: int) -> np.ndarray:
     grown = cv2.morphologyEx(strokes, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_RECT, (_LETTER_GAP, 1)))
     grown = cv2.morphologyEx(grown, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_RECT, (5, 3)))
     count, labels, stats, _ = cv2.connectedComponentsWithStats(grown, connectivity=4)
-    found = np.zeros_like(strokes)
+    found: np.ndarray = np.zeros_like(strokes)
     for number in range(1, count):
         left, top, width, height, pixels = stats[number]
         box = slice(top, top + height), slice(left, left + width)
