@@ -16,7 +16,6 @@ from videogen.data.curation import (
     AnalyseRequest,
     ShotDetector,
     WindowSpec,
-    _analyse,
     analyse_request,
     decode_jpegs,
     encode_jpeg,
@@ -24,7 +23,7 @@ from videogen.data.curation import (
     thumbnail,
 )
 from videogen.data.curation.duplicates import perceptual_hash
-from videogen.data.curation.scores import SCORES, ClipFrames
+from videogen.data.curation.scores import SCORES, SHORT_SIDE, ClipFrames
 from videogen.data.isolation import IsolatedDecoder
 from videogen.data.synthetic import Attributes, all_attributes, render_clip
 from videogen.data.video import VideoError, VideoInfo, open_video, probe, write_mp4
@@ -147,27 +146,18 @@ def test_a_video_too_short_has_no_clip_and_that_is_no_error(tmp_path):
         assert header["info"]["num_frames"] == 5
 
 
-def test_frames_are_held_for_one_window_only(bikes, monkeypatch):
-    held = []
-    keep = _analyse._Pass._keep
-
-    def watch(self, *arguments):
-        keep(self, *arguments)
-        held.append(len(self._frames))
-
-    monkeypatch.setattr(_analyse._Pass, "_keep", watch)
-    analysed(bikes, WindowSpec(8, 12.5, split_shots=True), **CHOICES)
+def test_frames_are_held_for_one_window_only(bikes):
+    frame_bytes = shrink(frames_of(bikes)[0], SHORT_SIDE).nbytes
+    choices = CHOICES | {"num_samples": 0}
     # Every second frame of 15, and what the shot detector has not decided yet.
-    assert max(held) <= 15 + 3
-    held.clear()
-    analysed(bikes, WindowSpec(8, 12.5), **CHOICES)
-    assert max(held) <= 8
+    shots = WindowSpec(8, 12.5, split_shots=True)
+    assert analysed(bikes, shots, max_buffer_bytes=(15 + 3) * frame_bytes, **choices)[0]["clips"]
+    assert analysed(bikes, WindowSpec(8, 12.5), max_buffer_bytes=8 * frame_bytes, **choices)[0]["clips"]
 
 
-def test_a_window_that_does_not_fit_in_memory_is_the_videos_error(bikes, monkeypatch):
-    monkeypatch.setattr(_analyse, "_MAX_BUFFER_BYTES", 2**20)
+def test_a_window_that_does_not_fit_in_memory_is_the_videos_error(bikes):
     with pytest.raises(VideoError, match="more than the 8 frames"):
-        analysed(bikes, WindowSpec(16, 8.0), **CHOICES | {"num_samples": 0})
+        analysed(bikes, WindowSpec(16, 8.0), max_buffer_bytes=2**20, **CHOICES | {"num_samples": 0})
 
 
 def test_the_isolated_decoder_gives_the_same(bikes):

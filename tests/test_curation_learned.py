@@ -217,7 +217,7 @@ def test_folders_are_looked_at_before_anything_is_loaded(clip_folder, blip_folde
     assert ClipEmbedding.check(str(clip_folder)) == WIDTH
     Captioner.check(str(blip_folder))
     AestheticScore.check(str(head_folder), WIDTH)
-    with pytest.raises(UserError, match="give the head of this very CLIP model"):
+    with pytest.raises(UserError, match="give the head of this CLIP model"):
         AestheticScore.check(str(head_folder), WIDTH + 1)
     with pytest.raises(UserError, match="is a model of type 'blip'"):
         ClipEmbedding.check(str(blip_folder))

@@ -326,7 +326,7 @@ def test_captions_are_joined_across_batches(tmp_path):
         ("m.jsonl", '{"video": "a.mp4"}\n{"video": true}\n', "'video' is not text in line 2, but bool"),
         ("m.jsonl", b"x" * ((16 << 20) + 1), "line 1 is longer than"),
         ("m.csv", "video,caption\na\0.mp4,x\n", "row 1 names a video with a NUL"),
-        ("m.csv", "video,caption\n".encode("utf-16"), "no UTF-8 text, but e.g. UTF-16"),
+        ("m.csv", "video,caption\n".encode("utf-16"), "not UTF-8 text, but e.g. UTF-16"),
         ("m.csv", "Video,video\na.mp4,x\n", "a column 'Video' beside 'video'"),
         ("m.csv", "video, caption\na.mp4,x\n", "a column ' caption' that is not read"),
         ("m.csv", "video," + "x" * (1 << 16) + "\na.mp4,x\n", "does not end within 65536 bytes"),

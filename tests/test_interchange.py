@@ -1,8 +1,11 @@
 """Data sets of others: imports that a bad shard cannot harm."""
 
-import errno
 import gzip
 import io
+import re
+import resource
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -13,9 +16,9 @@ import pytest
 
 from tests._interchange import run_import, write_tar
 from videogen import storage
-from videogen.data.interchange._unpacking import copy_video, safe_name
-from videogen.data.interchange._webdataset_import import split_name
 from videogen.errors import UserError
+
+JOBS = Path(__file__).resolve().parent.parent / "jobs"
 
 # --- WebDataset --------------------------------------------------------------------------------------------------
 
@@ -24,13 +27,13 @@ def test_samples_become_videos_with_their_captions(tmp_path):
     write_tar(
         tmp_path / "in" / "00000.tar",
         [
-            ("a/000.mp4", b"one"),
-            ("a/000.txt", b" a\n ball "),
-            ("a/001.json", b'{"caption": "from json", "url": "x"}'),
-            ("a/001.left.MP4", b"two"),
-            ("a/001.right.mp4", b"three"),
-            ("a/002.webm", b"four"),
-            ("a/002.npy", b"ignored"),
+            ("a.b/000.mp4", b"one"),
+            ("a.b/000.txt", b" a\n ball "),
+            ("a.b/001.json", b'{"caption": "from json", "url": "x"}'),
+            ("a.b/001.left.MP4", b"two"),
+            ("a.b/001.right.mp4", b"three"),
+            ("a.b/002.webm", b"four"),
+            ("a.b/002.npy", b"ignored"),
         ],
     )
     write_tar(tmp_path / "in" / "00001.tar.gz", [("a/000.mp4", b"five"), ("a/000.json", b'{"text": "other"}')], "w:gz")
@@ -153,13 +156,16 @@ def test_damage_between_members_and_in_gzip_is_told(tmp_path):
 
 
 def test_a_disk_that_is_full_is_no_damage_of_the_shard(tmp_path):
-    def chunks():
-        yield b"x"
-        raise OSError(errno.ENOSPC, "No space left on device")
+    shard = write_tar(tmp_path / "in" / "0.tar", [("0.mp4", bytes(100_000))])
+    job = [sys.executable, str(JOBS / "import_videos.py"), "--input", str(shard), "--output", str(tmp_path / "out")]
 
-    with pytest.raises(UserError, match=r"Cannot write .*No space left on device.*run the same command again"):
-        copy_video(chunks(), str(tmp_path / "a.mp4"), 10)
-    assert not list(tmp_path.iterdir())
+    def limit_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+
+    ended = subprocess.run(job, capture_output=True, text=True, preexec_fn=limit_files)
+    assert ended.returncode == 2
+    assert re.search(r"Cannot write .*File too large.*run the same command again", ended.stderr)
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
 def test_a_second_run_leaves_what_is_done_and_takes_in_what_is_new(tmp_path):
@@ -184,7 +190,7 @@ def test_tars_in_a_bucket_are_imported_into_a_bucket(s3, tmp_path):
         ({"a.txt": b"x"}, "holds no shard"),
         ({"a.tar": b"no tar"}, "no video to import.*cannot be read"),
         ({"a.tar": b"", "b.parquet": b""}, "both tar and parquet"),
-        ({"a.parquet": b"no parquet"}, "no parquet file"),
+        ({"a.parquet": b"no parquet"}, "not a parquet file"),
     ],
 )
 def test_an_input_without_any_video_is_refused(tmp_path, files, words):
@@ -203,31 +209,17 @@ def test_an_output_among_the_shards_is_refused(tmp_path):
         run_import(tmp_path / "in", tmp_path / "in" / "out")
 
 
-def test_names_of_members_are_made_safe_and_stay_different():
-    names = [
-        "a.mp4",
-        "../a.mp4",
-        "/a.mp4",
-        "a/b.mp4",
-        "a__b.mp4",
-        "..",
-        ".a.mp4",
-        "a\0b.mp4",
-        "x" * 300 + ".mp4",
-        "\u00e9.mp4",
-    ]
-    safe = [safe_name(name) for name in names]
-    assert safe[0] == "a.mp4"
-    assert len(set(safe)) == len(names)
-    for name in safe:
-        assert not set("/\0") & set(name)
-        assert not name.startswith(".")
-        assert len(name.encode()) < 256
-
-
-def test_samples_are_named_up_to_the_first_dot():
-    assert split_name("a.b/c.d.mp4") == ("a.b/c", "d.mp4")
-    assert split_name("c") == ("c", "")
+def test_names_of_members_are_made_safe_and_stay_different(tmp_path):
+    names = ["a.mp4", "../a.mp4", "/a.mp4", "a/b.mp4", "a__b.mp4", "...mp4", ".a.mp4", "x" * 300 + ".mp4", "\u00e9.mp4"]
+    shard = write_tar(tmp_path / "in" / "0.tar", [(name, str(number).encode()) for number, name in enumerate(names)])
+    rows, errors = run_import(shard, tmp_path / "out")
+    assert errors == {}
+    paths = [Path(row["uri"]) for row in rows]
+    assert sorted(path.read_bytes() for path in paths) == [str(number).encode() for number in range(len(names))]
+    (folder,) = {path.parent for path in paths}
+    assert folder.parent == tmp_path / "out" / "videos"
+    assert folder / "a.mp4" in paths
+    assert not any(path.name.startswith(".") for path in paths)
 
 
 # --- Hugging Face parquet ----------------------------------------------------------------------------------------

@@ -19,9 +19,6 @@ from videogen.data.curation.duplicates import perceptual_hash
 from videogen.data.curation.scores import SCORES, SHORT_SIDE, ClipFrames
 from videogen.data.video import MAX_FILE_BYTES, OpenVideo, VideoError, VideoInfo, local_file, open_video, probe
 
-_MAX_BUFFER_BYTES = 512 * 2**20
-"""Limit on the buffered frames of incomplete windows; 16 frames at 144 pixels take about 2 MB."""
-
 _SAMPLE_QUALITY = 95
 """JPEG quality at which learned models give the same results as for the original frames."""
 
@@ -46,6 +43,8 @@ class AnalyseRequest:
     """See `open_video`."""
     max_file_bytes: int = MAX_FILE_BYTES
     """Larger remote files are refused."""
+    max_buffer_bytes: int = 512 * 2**20
+    """Limit on the buffered frames of incomplete windows; 16 frames at 144 pixels take about 2 MB."""
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.scores if name not in SCORES]
@@ -168,7 +167,7 @@ class _Pass:
         kept = _Frame(small.copy() if small is frame else small, sample)
         self._frames[index] = kept
         self._num_bytes += kept.num_bytes
-        if self._num_bytes > _MAX_BUFFER_BYTES:
+        if self._num_bytes > self._request.max_buffer_bytes:
             raise VideoError(f"a clip of it spans more than the {len(self._frames)} frames that fit in memory")
 
     def _forget(self, before: int) -> None:
