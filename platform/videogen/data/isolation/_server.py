@@ -18,7 +18,13 @@ from videogen.errors import UserError
 
 Answer = tuple[dict[str, Any], bytes]
 
-_MEMORY_WORDS = ("Cannot allocate memory", "bad_alloc", "MemoryError", "Unable to allocate")
+_MEMORY_WORDS = (
+    "Cannot allocate memory",
+    "bad_alloc",
+    "MemoryError",
+    "Unable to allocate",
+    "Resource temporarily unavailable",  # no memory for the stack of a thread
+)
 
 
 class Server:
