@@ -42,8 +42,8 @@ import pyarrow.parquet as pq
 from benchmarks.encode_sides import EQUAL, NO_OP, REAL, Seconds
 from benchmarks.result_files import add_save_option, report, spread
 from videogen.cli import parser, run_job
-from videogen.config import load_preset
 from videogen.errors import UserError
+from videogen.stages import load_preset
 from videogen.startup import KEEP_FREED_MEMORY
 
 _PEERS = ("plain loop", "torch DataLoader", "Ray Data", "Daft")

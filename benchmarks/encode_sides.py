@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from videogen.config import CascadeConfig, load_preset
+from videogen.stages import CascadeConfig, load_preset
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL

@@ -228,8 +228,8 @@ def _table_row(clip_id: str, latents: np.ndarray, text: np.ndarray) -> dict[str,
 def _ours(folder: Path, workers: int, batch: int) -> Iterator[Batch]:
     from videogen.data.datasets.dataset import JoinedClips
     from videogen.data.datasets.latents_table import LatentsTable
+    from videogen.stages.objective import tensor_column
     from videogen.training.loader import BatchPlan, Loader
-    from videogen.training.objectives.components import tensor_column
 
     fields = ("clip_id", f"latents_{_LATENTS[-1]}", "prompt_embeds")
 

@@ -23,8 +23,8 @@ from typing import Any
 
 from benchmarks.result_files import add_save_option, report, spread
 from videogen.cli import parser, run_job
-from videogen.config import CascadeConfig, apply_overrides, config_from_dict, load_preset
 from videogen.errors import UserError
+from videogen.stages import CascadeConfig, apply_overrides, config_from_dict, load_preset
 from videogen.startup import KEEP_FREED_MEMORY
 
 _RAY_NICENESS = 15
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if not math.isclose(difference, 0, abs_tol=options.tolerance):
                 raise UserError(f"Losses differ by {difference}: the two sides do not train the same, no ratio counts.")
     ratios = [platform / bare for platform, bare in zip(platform_ms, bare_ms, strict=True)]
-    training = config.stage_config(options.stage).training
+    training = config.training_of(options.stage)
     row = {
         "stage": f"{options.stage} ({config.name})",
         "batch": training.batch_size,
@@ -124,15 +124,15 @@ def _bare_loop(job_file: str) -> dict[str, Any]:
     import torch
 
     from videogen.data.datasets.latents_table import LatentsTable
+    from videogen.stages import build_objective
     from videogen.training.ema import decay_at
     from videogen.training.loader import sample_index
     from videogen.training.loop import noise_generator
-    from videogen.training.objectives import build_objective
     from videogen.training.schedule import learning_rate
 
     job = json.loads(Path(job_file).read_text())
     config, folder = config_from_dict(job["config"]), Path(job["folder"])
-    training = config.stage_config(job["stage"]).training
+    training = config.training_of(job["stage"])
     torch.set_num_threads(1)
     objective = build_objective(job["stage"], config, str(folder / "model")).train()
     table = LatentsTable.open(str(folder / "latents"))

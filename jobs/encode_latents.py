@@ -22,8 +22,8 @@ from pipelines.encode.preflight import require_own_latents, require_usable_video
 from pipelines.runner.options import add_run_options, run_options
 from videogen import storage
 from videogen.cli import add_preset_options, parser, run_job
-from videogen.config import load_preset
 from videogen.errors import UserError
+from videogen.stages import load_preset
 
 _MAX_ENCODERS = 100_000
 

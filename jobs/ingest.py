@@ -20,11 +20,11 @@ from pipelines.cluster.connection import require_output
 from pipelines.ingest.pipeline import IngestOptions, ingest, score_names
 from pipelines.runner.options import add_run_options, run_options
 from videogen.cli import add_preset_options, parser, run_job
-from videogen.config import load_preset
 from videogen.data.curation import Policy
 from videogen.data.curation.duplicates import LARGEST_DISTANCE, DedupThresholds
 from videogen.data.datasets.clips_schema import IngestSpec
 from videogen.errors import UserError
+from videogen.stages import load_preset
 
 
 def build_parser() -> argparse.ArgumentParser:

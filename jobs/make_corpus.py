@@ -17,9 +17,9 @@ from pipelines.cluster.progress import Progress
 from pipelines.train.demo_corpus import make_demonstration_corpus
 from videogen import storage
 from videogen.cli import add_preset_options, parser, run_job
-from videogen.config import load_preset
 from videogen.data.synthetic import CorpusSize
 from videogen.errors import UserError
+from videogen.stages import load_preset
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -21,7 +21,7 @@ from pipelines.train.cascade import Cascade, CascadeOptions
 from pipelines.train.dag import Outcome
 from pipelines.train.dry_run import describe, describe_training
 from videogen.cli import EXIT_FAILED, add_preset_options, parser, run_job
-from videogen.config import load_preset
+from videogen.stages import load_preset
 
 
 def build_parser() -> argparse.ArgumentParser:

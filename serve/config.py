@@ -5,8 +5,8 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from videogen.cli import suggest
-from videogen.config import CascadeConfig
 from videogen.errors import UserError
+from videogen.stages import CascadeConfig
 
 
 class _Section(BaseModel):

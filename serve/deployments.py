@@ -15,7 +15,7 @@ from ray.serve import Application
 from serve.batcher import Batcher
 from serve.config import ServeConfig, StageServeConfig
 from videogen import storage
-from videogen.config import CascadeConfig
+from videogen.stages import CascadeConfig
 from videogen.startup import imports_without_gc
 
 if TYPE_CHECKING:

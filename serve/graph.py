@@ -28,8 +28,8 @@ from serve.engine import (
     WorkerLostError,
 )
 from serve.images import encode_png
-from videogen.config import CascadeConfig
 from videogen.data.video import write_mp4
+from videogen.stages import CascadeConfig
 from videogen.stages.sample import Sample, new_sample
 
 # Serve replaces a replica that dies; its stage then runs once more, from the outputs of the earlier stages.
@@ -85,7 +85,7 @@ class Runner:
             holder |= dict.fromkeys(keys.produces, len(parts))
             parts.append(response)
             yield StageFinished(name, output.seconds, output.batch_size)
-            if name == "reference":
+            if "reference_image" in keys.produces:
                 yield ReferenceReady(encode_png(output.values["reference_image"]))
         assert output is not None
         yield output.values["frames"]

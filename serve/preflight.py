@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 from serve.config import ServeConfig
 from videogen import storage
-from videogen.config import CascadeConfig
 from videogen.errors import UserError
-from videogen.stages import load_cascade_config
+from videogen.stages import CascadeConfig, load_cascade_config
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from serve.images import read_data_url, read_upload
 from serve.job_store import NewJob
 from serve.protocol import CreateVideo, Model
 from videogen.cli import suggest
-from videogen.config import CascadeConfig
+from videogen.stages import CascadeConfig
 
 # The largest image as a JSON data URL (base64 adds a third), and room for the prompt.
 MAX_BODY_BYTES = 24 * 2**20

@@ -13,12 +13,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from videogen.config import TrainingConfig
+from videogen.stages.objective import Objective
 from videogen.training import checkpoint
 from videogen.training.engine import Engine
 from videogen.training.loader import BatchPlan, Loader
 from videogen.training.loop import Callbacks, TrainingError, train
 from videogen.training.metrics import MetricsLog
-from videogen.training.objective import Objective
 from videogen.training.state import TrainState
 
 NUM_CLIPS, WIDTH = 20, 6

@@ -196,7 +196,7 @@ def camera_corpus(tmp_path_factory: pytest.TempPathFactory, camera_clip: Path) -
 @pytest.fixture(scope="session")
 def tiny():
     """Return the `tiny` preset."""
-    from videogen.config import load_preset
+    from videogen.stages import load_preset
 
     return load_preset("tiny")
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pipelines.encode.pipeline import encode
 from pipelines.runner import step_records
 from tests._videos import make
-from videogen.config import FrameSize, apply_overrides, load_preset, nearest_size
+from videogen.config import FrameSize, nearest_size
 from videogen.data.datasets import open_table
 from videogen.data.datasets.clips import ClipSpec
 from videogen.data.datasets.dataset import JoinedClips
@@ -29,8 +29,8 @@ from videogen.errors import UserError
 from videogen.pipeline import VideoGenPipeline
 from videogen.reporting.contact_sheet import render_png
 from videogen.reporting.table.reconstructions import reconstruct
+from videogen.stages import apply_overrides, build_objective, load_preset
 from videogen.training.loader import BatchPlan, Loader
-from videogen.training.objectives import build_objective
 
 THREE = "aspect_ratios=[16:9, 1:1, 9:16]"
 SIZES = (FrameSize(80, 48), FrameSize(64, 64), FrameSize(48, 80))

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from videogen.config import apply_overrides
 from videogen.data.datasets.latents_table import (
     LatentsTable,
     discover_tables,
@@ -20,6 +19,7 @@ from videogen.data.datasets.latents_table import (
 )
 from videogen.data.video import read_frames
 from videogen.errors import UserError
+from videogen.stages import apply_overrides
 from videogen.training.buckets import sort_into_buckets
 
 

@@ -8,8 +8,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from videogen.config import SamplingConfig
-from videogen.config.schema import DiffusionConfig
+from videogen.config import DiffusionConfig, SamplingConfig
 from videogen.diffusion import conditioning
 from videogen.diffusion.denoiser import VideoDenoiser
 from videogen.diffusion.sampling import guided, sample_latents
@@ -78,8 +77,8 @@ def test_a_perfect_denoiser_is_sampled_exactly() -> None:
 
     class Truth(VideoDenoiser):
         def __call__(self, noisy: torch.Tensor, timesteps: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
-            signal, spread = self.schedule.scales(noisy, timesteps)
-            return (signal * noisy - clip) / spread.clamp(min=1e-4)
+            alpha, sigma = self.schedule.scales(noisy, timesteps)
+            return (alpha * noisy - clip) / sigma.clamp(min=1e-4)
 
     result = sample_latents(
         Truth(None, schedule),

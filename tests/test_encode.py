@@ -29,7 +29,6 @@ from pipelines.ingest.pipeline import IngestOptions, ingest
 from pipelines.runner.plan import UnitSize, write_plan
 from tests.conftest import load_job
 from videogen import storage
-from videogen.config import apply_overrides
 from videogen.data.curation import Policy
 from videogen.data.datasets.clips_schema import IngestSpec
 from videogen.data.datasets.clips_table import ClipsTable
@@ -38,6 +37,7 @@ from videogen.data.isolation import IsolatedDecoder
 from videogen.data.tables import Outcome, PartRecord
 from videogen.data.video import VideoError, read_frames, resize_frames
 from videogen.errors import UserError
+from videogen.stages import apply_overrides
 
 LATENTS = ("latents_8", "latents_16", "prompt_embeds")
 
@@ -68,7 +68,7 @@ def test_latents_are_those_of_a_direct_call(latents_table, tiny_model, world_cor
     from diffusers import AutoencoderKL
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    from videogen.models.text import encode_prompts
+    from videogen.stages.text.network import encode_prompts
 
     vae = AutoencoderKL.from_pretrained(f"{tiny_model}/autoencoder").eval()
     tokenizer = CLIPTokenizer.from_pretrained(f"{tiny_model}/tokenizer")
@@ -286,7 +286,7 @@ def test_a_killed_encoding_continues(world_corpus, latents_table, tiny, tiny_mod
 
     output = tmp_path / "table"
     script = (
-        "import sys; from pipelines.encode import pipeline as encode; from videogen.config import load_preset; "
+        "import sys; from pipelines.encode import pipeline as encode; from videogen.stages import load_preset; "
         "encode.CLIPS_PER_UNIT = 1; "
         "encode.encode(*sys.argv[1:3], load_preset('tiny'), sys.argv[3], options=encode.EncodeOptions(encoders=1))"
     )

@@ -7,14 +7,13 @@ import torch
 from pipelines.encode.pipeline import encode
 from pipelines.runner import step_records
 from pipelines.train.inputs import CascadeInput, CascadeOptions
-from videogen.config import apply_overrides, load_preset
 from videogen.data.datasets.latents_table import discover_tables
 from videogen.data.synthetic import all_attributes, render_clip
 from videogen.data.video import write_mp4
 from videogen.errors import UserError
+from videogen.stages import apply_overrides, build_objective, dataset_kind, load_preset
 from videogen.training.datasets import open_clips
 from videogen.training.loader import BatchPlan, Loader
-from videogen.training.objectives import build_objective, dataset_kind
 
 BUCKETS = "num_frames_buckets=4"
 

@@ -236,7 +236,7 @@ def test_tables_of_latents_are_read_by_row_groups_and_chosen_from(tmp_path):
 
 
 def test_raw_videos_cannot_be_chosen_by_columns(world_corpus, tiny):
-    from videogen.config import apply_overrides
+    from videogen.stages import apply_overrides
 
     with pytest.raises(UserError, match=r"raw videos.*encode them"):
         JoinedClips([FrameDataset.open(str(world_corpus), tiny)]).select("motion > 0.5")

@@ -10,17 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from videogen import storage
-from videogen.config import load_preset
-from videogen.config.schema import DecodeConfig, UNetConfig
+from videogen.config import UNetConfig
 from videogen.errors import UserError
-from videogen.models import count_parameters
-from videogen.models.autoencoder import VideoAutoencoder
-from videogen.models.flow import FlowInterpolator, backward_warp, blend
 from videogen.models.temporal_conv import compute_temporal_convolutions_flat
-from videogen.models.text import build_text_encoder, build_tokenizer, encode_prompts
-from videogen.models.tiling import decode_in_tiles
 from videogen.models.unet import VideoUNet, build_video_unet
-from videogen.training.objectives import build_objective
+from videogen.stages import build_objective, count_parameters, load_preset
+from videogen.stages.decode import DecodeConfig
+from videogen.stages.decode.network import VideoAutoencoder
+from videogen.stages.decode.tiling import decode_in_tiles
+from videogen.stages.interpolate.network import FlowInterpolator, backward_warp, blend
+from videogen.stages.text.network import build_text_encoder, build_tokenizer, encode_prompts
 
 
 def sd21_unet(**changes: object) -> UNet2DConditionModel:

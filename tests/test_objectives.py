@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from videogen.config import apply_overrides
-from videogen.training.objectives import build_objective
+from videogen.stages import apply_overrides, build_objective
 
 
 @pytest.mark.parametrize("passes", [1, 3])

@@ -34,9 +34,9 @@ from serve.engine import (
 from serve.images import encode_png
 from serve.requests import describe_model
 from tests._documents import DOCUMENTS, Fence, fences
-from videogen.config import CascadeConfig
 from videogen.data.synthetic import Attributes, parse_caption, render_clip
 from videogen.data.video import probe, read_frames, write_mp4
+from videogen.stages import CascadeConfig
 
 PROMPT = "a red circle moving left"
 ENVELOPE = {"message", "type", "param", "code"}

@@ -14,8 +14,8 @@ import requests
 from serve.config import ServeConfig, StageServeConfig
 from serve.engine import Event, Generation, StageFinished, StageStarted, VideoReady
 from serve.preflight import Plan, prepare
-from videogen.config import CascadeConfig
 from videogen.data.video import read_frames
+from videogen.stages import CascadeConfig
 
 PROMPT = "a red circle moving left"
 PROMPTS = (PROMPT, "a cyan triangle moving up slowly", "a yellow square moving down quickly", "something else")

@@ -22,9 +22,9 @@ from pipelines.train.dry_run import state_bytes
 from pipelines.train.stage import TrainProgress, train_stage
 from tests.conftest import load_job
 from videogen import storage
-from videogen.config import apply_overrides, load_preset
 from videogen.data.datasets.latents_table import encoder_fingerprint
 from videogen.errors import UserError
+from videogen.stages import apply_overrides, load_preset
 
 FEW_STEPS = [
     f"{stage}.training.{setting}"
@@ -136,7 +136,7 @@ def test_a_batch_that_does_not_divide_is_refused(tmp_path):
 
 
 def test_without_frames_between_key_frames_nothing_is_learned_but_the_model_is_whole(world_corpus, tmp_path):
-    from videogen.models.flow import FlowInterpolator
+    from videogen.stages.interpolate.network import FlowInterpolator
 
     config = apply_overrides(load_preset("tiny"), ["temporal_factor=1"])
     cascade = Cascade(config, CascadeOptions(str(tmp_path / "model"), str(world_corpus)), Progress())
@@ -193,7 +193,7 @@ def test_workers_without_a_gpu_do_not_see_the_nodes(run_script, tmp_path):
     script.write_text(
         "import os\n"
         "from pipelines.train.worker import keep_off_gpus\n"
-        "from videogen.config import apply_overrides, load_preset\n"
+        "from videogen.stages import apply_overrides, load_preset\n"
         "for use_gpu in ('true', 'false'):\n"
         "    keep_off_gpus(apply_overrides(load_preset('tiny'), [f'base.training.use_gpu={use_gpu}']), 'base')\n"
         "    print(repr(os.environ['CUDA_VISIBLE_DEVICES']), os.environ['DS_ACCELERATOR'])\n"

@@ -12,7 +12,7 @@ from videogen.errors import UserError
 from videogen.startup import KEEP_FREED_MEMORY
 
 if TYPE_CHECKING:
-    from videogen.config import CascadeConfig
+    from videogen.stages import CascadeConfig
 
 logger = logging.getLogger(__name__)
 
@@ -214,7 +214,7 @@ def cpus_for(config: "CascadeConfig", stage: str) -> float:
     """
     import ray
 
-    training = config.stage_config(stage).training
+    training = config.training_of(stage)
     if may_grow():
         workers = training.num_workers
         needed = Resources(workers * training.cpus_per_worker, workers if training.use_gpu else 0)
@@ -235,7 +235,7 @@ def require_room(config: "CascadeConfig", stage: str) -> None:
 
     if may_grow():
         return
-    training = config.stage_config(stage).training
+    training = config.training_of(stage)
     total = ray.cluster_resources()
     if training.use_gpu and total.get("GPU", 0) < training.num_workers:
         raise UserError(

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videogen import storage
-from videogen.config import CascadeConfig
 from videogen.data.datasets.latents_table import encoder_fingerprint
 from videogen.errors import UserError
-from videogen.models.components import hub_folder, is_hub_id
+from videogen.models.pretrained import hub_folder, is_hub_id
+from videogen.stages import CascadeConfig
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL

@@ -254,7 +254,7 @@ class EncodeUnit:
         return pa.table({"record": [record.to_json()]})
 
     def _embed_caption(self, caption: str) -> np.ndarray:
-        from videogen.models.text import encode_prompts
+        from videogen.stages.text.network import encode_prompts
 
         return encode_prompts(self._tokenizer, self._text_encoder, [caption])[0].cpu().numpy()
 

@@ -34,7 +34,6 @@ from pipelines.runner.run import (
     run_pending,
 )
 from videogen import storage
-from videogen.config import CascadeConfig
 from videogen.data.datasets.clips_table import ClipsTable
 from videogen.data.datasets.latents_schema import KIND, SCHEMA_VERSION
 from videogen.data.tables import ERRORS_NAME, FAILED, MANIFEST_NAME, Lease, Ledger, conjunction
@@ -42,6 +41,7 @@ from videogen.data.video import decoder_versions
 from videogen.errors import UserError
 from videogen.hashing import content_hash
 from videogen.reporting.table import write_report
+from videogen.stages import CascadeConfig
 
 if TYPE_CHECKING:
     import ray.data
@@ -181,7 +181,7 @@ def _clips_per_unit(job: EncodeJob) -> int:
 
 def _trains_on_gpus(config: CascadeConfig) -> bool:
     """Tell whether the preset is one for GPUs; where none runs yet, nothing else says whether to wait for one."""
-    return any(config.stage_config(stage).training.use_gpu for stage in config.trainable_stages())
+    return any(config.training_of(stage).use_gpu for stage in config.trainable_stages())
 
 
 def _publish(

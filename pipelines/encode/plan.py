@@ -10,7 +10,6 @@ from pipelines.ingest.pipeline import require_own_clips
 from pipelines.runner.preflight import require_apart, require_kind, require_same
 from pipelines.runner.run import RunOptions
 from videogen import storage
-from videogen.config import CascadeConfig
 from videogen.data.datasets.clips import ClipSpec
 from videogen.data.datasets.clips_schema import SCHEMA_VERSION as CLIPS_SCHEMA_VERSION
 from videogen.data.datasets.clips_schema import IngestSpec, clips_index_schema
@@ -20,6 +19,7 @@ from videogen.data.tables import check_expression, read_manifest
 from videogen.data.video import require_decoder
 from videogen.errors import UserError
 from videogen.hashing import content_hash
+from videogen.stages import CascadeConfig
 
 CLIPS_FOLDER = "clips"
 """Where in a table of latents the clips of a folder of videos are."""

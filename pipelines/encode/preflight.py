@@ -5,13 +5,14 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 
 from pipelines.encode.corpus import Corpus
-from videogen.config import CascadeConfig, FrameSize
+from videogen.config import FrameSize
 from videogen.data.datasets.clips import Clip, ClipSpec, Failure, plan_clips
 from videogen.data.isolation import shared_decoder
 from videogen.data.sources import Video
 from videogen.data.tables import read_manifest
 from videogen.data.video import VideoError
 from videogen.errors import UserError
+from videogen.stages import CascadeConfig
 
 _MOST_VIDEOS = 64
 _LONGEST_S = 20.0

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from videogen import storage
-from videogen.config import CascadeConfig, apply_overrides
 from videogen.errors import UserError
-from videogen.stages import NOT_THE_MODEL, load_cascade_config
+from videogen.stages import NOT_THE_MODEL, CascadeConfig, apply_overrides, load_cascade_config
 
 _INDEX = "model_index.json"
 _FREE = re.compile(

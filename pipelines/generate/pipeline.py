@@ -22,7 +22,7 @@ from pipelines.generate.payload import needed_after
 from pipelines.generate.prompts import Request, parquet_files, present_columns, read_requests
 from pipelines.generate.workers import LastWorker, Prepare, StageSpec, StageWorker
 from videogen import storage
-from videogen.config import CascadeConfig
+from videogen.stages import CascadeConfig
 
 if TYPE_CHECKING:
     import ray.data
@@ -135,7 +135,7 @@ def _graph(plan: _Plan) -> "ray.data.Dataset":
     import ray
     import ray.data
 
-    from videogen.stages import stage_class
+    from videogen.stages import stage_class, stage_definition
 
     options, names = plan.options, plan.config.stage_names()
     num_actors = len(names) * options.workers
@@ -173,7 +173,7 @@ def _graph(plan: _Plan) -> "ray.data.Dataset":
             config=plan.config,
             device="cuda" if options.gpus_per_worker else "cpu",
             needed_after=frozenset(needed),
-            keep=options.save_intermediates and name not in ("text", names[-1]),
+            keep=options.save_intermediates and name != names[-1] and stage_definition(name).preview is not None,
         )
         last = name == names[-1]
         dataset = dataset.map_batches(

@@ -16,8 +16,7 @@ from pipelines.generate.model import model_folder
 from pipelines.generate.payload import keep, kept, pack, unpack
 from pipelines.generate.prompts import request_of
 from videogen import storage
-from videogen.config import CascadeConfig
-from videogen.stages import new_sample
+from videogen.stages import CascadeConfig, new_sample
 from videogen.startup import imports_without_gc
 
 if TYPE_CHECKING:

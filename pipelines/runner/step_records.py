@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from videogen import storage
-from videogen.config import CascadeConfig
 from videogen.hashing import json_hash
+from videogen.stages import CascadeConfig
 
 # Settings that say how and where to compute, or how to sample later, and leave the trained weights as they are.
 _OPERATIONAL = {"num_workers", "cpus_per_worker", "use_gpu", "checkpoint_every", "log_every"}
@@ -23,6 +23,8 @@ _AT_SAMPLING = {
     "tile_overlap",
     "gradient_checkpointing",
 }
+_HASHED_AS = {"logit_std": "timestep_spread"}
+"""Key -> its name when the first models were trained, under which it is hashed: a renamed key changes no identity."""
 _SHARED = ("seed", "num_frames", "fps", "temporal_factor", "aspect_ratios", "diffusion", "text")
 
 
@@ -92,4 +94,4 @@ def _uri(output_uri: str, step: str) -> str:
 def _without(values: Any, names: set[str]) -> Any:
     if not isinstance(values, dict):
         return values
-    return {name: _without(value, names) for name, value in values.items() if name not in names}
+    return {_HASHED_AS.get(name, name): _without(value, names) for name, value in values.items() if name not in names}

@@ -13,7 +13,7 @@ from pipelines.train.dag import Outcome
 from pipelines.train.inputs import CascadeInput, CascadeOptions
 from pipelines.train.steps import CascadeSteps
 from videogen import storage
-from videogen.config import CascadeConfig
+from videogen.stages import CascadeConfig
 
 __all__ = ["Cascade", "CascadeOptions", "train_autoencoder"]
 

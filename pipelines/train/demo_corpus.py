@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from pipelines.cluster.progress import Progress, Task
 from videogen import storage
-from videogen.config import CascadeConfig
 from videogen.data.synthetic import CorpusSize, camera_clips, make_corpus
 from videogen.data.video import SUFFIXES
+from videogen.stages import CascadeConfig
 
 _LOOK_EVERY_S = 1.0
 

@@ -28,12 +28,12 @@ def describe(cascade: "Cascade") -> str:
 
 def describe_training(cascade: "Cascade") -> str:
     """Return parameters (counted on the meta device), batches, and ZeRO memory of one worker for each stage."""
-    from videogen.models import count_parameters
+    from videogen.stages import count_parameters
 
     counts = count_parameters(cascade.config)
     rows = []
     for stage in cascade.stages:
-        training = cascade.config.stage_config(stage).training
+        training = cascade.config.training_of(stage)
         plan = batch_plan(cascade.config, stage)
         device = "GPU" if training.use_gpu else "CPU"
         rows.append(

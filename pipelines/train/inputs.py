@@ -10,7 +10,6 @@ from pipelines.runner import step_records
 from pipelines.train.stage import batch_plan
 from videogen import storage
 from videogen.cli import suggest
-from videogen.config import CascadeConfig
 from videogen.data.datasets.latents_table import (
     LatentsTable,
     discover_tables,
@@ -20,12 +19,11 @@ from videogen.data.datasets.latents_table import (
 from videogen.data.sources import CAPTIONS_NAMES
 from videogen.data.tables import MANIFEST_NAME
 from videogen.errors import UserError
-from videogen.models import components
-from videogen.training.datasets import dataset_kind, open_clips, where_of
-from videogen.training.objectives import require_can_start_from_image_model
+from videogen.models.pretrained import is_hub_id, open_component, require_parts
+from videogen.stages import STAGES, CascadeConfig, dataset_kind, objective_spec, stage_definition
+from videogen.training.datasets import open_clips, where_of
 
 _CORPORA = ("captioned", "unlabeled")
-_FROM_IMAGE_MODEL = ("autoencoder", "reference", "base", "upsample")
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class CascadeInput:
         self.data = storage.absolute(options.data or storage.join(beside, "data"))
         self.latents = storage.absolute(options.latents or storage.join(beside, "latents"))
         self._init_from = options.init_from
-        if self._init_from and not components.is_hub_id(self._init_from):
+        if self._init_from and not is_hub_id(self._init_from):
             self._init_from = storage.absolute(self._init_from)
         self.tables = [] if self.makes_corpora else _tables(self.data, config)
         self._opened: dict[str, Corpus] = {}
@@ -89,7 +87,7 @@ class CascadeInput:
     @property
     def encodes(self) -> bool:
         """Whether latents are needed: by all but the autoencoder."""
-        return self.stages != ("autoencoder",)
+        return any(dataset_kind(stage) != "raw" for stage in self.stages)
 
     @property
     def table_uris(self) -> list[str]:
@@ -112,8 +110,8 @@ class CascadeInput:
         return wanted
 
     def init_from(self, stage: str) -> str | None:
-        """Return what a stage starts from; the decoder always starts from the model's own image decoder."""
-        return self._init_from if stage.partition("_")[0] in _FROM_IMAGE_MODEL else None
+        """Return what a stage starts from; None for a stage that has no counterpart in an image model."""
+        return self._init_from if objective_spec(stage).image_model else None
 
     def _find_corpora(self) -> dict[str, str]:
         """Return the folders of videos by the name of their table of latents."""
@@ -189,7 +187,7 @@ class CascadeInput:
         if storage.exists(storage.join(self.output, "autoencoder", "config.json")):
             found.append(encoder_fingerprint(storage.join(self.output, "autoencoder")))
         if self.config.autoencoder.pretrained:
-            with components.component(self.config.autoencoder.pretrained, "vae") as vae:
+            with open_component(self.config.autoencoder.pretrained, "vae") as vae:
                 found.append(encoder_fingerprint(str(vae)))
         return found
 
@@ -204,7 +202,7 @@ class CascadeInput:
                 return folder
         pretrained = self.config.autoencoder.pretrained
         if pretrained:
-            with components.component(pretrained, "vae") as vae:
+            with open_component(pretrained, "vae") as vae:
                 require_same_encoder(self.tables[0], encoder_fingerprint(str(vae)), f"the VAE of {pretrained!r}")
             return None
         raise UserError(
@@ -244,14 +242,18 @@ def _tables(data: str, config: CascadeConfig) -> list[LatentsTable]:
 def _check_init_from(init_from: str | None, stages: Sequence[str], config: CascadeConfig) -> None:
     if not init_from:
         return
-    begun = [stage for stage in stages if stage.partition("_")[0] in _FROM_IMAGE_MODEL]
-    parts = ["vae"] if "autoencoder" in begun and not config.autoencoder.pretrained else []
-    parts += ["unet"] if set(begun) - {"autoencoder"} else []
-    components.require_parts(init_from, parts, "--init-from")
+    begun = [stage for stage in stages if objective_spec(stage).image_model]
+    parts = {objective_spec(stage).image_model for stage in begun}
+    require_parts(init_from, [part for part in ("vae", "unet") if part in parts], "--init-from")
     for stage in begun:
-        require_can_start_from_image_model(stage, config)
+        config.stage_config(stage).require_can_start_from_image_model(stage)
     if not begun:
         raise UserError(
             f"--init-from has no effect on {', '.join(stages)}: leave it out, or train one of "
-            f"{', '.join(_FROM_IMAGE_MODEL)} with --stages."
+            f"{', '.join(_kinds_with_image_model())} with --stages."
         )
+
+
+def _kinds_with_image_model() -> list[str]:
+    objectives = {kind: stage_definition(kind).objective for kind in STAGES}
+    return [kind for kind, objective in objectives.items() if objective and objective.image_model]

@@ -16,8 +16,9 @@ from pipelines.runner import step_records
 from pipelines.train.dag import cause_of
 from pipelines.train.worker import NO_GPU, Board, TrainJob, run_worker
 from videogen import storage
-from videogen.config import CascadeConfig, TrainingConfig
+from videogen.config import TrainingConfig
 from videogen.errors import UserError
+from videogen.stages import CascadeConfig
 from videogen.training.datasets import data_fingerprint
 from videogen.training.loader import BatchPlan
 
@@ -55,7 +56,7 @@ def batch_plan(config: CascadeConfig, stage: str) -> BatchPlan:
     Raises:
         UserError: sizes do not divide.
     """
-    training = config.stage_config(stage).training
+    training = config.training_of(stage)
     try:
         return BatchPlan(training.batch_size, training.gradient_accumulation_steps, training.num_workers)
     except UserError as error:
@@ -117,7 +118,7 @@ def _trainer(config: CascadeConfig, job: TrainJob) -> Any:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    training = config.stage_config(job.stage).training
+    training = config.training_of(job.stage)
     folder = storage.join(job.output_uri, "training", job.stage)
     filesystem, path = storage.arrow_filesystem(folder)
     resources = {"CPU": job.num_cpus, **({"GPU": 1} if training.use_gpu else {})}

@@ -18,7 +18,8 @@ from videogen import storage
 from videogen.data.datasets.clips import ClipSpec
 from videogen.data.datasets.latents_table import encoder_fingerprint
 from videogen.data.tables import MANIFEST_NAME
-from videogen.models import components
+from videogen.models.pretrained import copy_component
+from videogen.stages import untrained
 
 _ANEW = EncodeOptions(run=RunOptions(replace=True))
 
@@ -83,17 +84,17 @@ class CascadeSteps:
     def _text_node(self) -> Node:
         config, source = self._config, self._there.encoder_source
         has_text = source is not None and all(
-            storage.exists(storage.join(source, name)) for name in components.TEXT_PARTS
+            storage.exists(storage.join(source, name)) for name in untrained.TEXT_PARTS
         )
         origin = source if has_text else config.text.pretrained
 
         def work() -> None:
-            components.write_text(config, self._output, source if has_text else None)
+            untrained.write_text(config, self._output, source if has_text else None)
 
         settings = [config.text.model_dump(mode="json"), config.diffusion.model_dump(mode="json"), config.seed]
         who = step_records.Identity(step_records.hash_of(settings), str(origin))
         what = f"frozen text encoder {f'from {origin}' if origin else 'of the preset'}"
-        makes = [storage.join(self._output, name) for name in (*components.TEXT_PARTS, "scheduler")]
+        makes = [storage.join(self._output, name) for name in (*untrained.TEXT_PARTS, "scheduler")]
         return self._node("text", what, work, lambda: who, makes)
 
     def _autoencoder_node(self) -> Node:
@@ -107,7 +108,7 @@ class CascadeSteps:
 
         def work() -> None:
             if not (source and storage.join(source, name) == target):
-                components.copy_component(folder, name, target)
+                copy_component(folder, name, target)
 
         return self._node("autoencoder", f"image VAE from {folder}", work, lambda: who, [target])
 
@@ -146,7 +147,7 @@ class CascadeSteps:
         who = step_records.Identity(step_records.hash_of(["reference"]), source)
 
         def work() -> None:
-            components.write_reference(source, self._output)
+            untrained.write_reference(source, self._output)
 
         makes = [storage.join(self._output, "reference")]
         return self._node("reference", f"text-to-image model from {source}", work, lambda: who, makes)
@@ -156,7 +157,7 @@ class CascadeSteps:
         config = self._config
 
         def work() -> None:
-            components.write_fresh(config, "interpolate", self._output)
+            untrained.write_fresh(config, "interpolate", self._output)
 
         settings = [config.interpolate.model.model_dump(mode="json"), config.autoencoder.model.latent_channels]
         who = step_records.Identity(step_records.hash_of([*settings, config.seed]), "")
@@ -164,7 +165,7 @@ class CascadeSteps:
         return self._node("interpolate", "nothing to train: temporal_factor is 1", work, lambda: who, makes)
 
     def _training_node(self, stage: str) -> Node:
-        training = self._config.stage_config(stage).training
+        training = self._config.training_of(stage)
         init_from = self._there.init_from(stage)
 
         def uris() -> list[str]:

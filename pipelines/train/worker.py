@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from videogen import storage
-from videogen.config import CascadeConfig, config_from_dict
+from videogen.stages import CascadeConfig, config_from_dict
 from videogen.startup import imports_without_gc
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def run_worker(settings: dict[str, Any]) -> dict[str, Any]:
 
 def keep_off_gpus(config: CascadeConfig, stage: str) -> None:
     """Hide the node's GPUs from this process if the stage is to train on CPUs; before torch has looked for them."""
-    if not config.stage_config(stage).training.use_gpu:
+    if not config.training_of(stage).use_gpu:
         os.environ.update(NO_GPU)
 
 
@@ -106,19 +106,19 @@ def _train(job: TrainJob) -> dict[str, Any]:
         import torch
         import torch.distributed as dist
 
-        from videogen.training.datasets import dataset_kind, open_clips, require_unchanged, where_of
+        from videogen.stages import build_objective, dataset_kind, objective_class
+        from videogen.training.datasets import open_clips, require_unchanged, where_of
         from videogen.training.engine import import_deepspeed
         from videogen.training.loader import BatchPlan, Loader
         from videogen.training.loop import train
         from videogen.training.metrics import MetricsLog
-        from videogen.training.objectives import build_objective, objective_class
 
         import_deepspeed()
         objective_class(job.stage)
     num_threads = max(1, int(job.num_cpus))
     torch.set_num_threads(num_threads)
     config = config_from_dict(job.config)
-    training = config.stage_config(job.stage).training
+    training = config.training_of(job.stage)
     plan = BatchPlan(training.batch_size, training.gradient_accumulation_steps, dist.get_world_size(), dist.get_rank())
     with _frozen_components(job.output_uri) as model_folder, _metrics_folder(job) as folder:
         objective = build_objective(job.stage, config, model_folder, job.init_from)
@@ -162,7 +162,7 @@ def _build_or_resume(job: TrainJob, config: CascadeConfig, objective: Any, plan:
     from videogen.training.engine import Engine
     from videogen.training.state import TrainState
 
-    training = config.stage_config(job.stage).training
+    training = config.training_of(job.stage)
     fresh = TrainState(config.seed, job.run_name, plan.world_size, job.data_fingerprint)
     saved = ray.train.get_checkpoint()
     if saved is None:

@@ -19,10 +19,11 @@ from diffusers.utils import BaseOutput
 from PIL import Image
 
 from videogen import storage
-from videogen.config import CascadeConfig, FrameSize, config_from_dict
+from videogen.config import FrameSize
 from videogen.errors import UserError
-from videogen.models.networks import build_network
-from videogen.stages.registry import STAGES, build_stages, components, possible_components, run_stages
+from videogen.stages import CascadeConfig, config_from_dict
+from videogen.stages.assembly import build_stages, components, possible_components, run_stages
+from videogen.stages.registry import STAGES, build_network
 from videogen.stages.sample import Sample, new_sample
 from videogen.stages.stage import Stage
 
@@ -157,7 +158,7 @@ def save_random(folder: str, config: CascadeConfig, seed: int = 0) -> None:
     from diffusers import StableDiffusionPipeline
 
     from videogen.diffusion.schedule import build_scheduler
-    from videogen.models.text import build_text_encoder, build_tokenizer
+    from videogen.stages.text.network import build_text_encoder, build_tokenizer
 
     tokenizer = build_tokenizer(config.text)
     frozen = {

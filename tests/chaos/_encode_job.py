@@ -9,8 +9,8 @@ from pipelines.encode.plan import EncodeOptions
 from pipelines.ingest import pipeline as ingest_pipeline
 from pipelines.runner.run import RunOptions
 from videogen.cli import run_job
-from videogen.config import load_preset
 from videogen.data.datasets.clips_schema import IngestSpec
+from videogen.stages import load_preset
 
 SPEC = IngestSpec(num_frames=15, fps=16, hashes=True, thumbnails=True)
 

@@ -21,13 +21,18 @@ from pipelines.generate.pipeline import GenerateOptions, generate
 from pipelines.train.cascade import Cascade, CascadeOptions
 from serve.config import ServeConfig, StageServeConfig
 from serve.deployments import StageReplica, stage_deployments
-from videogen.config import CascadeConfig, load_preset, preset_names
-from videogen.models import count_parameters
+from videogen.config import preset_names
 from videogen.pipeline import VideoGenPipeline, save_random
 from videogen.reporting.cascade.stages import describe_stages, gallery_columns
-from videogen.stages import new_sample, run_stages
-from videogen.training.datasets import dataset_kind
-from videogen.training.objectives import build_objective
+from videogen.stages import (
+    CascadeConfig,
+    build_objective,
+    count_parameters,
+    dataset_kind,
+    load_preset,
+    new_sample,
+    run_stages,
+)
 
 STAGE, PROMPT, SEED = "colour_grade", "a red circle moving left", 7
 
@@ -78,7 +83,7 @@ def in_process(model: str, folder: Path) -> np.ndarray:
     assert frames.mean() > before["frames"].mean() + 10, "what was dark is brighter"
     pipeline.save_pretrained(folder / "saved")
     index = json.loads((folder / "saved" / "model_index.json").read_text())
-    assert index[STAGE] == ["videogen.models.colour_grade", "ColourGrade"]
+    assert index[STAGE] == ["videogen.stages.colour_grade.network", "ColourGrade"]
     loaded = VideoGenPipeline.from_pretrained(folder / "saved")
     assert np.array_equal(loaded(PROMPT, seed=SEED).frames[0], frames)
     return frames
@@ -114,7 +119,7 @@ def in_the_report(config: CascadeConfig, model: str) -> None:
     """Show that the page has a column for it."""
     assert [column["title"] for column in gallery_columns(config)[-2:]] == ["Decoded", "Final"]
     described = describe_stages(config, Path(model))
-    assert described[-1]["summary"] == "Grades the colours of the finished frames"
+    assert described[-1]["summary"] == "grades the colours of the finished frames"
     assert described[-1]["parameters"] == 12
 
 

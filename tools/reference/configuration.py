@@ -11,7 +11,8 @@ from pydantic_core import PydanticUndefined
 
 from serve.config import ServeConfig
 from tools.reference.markdown import code, escape, page, table
-from videogen.config import CascadeConfig, load_preset, preset_names
+from videogen.config import preset_names
+from videogen.stages import CascadeConfig, load_preset
 
 _PRESETS = ("tiny", "small", "paper")
 

@@ -10,9 +10,9 @@ on this page is not part of the public surface.
 PUBLIC: dict[str, tuple[str, ...]] = {
     "Run a cascade": ("videogen.pipeline.VideoGenPipeline", "videogen.pipeline.VideoGenPipelineOutput"),
     "Configure": (
-        "videogen.config.load_preset",
-        "videogen.config.apply_overrides",
-        "videogen.config.CascadeConfig",
+        "videogen.stages.load_preset",
+        "videogen.stages.apply_overrides",
+        "videogen.stages.cascade.CascadeConfig",
         "serve.config.ServeConfig",
     ),
     "Run jobs from Python": (
@@ -35,7 +35,8 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "Extend": (
         "videogen.stages.stage.Stage",
         "videogen.stages.component.Component",
-        "videogen.training.objective.Objective",
+        "videogen.stages.definition.StageDefinition",
+        "videogen.stages.objective.Objective",
         "videogen.data.curation.scores.Score",
         "videogen.data.curation.scores.ClipFrames",
     ),

@@ -1,20 +1,34 @@
-"""Configuration of a cascade: typed sections, and presets in YAML."""
+"""Generic configuration: sections that several stages share, YAML presets, overrides, aspect ratios.
 
-from videogen.config.aspects import FrameSize, nearest_size
-from videogen.config.cascade import MAX_UPSAMPLE_STAGES, CascadeConfig, stage_kind
-from videogen.config.loading import apply_overrides, config_from_dict, load_preset, preset_names
-from videogen.config.schema import SamplingConfig, TrainingConfig
+`videogen.stages.CascadeConfig` assembles the configuration of a cascade from the sections of its stages.
+"""
+
+from videogen.config.aspects import SQUARE, FrameSize, fitted_size, nearest_size, parse_ratio
+from videogen.config.loading import build_config, preset_names, read_preset
+from videogen.config.sections import (
+    DiffusionConfig,
+    SamplingConfig,
+    Section,
+    StageSection,
+    TimestepConfig,
+    TrainingConfig,
+    UNetConfig,
+)
 
 __all__ = [
-    "MAX_UPSAMPLE_STAGES",
-    "CascadeConfig",
+    "SQUARE",
+    "DiffusionConfig",
     "FrameSize",
     "SamplingConfig",
+    "Section",
+    "StageSection",
+    "TimestepConfig",
     "TrainingConfig",
-    "apply_overrides",
-    "config_from_dict",
-    "load_preset",
+    "UNetConfig",
+    "build_config",
+    "fitted_size",
     "nearest_size",
+    "parse_ratio",
     "preset_names",
-    "stage_kind",
+    "read_preset",
 ]

@@ -1,23 +1,27 @@
-"""From a preset's name and `a.b=c` overrides to a checked `CascadeConfig`."""
+"""Configuration from YAML and `a.b=c` overrides, with errors that name the nearest valid key."""
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
 import pydantic
 import yaml
 
 from videogen.cli import suggest
-from videogen.config.cascade import CascadeConfig
 from videogen.errors import UserError
+
+ConfigT = TypeVar("ConfigT", bound=pydantic.BaseModel)
+
+RENAMED_KEYS = {"timestep_spread": "logit_std"}
+"""Former name of a key -> its present name. The former name is refused with a sentence that gives the present one."""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which 16:9 is a text, as in today's YAML; that of 2005 counts it to base 60."""
+    """YAML loader that reads 16:9 as a text, as YAML 1.2 does; YAML 1.1 reads it as a number to base 60."""
 
-    yaml_implicit_resolvers = {  # noqa: RUF012 - as in the class above
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as in the base class
         first: [("tag:yaml.org,2002:str", re.compile(r"[-+]?[\d.]+(:[\d.]+)+$")), *resolvers]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
@@ -33,11 +37,11 @@ def preset_names() -> list[str]:
     return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
 
 
-def load_preset(name: str, overrides: Sequence[str] = ()) -> CascadeConfig:
-    """Return a preset by name, or the one in a YAML file, with overrides applied.
+def read_preset(name: str) -> dict[str, Any]:
+    """Return the values of a preset by name, or of a YAML file.
 
     Raises:
-        UserError: unknown preset or key, or a value that does not fit; names the nearest right one.
+        UserError: unknown preset, or a file that cannot be read.
     """
     if name in preset_names():
         text = (resources.files("videogen.config") / "presets" / f"{name}.yaml").read_text()
@@ -58,17 +62,7 @@ def load_preset(name: str, overrides: Sequence[str] = ()) -> CascadeConfig:
         raise UserError(f"Preset file {name!r} is not YAML ({' '.join(str(error).split())}): mend it.") from error
     if not isinstance(values, dict):
         raise UserError(f"Preset file {name!r} must hold a mapping of sections such as `base:`.")
-    return _build({**values}, overrides, origin=f"preset {name!r}")
-
-
-def apply_overrides(config: CascadeConfig, overrides: Sequence[str]) -> CascadeConfig:
-    """Return `config` with each `a.b=c` of `overrides` set; `upsample.0.x=c` or `upsample.x=c` address its stages."""
-    return _build(config.model_dump(mode="json"), overrides, origin="the configuration") if overrides else config
-
-
-def config_from_dict(values: dict[str, Any]) -> CascadeConfig:
-    """Return the configuration that `model_dump(mode="json")` gave."""
-    return _build(values, (), origin="the model's configuration")
+    return values
 
 
 def _choices() -> str:
@@ -76,7 +70,25 @@ def _choices() -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-def _build(values: dict[str, Any], overrides: Sequence[str], origin: str) -> CascadeConfig:
+def build_config(
+    kind: type[ConfigT],
+    values: dict[str, Any],
+    overrides: Sequence[str],
+    origin: str,
+    renamed_remedy: str = "rename it",
+) -> ConfigT:
+    """Return the configuration of `kind` with `values` and overrides.
+
+    Args:
+        kind: model of the whole configuration.
+        values: nested values; changed in place by the overrides.
+        overrides: `a.b=c`; in a list of sections, `a.0.b=c` sets one of them and `a.b=c` all of them.
+        origin: name of the source of the values, for error messages.
+        renamed_remedy: what to do about a key that has been renamed.
+
+    Raises:
+        UserError: unknown key, or a value that does not fit.
+    """
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
@@ -85,22 +97,24 @@ def _build(values: dict[str, Any], overrides: Sequence[str], origin: str) -> Cas
             value = _read_yaml(text)
         except (yaml.YAMLError, RecursionError):
             value = text
-        _set(values, key.strip(), value)
+        _set(values, key.strip(), value, kind)
     try:
-        return CascadeConfig.model_validate(values)
+        return kind.model_validate(values)
     except pydantic.ValidationError as error:
-        raise UserError(_sentence(error, origin)) from error
+        raise UserError(_describe_first_error(error, origin, kind, renamed_remedy)) from error
 
 
-def _set(values: dict[str, Any], key: str, value: Any) -> None:
+def _set(values: dict[str, Any], key: str, value: Any, kind: type[pydantic.BaseModel]) -> None:
     *path, last = key.split(".")
-    if path and path[0] == "upsample" and isinstance(values.get("upsample"), list) and not _is_index(path, last):
-        for index in range(len(values["upsample"])):
-            _set(values, f"upsample.{index}.{'.'.join([*path[1:], last])}", value)
+    sections = values.get(path[0]) if path else None
+    is_list = isinstance(sections, list) and all(isinstance(section, dict) for section in sections)
+    if is_list and not (path[1] if len(path) > 1 else last).isdigit():
+        for index in range(len(values[path[0]])):
+            _set(values, f"{path[0]}.{index}.{'.'.join([*path[1:], last])}", value, kind)
         return
     node: Any = values
     for part in path:
-        node = _child(node, part, key)
+        node = _child(node, part, key, kind.model_fields if node is values else ())
     if isinstance(node, list):
         _child(node, last, key)
         node[int(last)] = value
@@ -110,11 +124,8 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
         raise UserError(f"Key {key!r} goes into {path[-1]!r}, which is a single value: shorten the key.")
 
 
-def _is_index(path: list[str], last: str) -> bool:
-    return (path[1] if len(path) > 1 else last).isdigit()
-
-
-def _child(node: Any, part: str, key: str) -> Any:
+def _child(node: Any, part: str, key: str, fields: Iterable[str] = ()) -> Any:
+    """Return the value of `part` in a node; an empty one is added if it is among `fields`."""
     if isinstance(node, list) and part.isdigit() and int(part) < len(node):
         return node[int(part)]
     if isinstance(node, dict):
@@ -122,20 +133,26 @@ def _child(node: Any, part: str, key: str) -> Any:
             node[part] = {}
         if part in node:
             return node[part]
-        known = [*node, *(CascadeConfig.model_fields if "num_frames" in node else ())]
+        known = [*node, *fields]
         if part in known:
             return node.setdefault(part, {})
         raise UserError(f"There is no key {key!r}: {part!r} is unknown.{suggest(part, known)}")
     raise UserError(f"There is no key {key!r}: {part!r} does not exist there.")
 
 
-def _sentence(error: pydantic.ValidationError, origin: str) -> str:
-    """Say the first problem in one sentence, with the nearest right key for an unknown one."""
-    first = error.errors()[0]
+def _describe_first_error(
+    error: pydantic.ValidationError, origin: str, kind: type[pydantic.BaseModel], renamed_remedy: str
+) -> str:
+    """Return the first problem in one sentence, with the nearest valid key for an unknown one."""
+    # A renamed key explains more than any other problem.
+    problems = sorted(error.errors(), key=lambda one: not _renamed(one))
+    first = problems[0]
     *path, last = first["loc"] or ("",)
     key = ".".join(str(part) for part in first["loc"])
+    if renamed := _renamed(first):
+        return f"The key {key!r} in {origin} is now named {renamed!r}: {renamed_remedy}."
     if first["type"] == "extra_forbidden":
-        known = _known_keys(path)
+        known = _known_keys(path, kind)
         return (
             f"There is no key {key!r} in {origin}.{suggest(str(last), known)} It may hold {', '.join(sorted(known))}."
         )
@@ -146,17 +163,23 @@ def _sentence(error: pydantic.ValidationError, origin: str) -> str:
     return f"{key + ': ' if key else ''}{message}{given}."
 
 
-def _known_keys(path: Sequence[int | str]) -> list[str]:
+def _renamed(problem: Any) -> str | None:
+    """Return the present name of the key that an error is about, if it was renamed."""
+    is_unknown = problem["type"] == "extra_forbidden" and problem["loc"]
+    return RENAMED_KEYS.get(str(problem["loc"][-1])) if is_unknown else None
+
+
+def _known_keys(path: Sequence[int | str], kind: type[pydantic.BaseModel]) -> list[str]:
     """Return the keys that the section at `path` may hold."""
-    section: Any = CascadeConfig
+    section: type[pydantic.BaseModel] = kind
     for part in path:
         if isinstance(part, int):
             continue
-        section = _section_type(section.model_fields[part].annotation)
+        section = _section_type(section.model_fields[part].annotation) or section
     return list(section.model_fields)
 
 
-def _section_type(annotation: Any) -> Any:
+def _section_type(annotation: Any) -> type[pydantic.BaseModel] | None:
     """Return the pydantic model inside `X`, `X | None` or `tuple[X, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
         return annotation

@@ -35,7 +35,7 @@ def unet_input(
         noisy: (B, C, F, H, W).
         reference: (B, C, H, W), repeated over the frames.
         reference_present: (B,) 1 where the reference is given, 0 where it is dropped.
-        low_res: (B, C, F, H, W), already enlarged.
+        low_res: (B, C, F, H, W), upsampled to H x W.
     """
     frames = noisy.shape[2]
     present = reference_present.to(noisy.dtype).reshape(-1, 1, 1, 1, 1)
@@ -47,8 +47,8 @@ def unet_input(
     return torch.cat(parts, dim=1)
 
 
-def enlarge(latents: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Return latents (B, C, F, h, w), each frame enlarged bilinearly to `size`, as (B, C, F, H, W)."""
+def upsample(latents: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Return latents (B, C, F, h, w), each frame upsampled bilinearly to `size`, as (B, C, F, H, W)."""
     batch = latents.shape[0]
     frames = latents.transpose(1, 2).flatten(0, 1)
     larger = functional.interpolate(frames, size=tuple(size), mode="bilinear", align_corners=False)

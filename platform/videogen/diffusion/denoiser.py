@@ -47,7 +47,7 @@ class VideoDenoiser:
             reference: (B, C, H, W).
             reference_present: (B,) 1 where the reference is given, 0 where it is dropped.
             conditions: name -> (B,).
-            low_res: (B, C, F, H, W), enlarged, for upsample stages.
+            low_res: (B, C, F, H, W), upsampled, for upsample stages.
         """
         inputs = unet_input(noisy, reference, reference_present, low_res)
         output = self.unet(inputs, timesteps, prompt_embeds, conditions)
@@ -59,7 +59,7 @@ class VideoDenoiser:
     def _linear_guess(self, noisy: torch.Tensor, timesteps: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
         """Return E[velocity | noisy] for latents that are normal around the reference."""
         assert self.reference_deviation is not None
-        signal, spread = self.schedule.scales(noisy, timesteps)
+        alpha, sigma = self.schedule.scales(noisy, timesteps)
         variance = self.reference_deviation**2
-        slope = signal * spread * (1 - variance) / (signal.square() * variance + spread.square())
-        return slope * (noisy - signal * reference) - spread * reference
+        slope = alpha * sigma * (1 - variance) / (alpha.square() * variance + sigma.square())
+        return slope * (noisy - alpha * reference) - sigma * reference

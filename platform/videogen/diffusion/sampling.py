@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from videogen.config.schema import SamplingConfig
+from videogen.config import SamplingConfig
 from videogen.diffusion.denoiser import VideoDenoiser
 
 
@@ -33,7 +33,7 @@ def sample_latents(
         prompt_embeds, negative_prompt_embeds: (B, L, D).
         reference: (B, C, H, W) latents of the reference image.
         conditions: name -> (B,).
-        low_res: (B, C, F, H, W) enlarged low-resolution latents of an upsample stage.
+        low_res: (B, C, F, H, W) upsampled low-resolution latents of an upsample stage.
     """
     scheduler = copy.deepcopy(scheduler)
     scheduler.set_timesteps(sampling.num_inference_steps, device=noise.device)

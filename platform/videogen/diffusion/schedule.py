@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from diffusers import DDPMScheduler, UniPCMultistepScheduler
 
-from videogen.config.schema import DiffusionConfig
+from videogen.config import DiffusionConfig
 
 
 def build_scheduler(config: DiffusionConfig) -> UniPCMultistepScheduler:
@@ -35,7 +35,7 @@ class NoiseSchedule:
         self._alphas_cumprod = scheduler.alphas_cumprod
 
     def sample_timesteps(
-        self, batch_size: int, generator: torch.Generator, shift: float = 1.0, spread: float | None = None
+        self, batch_size: int, generator: torch.Generator, shift: float = 1.0, logit_std: float | None = None
     ) -> torch.Tensor:
         """Return (B,) timesteps, stratified over the batch so that its loss varies less (VDM, arXiv 2107.00630).
 
@@ -43,25 +43,25 @@ class NoiseSchedule:
             batch_size: B.
             generator: source of randomness.
             shift: above 1 draws more of the noisy timesteps (the timestep shift of SD 3, arXiv 2403.03206, sec. 5.3).
-            spread: standard deviation of logit-normal timesteps (ibid., sec. 3.1) before the shift, or None for
+            logit_std: standard deviation of logit-normal timesteps (ibid., sec. 3.1) before the shift, or None for
                 uniform ones. What a caption decides beyond a blob's colour is decided at medium noise.
         """
         offset = torch.rand((), generator=generator)
         strata = (torch.randperm(batch_size, generator=generator) + offset) / batch_size
-        if spread is not None:
-            strata = torch.sigmoid(spread * torch.special.ndtri(strata))
+        if logit_std is not None:
+            strata = torch.sigmoid(logit_std * torch.special.ndtri(strata))
         strata = shift * strata / (1 + (shift - 1) * strata)
         return (strata * self.num_train_timesteps).long().clamp(max=self.num_train_timesteps - 1)
 
     def add_noise(self, data: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """Return `data` (B, ...) at the noise levels of `timesteps` (B,)."""
-        signal, spread = self.scales(data, timesteps)
-        return signal * data + spread * noise
+        alpha, sigma = self.scales(data, timesteps)
+        return alpha * data + sigma * noise
 
     def velocity(self, data: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """Return the target of velocity prediction (Salimans and Ho, arXiv 2202.00512)."""
-        signal, spread = self.scales(data, timesteps)
-        return signal * noise - spread * data
+        alpha, sigma = self.scales(data, timesteps)
+        return alpha * noise - sigma * data
 
     def loss(
         self,

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from videogen.config import CascadeConfig
 from videogen.data.isolation import shared_decoder
 from videogen.data.video import VideoError
 from videogen.evaluation.faithfulness import (
@@ -22,6 +21,7 @@ from videogen.evaluation.faithfulness import (
 )
 from videogen.evaluation.held_out import HeldOut, HeldOutClip
 from videogen.evaluation.psnr import measure_stages, overall
+from videogen.stages import CascadeConfig
 
 logger = logging.getLogger(__name__)
 

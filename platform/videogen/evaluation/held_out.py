@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from videogen import storage
-from videogen.config import CascadeConfig, FrameSize
+from videogen.config import FrameSize
 from videogen.data.datasets.clips import Clip, ClipSpec, plan_clips
 from videogen.data.datasets.latents_table import LatentsTable, encoder_fingerprint
 from videogen.data.isolation import shared_decoder
@@ -19,6 +19,7 @@ from videogen.data.sources import open_corpus
 from videogen.data.tables import MANIFEST_NAME
 from videogen.data.video import SUFFIXES
 from videogen.errors import UserError
+from videogen.stages import CascadeConfig
 
 PROMPTS_NAME = "prompts.parquet"
 

@@ -119,7 +119,7 @@ def _blend(keys: np.ndarray, factor: int) -> np.ndarray:
     """Return the linear interpolation of one clip's key latents (F, C, h, w)."""
     import torch
 
-    from videogen.models.flow import blend
+    from videogen.stages.interpolate.network import blend
 
     return blend(torch.from_numpy(keys)[None], factor)[0].numpy()
 

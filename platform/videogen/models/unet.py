@@ -16,11 +16,11 @@ from diffusers.models.embeddings import get_timestep_embedding
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from videogen.config.schema import UNetConfig
+from videogen.config import UNetConfig
 from videogen.models.temporal_conv import compute_temporal_convolutions_flat
 
 # `DiffusionPipeline.from_pretrained` looks for `ModelMixin` in the module of each component that is not its own.
-__all__ = ["ModelMixin", "VideoUNet", "build_image_unet", "build_video_unet"]
+__all__ = ["ModelMixin", "VideoUNet", "build_video_unet", "unet_arguments"]
 
 _CONDITION_CHANNELS = 32
 _ADDED = ("temp_convs", "temp_attentions", "transformer_in", "cond_proj")
@@ -216,31 +216,6 @@ def build_video_unet(
     if config.gradient_checkpointing:
         model.enable_gradient_checkpointing()
     return model
-
-
-def build_image_unet(config: UNetConfig, channels: int, cross_attention_dim: int, sample_size: int) -> Any:
-    """Return a fresh `UNet2DConditionModel` of a preset's widths, in the SD 2.x layout."""
-    arguments = unet_arguments(config, "2D")
-    heads = tuple(width // config.attention_head_dim for width in config.block_out_channels)
-    pooling: dict[str, Any] = {}
-    if config.pooled_text:
-        # diffusers' own ways: the text pooled into the time embedding, which then scales as well as shifts.
-        pooling = {
-            "addition_embed_type": "text",
-            "addition_embed_type_num_heads": 4,
-            "resnet_time_scale_shift": "scale_shift",
-        }
-    return UNet2DConditionModel(
-        sample_size=sample_size,
-        in_channels=channels,
-        out_channels=channels,
-        cross_attention_dim=cross_attention_dim,
-        use_linear_projection=True,
-        # diffusers calls the number of heads `attention_head_dim` in its image U-Net.
-        **{**arguments, "attention_head_dim": heads},
-        mid_block_type="UNetMidBlock2DCrossAttn",
-        **pooling,
-    )
 
 
 def unet_arguments(config: UNetConfig, suffix: str) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The cascade's configuration as it travels with a model folder."""
 
 from videogen import storage
-from videogen.config import CascadeConfig, config_from_dict
 from videogen.errors import UserError
+from videogen.stages.cascade import CascadeConfig, config_from_dict
 
 INDEX = "model_index.json"
 NOT_THE_MODEL = ("stages/", "training/")

@@ -1,72 +1,88 @@
-"""The cascade as a list of stages: the one definition that every way of generating is built from."""
+"""Registry of stages: one line per kind, and lookup of the definition and classes of each by name.
 
-from collections.abc import Mapping, Sequence
+Importing this module is light; the modules of a stage folder are imported when they are asked for, so that a worker
+that runs one stage imports the libraries of no other.
+"""
+
+import re
+from collections.abc import Callable
+from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from videogen.config import CascadeConfig, stage_kind
-from videogen.stages.component import Component
-from videogen.stages.stage import Sample, Stage
+from videogen.stages.definition import DatasetKind, ObjectiveSpec, StageDefinition
 
-# Modules, not classes: a worker that runs one stage imports no other stage's libraries.
-STAGES: dict[str, str] = {
-    "text": "videogen.stages.text:TextStage",
-    "reference": "videogen.stages.reference:ReferenceStage",
-    "base": "videogen.stages.video_diffusion:BaseStage",
-    "upsample": "videogen.stages.video_diffusion:UpsampleStage",
-    "interpolate": "videogen.stages.interpolate:InterpolateStage",
-    "decode": "videogen.stages.decode:DecodeStage",
-}
-"""Kind of stage -> where its class is, in the order of the cascade."""
+if TYPE_CHECKING:
+    from videogen.stages.cascade import CascadeConfig
+    from videogen.stages.objective import Objective
+    from videogen.stages.stage import Stage
+
+STAGES = (
+    "text",
+    "autoencoder",
+    "reference",
+    "base",
+    "upsample",
+    "interpolate",
+    "decode",
+)
+"""Kinds of stages in the order of the cascade. Each is a folder of this package and a section of the configuration."""
 
 
-def stage_class(name: str) -> type[Stage]:
-    """Return the class of a stage by its name; "upsample_2" is an `UpsampleStage`."""
-    kind = stage_kind(name)
+def stage_kind(name: str) -> str:
+    """Return the kind of a stage by its name: "upsample_2" is an "upsample"."""
+    return re.sub(r"_\d+$", "", name)
+
+
+def stage_definition(name: str) -> StageDefinition:
+    """Return the definition of a stage by its name or kind."""
+    return _definition(stage_kind(name))
+
+
+@cache
+def _definition(kind: str) -> StageDefinition:
     if kind not in STAGES:
-        raise KeyError(f"{name!r} is not a stage; there are {', '.join(STAGES)}")
-    module, _, class_name = STAGES[kind].partition(":")
-    found: type[Stage] = getattr(import_module(module), class_name)
+        raise KeyError(f"{kind!r} is not a stage; the stages are {', '.join(STAGES)}")
+    definition: StageDefinition = import_module(f"videogen.stages.{kind}").DEFINITION
+    return definition
+
+
+def stage_class(name: str) -> "type[Stage]":
+    """Return the class that runs a stage, with all that it imports."""
+    class_name = stage_definition(name).class_name
+    if class_name is None:
+        raise KeyError(f"{name!r} is not run in generation: it has no stage class")
+    found: type[Stage] = getattr(_module(name, "stage"), class_name)
     return found
 
 
-def components(config: CascadeConfig) -> dict[str, Component]:
-    """Return all parts of a model folder, in the order in which the stages need them."""
-    found: dict[str, Component] = {}
-    for name in config.stage_names():
-        found |= stage_class(name).components(name)
+def objective_class(name: str) -> "Callable[..., Objective]":
+    """Return the class of the objective of a stage, with all that it imports."""
+    found: Callable[..., Objective] = getattr(_module(name, "objective"), objective_spec(name).class_name)
     return found
 
 
-def possible_components() -> tuple[str, ...]:
-    """Return the names of the parts that any cascade may have."""
-    found: dict[str, None] = {}
-    for kind in STAGES:
-        numbers = range(1, stage_class(kind).most + 1)
-        names = (kind, *(f"{kind}_{number}" for number in numbers if len(numbers) > 1))
-        found |= dict.fromkeys(part for name in names for part in stage_class(name).components(name))
-    return tuple(found)
+def objective_spec(name: str) -> ObjectiveSpec:
+    """Return how a stage is trained.
+
+    Raises:
+        KeyError: it is never trained.
+    """
+    spec = stage_definition(name).objective
+    if spec is None:
+        raise KeyError(f"{name!r} is never trained: its definition has no objective")
+    return spec
 
 
-def build_stages(config: CascadeConfig, parts: Mapping[str, Any], device: str = "cpu") -> list[Stage]:
-    """Return all stages in order, around parts that are loaded already; `parts` holds what `components` names."""
-    return [stage_class(name)(name, parts, config, device) for name in config.stage_names()]
+def dataset_kind(name: str) -> DatasetKind:
+    """Return the kind of data that a stage is trained on."""
+    return objective_spec(name).data
 
 
-def load_stage(name: str, folder: str, device: str = "cpu") -> Stage:
-    """Return the stage `name` of a local model folder, with its weights on `device`."""
-    return stage_class(name).from_pretrained(folder, name, device)
+def build_network(config: "CascadeConfig", name: str) -> Any:
+    """Return the fresh network of a stage with weights of its own, on torch's default device."""
+    return _module(name, "network").build_network(config, name)
 
 
-def load_stages(config: CascadeConfig, folder: str, device: str = "cpu") -> list[Stage]:
-    """Return all stages in order."""
-    return [load_stage(name, folder, device) for name in config.stage_names()]
-
-
-def run_stages(stages: Sequence[Stage], samples: Sequence[Sample]) -> list[Sample]:
-    """Pass samples through stages; each result holds the sample's own keys and all that the stages added."""
-    results = [dict(sample) for sample in samples]
-    for stage in stages:
-        for result, added in zip(results, stage(results), strict=True):
-            result.update(added)
-    return results
+def _module(name: str, module: str) -> Any:
+    return import_module(f"videogen.stages.{stage_kind(name)}.{module}")

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 
-from videogen.config import CascadeConfig
+from videogen.stages.cascade import CascadeConfig
 from videogen.stages.component import Component
 from videogen.stages.configuration import load_cascade_config
 from videogen.stages.sample import Sample
@@ -27,13 +27,10 @@ class Stage(ABC):
     samples of a batch pass together.
     """
 
-    kind: ClassVar[str]
     consumes: ClassVar[tuple[str, ...]]
     """Keys that a sample must hold."""
     produces: ClassVar[tuple[str, ...]]
     """Keys of what the stage returns."""
-    most: ClassVar[int] = 1
-    """How many of this kind a cascade may have; several are named `<kind>_1`, `<kind>_2`, ..."""
 
     def __init__(self, name: str, parts: Mapping[str, Any], config: CascadeConfig, device: str = "cpu") -> None:
         """Put the stage together; sub-classes take what they need from the arguments, which are the same for all.

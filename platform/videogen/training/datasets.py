@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING
 
 from videogen.errors import UserError
 from videogen.hashing import json_hash
-from videogen.training.objectives import dataset_kind
+from videogen.stages import dataset_kind
 
 if TYPE_CHECKING:
-    from videogen.config import CascadeConfig
     from videogen.data.datasets.dataset import ClipDataset, JoinedClips
-    from videogen.training.objective import DatasetKind
+    from videogen.stages import CascadeConfig, DatasetKind
 
 
 def data_fingerprint(stage: str, uris: Sequence[str], config: "CascadeConfig") -> str:
@@ -29,7 +28,7 @@ def where_of(stage: str, config: "CascadeConfig") -> str:
     Raises:
         UserError: the stage trains on raw videos, which have no columns to choose by.
     """
-    training = config.stage_config(stage).training
+    training = config.stage_config(stage).training_settings()
     where = training.where if training is not None else ""
     if where and dataset_kind(stage) == "raw":
         raise UserError(

@@ -14,8 +14,8 @@ from videogen.training.ema import SLOT, AdamWithEma
 
 if TYPE_CHECKING:
     from videogen.config import TrainingConfig
+    from videogen.stages.objective import Objective
     from videogen.training.loader import BatchPlan
-    from videogen.training.objective import Objective
 
 
 def import_deepspeed() -> Any:

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from videogen.config import CascadeConfig, FrameSize, nearest_size
+from videogen.config import FrameSize, nearest_size
 from videogen.data.curation import AnalyseRequest, WindowSpec
 from videogen.data.datasets.dataset import Shapes
 from videogen.data.isolation import IsolatedDecoder
@@ -16,6 +16,7 @@ from videogen.data.sources import Video
 from videogen.data.video import DECODE_SPEC, VideoError, VideoInfo
 from videogen.errors import UserError
 from videogen.hashing import content_hash
+from videogen.stages import CascadeConfig
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from typing import Self
 import numpy as np
 
 from videogen.cache import ByteCache
-from videogen.config import CascadeConfig
 from videogen.data.datasets.clips import Clip, ClipSpec, plan_clips
 from videogen.data.datasets.clips_schema import CLIPS
 from videogen.data.datasets.clips_table import ClipsTable
@@ -19,6 +18,7 @@ from videogen.data.tables import Row, kind_of
 from videogen.data.video import VideoError
 from videogen.errors import UserError
 from videogen.hashing import content_hash
+from videogen.stages import CascadeConfig
 
 logger = logging.getLogger(__name__)
 

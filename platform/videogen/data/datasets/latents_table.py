@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from videogen import storage
 from videogen.cache import ByteCache
-from videogen.config import CascadeConfig
 from videogen.data.datasets.clips import ClipSpec
 from videogen.data.datasets.dataset import Shapes
 from videogen.data.datasets.latents_schema import KIND, LATENTS, array_columns
@@ -29,6 +28,7 @@ from videogen.data.tables import (
 from videogen.data.video import VideoError
 from videogen.errors import UserError
 from videogen.hashing import content_hash
+from videogen.stages import CascadeConfig
 
 _VALUES = ("clip_id", "source", "fps", "width", "height", "caption", "decoder")
 _CACHE_BYTES = 512 << 20

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from videogen import storage
-from videogen.config import CascadeConfig
 from videogen.data.sources import CAPTIONS_NAMES
 from videogen.data.synthetic._moving_shapes import held_out_captions, parse_caption, render_clip, train_captions
 from videogen.data.video import write_mp4
 from videogen.errors import UserError
+from videogen.stages import CascadeConfig
 
 logger = logging.getLogger(__name__)
 

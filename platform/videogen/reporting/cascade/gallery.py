@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image
 
 from videogen import storage
-from videogen.config import CascadeConfig
 from videogen.evaluation.faithfulness import ATTRIBUTES
 from videogen.evaluation.psnr import ImageDecoder
 from videogen.reporting.page import data_uri
+from videogen.stages import CascadeConfig, stage_definition
 
 _MAX_EXAMPLES = 120
 """Rows of the gallery; a longer page is slow to open."""
@@ -71,15 +71,14 @@ def _intermediates(uri: str, config: CascadeConfig, decoder: ImageDecoder) -> di
     arrays: dict[str, np.ndarray] = load(storage.read_bytes(uri))
     found = {}
     for name in config.stage_names()[:-1]:
-        if f"{name}.reference_image" in arrays:
-            found[name] = sprite(arrays[f"{name}.reference_image"][None], 0)
+        preview = stage_definition(name).preview
+        if preview is None or f"{name}.{preview.output}" not in arrays:
             continue
-        if f"{name}.frames" in arrays:
-            frames = arrays[f"{name}.frames"]
-        elif f"{name}.latents" in arrays:
-            frames = decoder.decode(arrays[f"{name}.latents"])
-        else:
+        output = arrays[f"{name}.{preview.output}"]
+        if preview.output == "reference_image":
+            found[name] = sprite(output[None], 0)
             continue
+        frames = decoder.decode(output) if preview.output == "latents" else output
         found[name] = sprite(frames, config.output_fps if len(frames) == config.num_output_frames else config.fps)
     return found
 

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from videogen import storage
-from videogen.config import CascadeConfig
 from videogen.evaluation.psnr import ImageDecoder
 from videogen.reporting.cascade.gallery import choose_examples, example
 from videogen.reporting.cascade.stages import describe_stages, gallery_columns
 from videogen.reporting.cascade.tables import tables, tiles
 from videogen.reporting.cascade.training_curves import read_training_curve
 from videogen.reporting.page import render_page
-from videogen.stages import NOT_THE_MODEL
+from videogen.stages import NOT_THE_MODEL, CascadeConfig
 
 _NO_EXAMPLE: dict[str, Any] = {"id": "", "prompt": "", "media": {}}
 
