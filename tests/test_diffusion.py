@@ -38,7 +38,7 @@ def test_timesteps_are_stratified(shift: float) -> None:
 
 
 def test_spread_timesteps_are_logit_normal() -> None:
-    timesteps = NoiseSchedule(CONFIG).sample_timesteps(1000, torch.Generator().manual_seed(0), shift=2.0, spread=0.8)
+    timesteps = NoiseSchedule(CONFIG).sample_timesteps(1000, torch.Generator().manual_seed(0), shift=2.0, logit_std=0.8)
     logits = torch.logit((timesteps.double() + 0.5) / 1000)
     assert logits.mean().item() == pytest.approx(math.log(2.0), abs=0.02)
     assert logits.std().item() == pytest.approx(0.8, abs=0.02)

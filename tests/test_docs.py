@@ -1,4 +1,4 @@
-"""What the documents say is kept true: links, named files, and the list of "Add a stage", which is followed."""
+"""Documents: links resolve, named files and make targets exist, every job is named."""
 
 import re
 import subprocess
