@@ -18,7 +18,6 @@ from pipelines.train.demo_corpus import make_demonstration_corpus
 from videogen import storage
 from videogen.cli import add_preset_options, parser, run_job
 from videogen.data.synthetic import CorpusSize
-from videogen.errors import UserError
 from videogen.stages import load_preset
 
 
@@ -35,13 +34,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the job."""
     options = build_parser().parse_args(argv)
-    if options.clips < 1:
-        raise UserError(f"--clips is {options.clips}, but a corpus needs at least one clip.")
+    size = CorpusSize(captioned=options.clips)
     config = load_preset(options.preset, options.overrides)
     require_output(options.output)
     output = storage.absolute(options.output)
     with Progress() as progress:
-        counts = make_demonstration_corpus(output, config, progress, CorpusSize(captioned=options.clips), options.seed)
+        counts = make_demonstration_corpus(output, config, progress, size, options.seed)
     print(f"{output}: " + ", ".join(f"{number} {name}" for name, number in counts.items()))
 
 

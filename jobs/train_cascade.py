@@ -21,6 +21,7 @@ from pipelines.train.cascade import Cascade, CascadeOptions
 from pipelines.train.dag import Outcome
 from pipelines.train.dry_run import describe, describe_training
 from videogen.cli import EXIT_FAILED, add_preset_options, parser, run_job
+from videogen.data.synthetic import CorpusSize
 from videogen.stages import load_preset
 
 
@@ -32,6 +33,13 @@ def build_parser() -> argparse.ArgumentParser:
     arguments.add_argument("--latents", metavar="URI", help="latents of a corpus; default: latents/ beside the output")
     arguments.add_argument("--stages", metavar="A,B", help="train only these, and make what they need")
     arguments.add_argument("--init-from", metavar="URI", help="Stable-Diffusion-layout folder, URI or hub id")
+    arguments.add_argument(
+        "--clips",
+        type=int,
+        default=CorpusSize().captioned,
+        metavar="N",
+        help="captioned clips of a corpus that is made",
+    )
     arguments.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
     add_preset_options(arguments)
     return arguments
@@ -46,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         require_lasting(getattr(options, option), f"--{option}")
     config = load_preset(options.preset, options.overrides)
     stages = None if options.stages is None else tuple(name.strip() for name in options.stages.split(","))
-    wanted = CascadeOptions(options.output, options.data, options.latents, stages, options.init_from)
+    size = CorpusSize(captioned=options.clips)
+    wanted = CascadeOptions(options.output, options.data, options.latents, stages, options.init_from, size)
     with Progress() as progress:
         cascade = Cascade(config, wanted, progress)
         print(f"Preset {config.name} into {cascade.output}\n\n{describe(cascade)}\n", flush=True)

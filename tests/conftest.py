@@ -43,7 +43,8 @@ for _name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "RAY_ADDRESS"):
     os.environ.pop(_name, None)
 
 NUM_CLIPS = 6
-LONGEST_MODULE = "test_job_submit.py"
+LOCAL_AND_S3 = ("local", pytest.param("s3", marks=pytest.mark.s3))
+"""Parameters of a test of both storages, which takes the fixture `s3` by `request.getfixturevalue`."""
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     # Each process looks for what was left behind in temporary folders; that of the other process is not its business.
@@ -60,26 +61,77 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     torch.set_num_threads(1)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep all that shares the cluster in one of pytest-xdist's processes; modules are never divided.
+# --- markers and groups ------------------------------------------------------------------------------------------
 
-    The two longest groups come first, then those of most tests: one that began last would run while the other process
-    has nothing left to do.
+MARKER_OF_FIXTURE = {
+    "ray_cluster": "ray",
+    "s3_endpoint": "s3",
+    "tiny_model": "model",
+    "run_script": "process",
+}
+EXPENSIVE = frozenset({"ray", "s3", "model", "process", "slow"})
+"""Markers that keep a test out of `make test-fast`."""
+_DEFAULT_WEIGHT_S = 0.1
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by markers and before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by their fixtures, and group them for the processes of pytest-xdist.
+
+    All modules that use the shared cluster are one group; each other module is a group. The heaviest groups come first,
+    so that both processes end at about the same time. The weight of a module is its `weight` marker, in seconds of
+    processor time, or a default for each of its tests.
     """
-    asking = {item.path for item in items if "ray_cluster" in getattr(item, "fixturenames", ())}
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("cluster" if item.path in asking else item.path.stem))
+        for fixture in getattr(item, "fixturenames", ()):
+            if fixture in MARKER_OF_FIXTURE:
+                item.add_marker(MARKER_OF_FIXTURE[fixture])
+    on_cluster = {item.path for item in items if item.get_closest_marker("ray")}
+    groups = {item.path: "cluster" if item.path in on_cluster else item.path.stem for item in items}
+    weights: Counter[str] = Counter()
+    for path, number in Counter(item.path for item in items).items():
+        marker = next((item.get_closest_marker("weight") for item in items if item.path == path), None)
+        weights[groups[path]] += marker.args[0] if marker else number * _DEFAULT_WEIGHT_S
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(groups[item.path]))
     if os.environ.get("PYTEST_XDIST_WORKER"):
-        sizes = Counter(item.path for item in items)
-        first = {ROOT / "tests" / LONGEST_MODULE: 0, **dict.fromkeys(asking, 1)}
-        items.sort(key=lambda item: (first.get(item.path, 2), 0 if item.path in first else -sizes[item.path]))
+        items.sort(key=lambda item: (-weights[groups[item.path]], groups[item.path]))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Refuse to run where pytest-xdist has not seen the groups: both processes would make clusters and models."""
     if getattr(session.config.option, "loadgroup", False) and not all("@" in item.nodeid for item in session.items):
         raise pytest.UsageError("This pytest-xdist does not read xdist_group: see pytest in constraints.txt.")
+
+
+_PROCESS_EVENTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "socket.bind"})
+_process_events: list[str] = []
+
+
+def _record_process_event(event: str, arguments: tuple[object, ...]) -> None:
+    if event in _PROCESS_EVENTS:
+        _process_events.append(f"{event} {str(arguments[:1])[:200]}")
+
+
+sys.addaudithook(_record_process_event)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Forget what earlier tests started."""
+    _process_events.clear()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Fail a test that starts a process or listens on a socket and has no marker that says so."""
+    result = yield
+    if _process_events and not EXPENSIVE & {marker.name for marker in item.iter_markers()}:
+        pytest.fail(f"This test needs the marker `process`, because it used {'; '.join(_process_events)}.")
+    return result
+
+
+# --- jobs and scripts --------------------------------------------------------------------------------------------
 
 
 def load_job(name: str) -> ModuleType:
@@ -121,8 +173,10 @@ def s3_endpoint() -> Iterator[str]:
 
 
 @pytest.fixture
-def s3(s3_endpoint: str) -> str:
+def s3(s3_endpoint: str, request: pytest.FixtureRequest) -> str:
     """Return an unused prefix in a bucket."""
+    if request.node.get_closest_marker("s3") is None:
+        pytest.fail("A test that asks for this fixture by name at run time needs the marker `s3`.")
     return f"s3://videogen-test/{uuid.uuid4().hex[:8]}"
 
 

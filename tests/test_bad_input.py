@@ -21,6 +21,8 @@ from tests.conftest import load_job, without_frames
 from videogen.cli import parser, run_job
 from videogen.errors import UserError
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parent.parent
 # Of processor time, which a busy machine does not stretch; a second or two is usual for a process, less for a fork.
 # Nothing that loads a model, decodes a video or starts Ray fits into it.

@@ -59,6 +59,7 @@ def test_an_unknown_command_is_answered_with_the_nearest(capsys):
     assert "Did you mean 'ingest'?" in capsys.readouterr().err
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_completion_knows_commands_and_options(shell, capsys):
     assert run(["completion", shell]) == 0

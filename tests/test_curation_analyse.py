@@ -208,6 +208,7 @@ def test_thumbnails_show_first_middle_and_last():
         assert sum(middle) < 280
 
 
+@pytest.mark.process
 def test_planning_needs_no_computer_vision():
     code = "import sys, videogen.data.curation"
     code += "; print(*{'cv2', 'scenedetect', 'torch', 'duckdb', 'decord'} & set(sys.modules))"

@@ -21,6 +21,8 @@ from videogen.data.synthetic import Attributes, render_clip
 from videogen.data.video import VideoError, local_file, read_frames, write_mp4
 from videogen.errors import StorageError, UserError
 
+pytestmark = pytest.mark.process
+
 FRAMES = render_clip(Attributes("red", "square", "left"), 5)
 
 SLOWLY_BAD = ("fifo", "endless", "memory_bomb")

@@ -34,6 +34,7 @@ def _faded(frames: np.ndarray) -> np.ndarray:
     return (frames * 0.5 + 64).astype(np.uint8)
 
 
+@pytest.mark.slow
 def test_every_caption_is_read_back_from_its_mp4() -> None:
     clips = [(attributes, render_clip(attributes, seed)) for seed, attributes in enumerate(all_attributes())]
     right = [_right(attributes, _through_mp4(frames)) for attributes, frames in clips]

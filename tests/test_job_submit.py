@@ -106,20 +106,18 @@ def test_a_job_trains_where_ray_was_started(submit, tmp_path, world_corpus):
 
 
 STAGES = ("autoencoder", "reference", "base", "upsample.0", "interpolate", "decode")
-FIVE_STEPS = [
+NUM_CLIPS, STEPS = 12, 2
+FEW_STEPS = [
     f"{stage}.training.{setting}"
     for stage in STAGES
-    for setting in ("steps=5", "batch_size=1", "warmup_steps=1", "log_every=5")
+    for setting in (f"steps={STEPS}", "batch_size=1", "warmup_steps=1", f"log_every={STEPS}")
 ]
 
 
 def test_without_data_the_whole_run_is_made_from_corpora_to_videos_and_report_on_s3(submit, s3, tiny):
-    """The README's first command and the jobs after it, every URI on S3: five steps a stage, few and small frames.
-
-    Nothing is learned, but everything is read, written and handed on, and all clips of the corpora are made.
-    """
+    """The README's first command and the jobs after it, every URI on S3, with few steps, clips and small frames."""
     small = ["num_frames=2", "base.latent_size=4", "upsample.0.latent_size=8"]
-    options = ["--output", f"{s3}/model", "--set", *small, *FIVE_STEPS]
+    options = ["--output", f"{s3}/model", "--clips", str(NUM_CLIPS), "--set", *small, *FEW_STEPS]
     done = submit("--", "python", "jobs/train_cascade.py", *options, timeout_s=900)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -127,7 +125,7 @@ def test_without_data_the_whole_run_is_made_from_corpora_to_videos_and_report_on
     for step in ("corpora", "text", "autoencoder", "encode_captioned", "encode_unlabeled", *tiny.stage_names()[1:]):
         assert re.search(rf"^{step} +to do ", plan, re.MULTILINE), f"{step} was not announced"
     assert "steps done now, 0 done before" in rest
-    assert len(storage.list_files(f"{s3}/data/captioned", [".mp4"])) == 648
+    assert len(storage.list_files(f"{s3}/data/captioned", [".mp4"])) == NUM_CLIPS
     assert storage.list_files(f"{s3}/data/unlabeled", [".mp4"])
     for table in ("captioned", "unlabeled"):
         assert storage.list_files(f"{s3}/latents/{table}/shards", [".parquet"])
@@ -135,11 +133,11 @@ def test_without_data_the_whole_run_is_made_from_corpora_to_videos_and_report_on
     for component in tiny.trainable_stages():
         assert component in index
         assert storage.list_files(f"{s3}/model/{component}", [".safetensors"]), component
-        assert storage.read_json(f"{s3}/model/stages/{component}.json")["details"]["steps"] == 5
+        assert storage.read_json(f"{s3}/model/stages/{component}.json")["details"]["steps"] == STEPS
     assert load_cascade_config(f"{s3}/model").num_output_frames == 3
 
     # The latents that lie there now are data too, and the model's autoencoder is the one that made them.
-    other = ["--data", f"{s3}/latents", "--output", f"{s3}/model", "--dry-run", "--set", *small, *FIVE_STEPS]
+    other = ["--data", f"{s3}/latents", "--output", f"{s3}/model", "--dry-run", "--set", *small, *FEW_STEPS]
     planned = submit("--", "python", "jobs/train_cascade.py", *other)
     assert re.search(rf"image VAE from {s3}/model", planned.stdout), planned.stdout + planned.stderr
     assert "encode_captioned" not in planned.stdout

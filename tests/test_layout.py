@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import LONGEST_MODULE
-
 ROOT = Path(__file__).resolve().parent.parent
 STDLIB_PLATFORM = str(Path(sysconfig.get_paths()["stdlib"]) / "platform.py")
 PACKAGES = {"videogen": ROOT / "platform" / "videogen", "pipelines": ROOT / "pipelines", "serve": ROOT / "serve"}
@@ -32,6 +30,7 @@ def test_platform_is_a_folder_not_a_package():
     assert [item.name for item in (ROOT / "platform").glob("[!_.]*")] == ["videogen"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("folder", [".", "jobs", "platform"])
 def test_platform_is_pythons_own_from(folder):
     code = "import sys; sys.path.insert(0, ''); import platform; platform.system(); print(platform.__file__)"
@@ -67,6 +66,7 @@ def test_no_job_or_top_level_module_is_named_like_a_package():
 # --- imports run one way -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.process
 def test_imports_run_one_way():
     # The rules stand in pyproject.toml, [tool.importlinter]; `make lint` prints the same.
     command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
@@ -81,10 +81,6 @@ def test_the_import_rules_name_every_room_of_the_library():
     inside = [path for path in PACKAGES["videogen"].iterdir() if not path.name.startswith(("_", "."))]
     rooms = {path.stem for path in inside if path.is_dir() or path.suffix == ".py"}
     assert named == rooms
-
-
-def test_the_module_that_the_tests_begin_with_is_there():
-    assert (ROOT / "tests" / LONGEST_MODULE).is_file()
 
 
 def test_jobs_are_imported_by_nobody():
@@ -110,6 +106,7 @@ def test_the_table_engine_is_used_through_its_package_alone():
 # --- light modules stay light, and every job answers at once -----------------------------------------------------
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("module", LIGHT)
 def test_import_brings_nothing_heavy(module):
     code = f"import sys, {module}; print(*sorted({set(HEAVY)} & set(sys.modules)))"
@@ -117,6 +114,7 @@ def test_import_brings_nothing_heavy(module):
     assert printed.stdout.strip() == ""
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("job", JOBS, ids=lambda path: path.name)
 def test_job_has_help_that_brings_nothing_heavy(job):
     code = (

@@ -70,6 +70,7 @@ def test_no_more_steps_are_read_ahead_than_promised():
     assert 12 <= len(asked) <= 16  # two steps taken, two ahead
 
 
+@pytest.mark.process
 def test_two_processes_read_one_epoch_of_real_shards_together(tmp_path):
     uri = write_shards(str(tmp_path / "shards"), num_shards=4, rows=64, rows_per_group=8)
     code = "import sys; from tests.test_loader import print_share; print_share(sys.argv[1], int(sys.argv[2]))"

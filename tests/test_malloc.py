@@ -26,6 +26,7 @@ count()
 """
 
 
+@pytest.mark.process
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries ignore the variables")
 def test_blocks_that_are_wanted_again_cost_no_new_pages():
     plain = {name: value for name, value in os.environ.items() if name not in KEEP_FREED_MEMORY}

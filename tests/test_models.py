@@ -54,7 +54,7 @@ def inflated(in_channels: int = 9, conditions: tuple[str, ...] = (), **changes: 
 
 
 @pytest.mark.parametrize(("pooled_text", "full_size_attention"), [(False, True), (True, True), (True, False)])
-@pytest.mark.parametrize("remote", [False, True], ids=["folder", "s3"])
+@pytest.mark.parametrize("remote", [False, pytest.param(True, marks=pytest.mark.s3)], ids=["folder", "s3"])
 def test_init_from_gives_the_image_models_output_on_every_frame(
     remote: bool,
     pooled_text: bool,

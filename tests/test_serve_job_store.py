@@ -128,6 +128,7 @@ def test_a_job_that_kills_its_worker_each_time_fails_in_the_end(path: Path, stor
     assert (failed.status, failed.error_code) == ("failed", "worker_lost")
 
 
+@pytest.mark.process
 def test_a_job_survives_the_kill_of_the_process_that_stored_it(path: Path) -> None:
     script = f"""
 import os, signal, sys

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests._ledger import IDENTITY, expected, files, planned, read, run, work
-from tests.conftest import load_job
+from tests.conftest import LOCAL_AND_S3, load_job
 from videogen import storage
 from videogen.data.tables import Lease, Ledger, vacuum_table
 from videogen.errors import UserError
@@ -19,7 +19,7 @@ from videogen.errors import UserError
 # --- vacuum ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["local", "s3"])
+@pytest.mark.parametrize("where", LOCAL_AND_S3)
 def test_vacuum_removes_what_neither_readers_nor_the_next_run_need(where, tmp_path, request):
     uri = str(tmp_path / "table") if where == "local" else request.getfixturevalue("s3")
     run(uri, range(20))
@@ -153,6 +153,7 @@ print(killed)
 '''
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_driver_killed_at_any_write_leaves_the_table_of_an_undisturbed_run(seed, tmp_path):
     uri = str(tmp_path / "table")
@@ -188,6 +189,7 @@ ledger_tests.run(sys.argv[2], range(12))
 """
 
 
+@pytest.mark.process
 def test_parts_of_a_run_that_was_killed_right_after_it_published_go_with_the_next(tmp_path):
     uri = str(tmp_path / "table")
     root = Path(__file__).parent.parent
@@ -202,6 +204,7 @@ def test_parts_of_a_run_that_was_killed_right_after_it_published_go_with_the_nex
     assert files(uri, "parts") == []
 
 
+@pytest.mark.process
 def test_a_killed_process_leaves_no_database_for_long(tmp_path, monkeypatch):
     script = "import sys, os, signal; from videogen.data.tables import Ledger; "
     script += "Ledger(sys.argv[1], 'abc').open(); os.kill(os.getpid(), signal.SIGKILL)"

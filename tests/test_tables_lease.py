@@ -13,6 +13,7 @@ import pytest
 
 from pipelines.runner.plan import UnitSize, remove_abandoned_plans, remove_plan, write_plan
 from tests._ledger import planned
+from tests.conftest import LOCAL_AND_S3
 from videogen import storage
 from videogen.data.tables import Lease, Ledger, read_manifest
 from videogen.data.tables.manifest import replace_manifest
@@ -22,7 +23,7 @@ HOLD = "import sys, time; from videogen.data.tables import Lease; Lease(sys.argv
 HOLD += "print('held', flush=True); time.sleep(60)"
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=LOCAL_AND_S3)
 def table(request, tmp_path) -> str:
     return str(tmp_path / "table") if request.param == "local" else request.getfixturevalue("s3")
 
@@ -43,6 +44,7 @@ def test_a_second_writer_is_refused_until_the_first_has_ended(table):
     assert not storage.exists(storage.join(table, "lease.json"))
 
 
+@pytest.mark.process
 def test_a_holder_that_was_killed_is_taken_over_at_once(table):
     with subprocess.Popen([sys.executable, "-c", HOLD, table], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -78,6 +80,7 @@ def test_a_holder_on_another_machine_lives_as_long_as_it_renews(table):
         lease.require()
 
 
+@pytest.mark.process
 def test_a_holder_whose_clock_is_wrong_is_not_taken_over_while_it_renews(tmp_path):
     Lease(str(tmp_path)).acquire()._stop.set()
     altered(str(tmp_path), machine="elsewhere", host="far", token="theirs", renewed=1.0)
@@ -111,6 +114,7 @@ def test_a_held_lease_is_renewed_and_stays_ours(table):
         lease.require()
 
 
+@pytest.mark.process
 def test_of_many_that_start_at_once_one_wins(table):
     script = (
         "import sys, time; from videogen.data.tables import Lease; from videogen.errors import UserError\n"

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests._ledger import IDENTITY, SCHEMA, expected, files, finish, planned, publish, read, read_table, run, work
+from tests.conftest import LOCAL_AND_S3
 from videogen import storage
 from videogen.data.tables import (
     Ledger,
@@ -22,7 +23,7 @@ from videogen.errors import UserError
 # --- the whole way -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["local", "s3"])
+@pytest.mark.parametrize("where", LOCAL_AND_S3)
 def test_a_run_leaves_every_row_once_in_planned_order_and_nothing_else(where, tmp_path, request):
     uri = str(tmp_path / "table") if where == "local" else request.getfixturevalue("s3")
     numbers = random.Random(0).sample(range(200), 40)

@@ -138,6 +138,7 @@ def test_an_interrupted_packing_is_continued(tmp_path):
     assert read(uri, manifest) == expected(range(40))
 
 
+@pytest.mark.process
 def test_packing_holds_a_row_group_in_memory_and_not_a_part(tmp_path):
     rows = pa.table(
         {"item_id": [f"i{n}" for n in range(64)], "latents": pa.array([os.urandom(1 << 20)] * 64, pa.large_binary())}

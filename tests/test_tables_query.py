@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.conftest import LOCAL_AND_S3
 from videogen.data.tables import Conditions, check_expression, index_schema, read_index, select, write_index
 from videogen.errors import UserError
 
@@ -230,7 +231,7 @@ def test_types_and_columns_come_back_as_they_are_in_the_files(tmp_path):
 # --- the index ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["local", "s3"])
+@pytest.mark.parametrize("where", LOCAL_AND_S3)
 def test_an_index_is_read_as_it_was_written_whatever_the_batches(where, tmp_path, request):
     uri = str(tmp_path) if where == "local" else request.getfixturevalue("s3")
     written = [write_index(uri, rows(25).to_batches(max_chunksize=size), rows_per_file=10) for size in (1, 3, 25)]

@@ -1,7 +1,7 @@
 """What a run of the cascade reads and writes: found and checked within seconds, before any work and without Ray."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipelines.encode import preflight
 from pipelines.encode.corpus import Corpus, is_clips_table
@@ -17,6 +17,7 @@ from videogen.data.datasets.latents_table import (
     require_same_encoder,
 )
 from videogen.data.sources import CAPTIONS_NAMES
+from videogen.data.synthetic import CorpusSize
 from videogen.data.tables import MANIFEST_NAME
 from videogen.errors import UserError
 from videogen.models.pretrained import is_hub_id, open_component, require_parts
@@ -39,6 +40,8 @@ class CascadeOptions:
     stages: tuple[str, ...] | None = None
     """What to train; None: all that the preset trains. What they need is made too."""
     init_from: str | None = None
+    corpus_size: CorpusSize = field(default_factory=CorpusSize)
+    """Size of the demonstration corpus."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class CascadeInput:
         # Before anything there is read: what a bucket refuses to reading is refused here, in one sentence.
         storage.require_writable(self.output, "Output")
         self.makes_corpora = options.data is None
+        self.corpus_size = options.corpus_size
         self.data = storage.absolute(options.data or storage.join(beside, "data"))
         self.latents = storage.absolute(options.latents or storage.join(beside, "latents"))
         self._init_from = options.init_from

@@ -1,7 +1,7 @@
 """The steps of the cascade as nodes of a graph: what each does, needs and makes, and when it is done."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from pipelines.cluster.progress import Progress
@@ -17,6 +17,7 @@ from pipelines.train.stage import TrainProgress, identity, train_stage
 from videogen import storage
 from videogen.data.datasets.clips import ClipSpec
 from videogen.data.datasets.latents_table import encoder_fingerprint
+from videogen.data.synthetic import CorpusSize
 from videogen.data.tables import MANIFEST_NAME
 from videogen.models.pretrained import copy_component
 from videogen.stages import untrained
@@ -70,10 +71,12 @@ class CascadeSteps:
 
     def _corpora_node(self) -> Node:
         config = max(self._config.of_each_length(), key=lambda one: one.num_frames)
-        settings = [config.num_output_frames, config.output_fps, config.resolution]
+        settings: list[Any] = [config.num_output_frames, config.output_fps, config.resolution]
+        if self._there.corpus_size != CorpusSize():
+            settings.append(asdict(self._there.corpus_size))
 
         def work() -> None:
-            make_demonstration_corpus(self._there.data, config, self._progress)
+            make_demonstration_corpus(self._there.data, config, self._progress, self._there.corpus_size)
 
         def who() -> step_records.Identity:
             return step_records.Identity(step_records.hash_of(settings), self._there.data)

@@ -41,6 +41,10 @@ class CorpusSize:
     prompts: int = 60
     """Held-out prompts; beyond 54 they repeat with another seed."""
 
+    def __post_init__(self) -> None:
+        if self.captioned < 1:
+            raise UserError(f"--clips is {self.captioned}, but a corpus needs at least one clip.")
+
 
 def make_corpus(uri: str, config: CascadeConfig, size: CorpusSize | None = None, seed: int = 0) -> dict[str, int]:
     """Write the missing files of a corpus; return the number of clips and prompts of each part.
