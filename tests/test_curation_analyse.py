@@ -48,6 +48,7 @@ def frames_of(path) -> np.ndarray:
         return np.stack([frame.copy() for _, frame in video.stream()])
 
 
+@pytest.mark.process
 def test_shots_of_footage_are_those_that_people_see(bikes):
     header, _ = analysed(bikes, WindowSpec(16, 8.0, split_shots=True))
     assert [start for start, _ in header["shots"][1:]] == BIKES_CUTS
@@ -160,6 +161,7 @@ def test_a_window_that_does_not_fit_in_memory_is_the_videos_error(bikes):
         analysed(bikes, WindowSpec(16, 8.0), max_buffer_bytes=2**20, **CHOICES | {"num_samples": 0})
 
 
+@pytest.mark.process
 def test_the_isolated_decoder_gives_the_same(bikes):
     request = AnalyseRequest(bikes, WindowSpec(16, 8.0, split_shots=True), **CHOICES)
     here, body = analyse_request(request.as_arguments())

@@ -56,6 +56,7 @@ def test_a_world_clip_is_one_window_and_camera_rates_are_halved():
     assert [window[:3] for window in camera] == [(0, 2, 4), (29, 31, 33), (58, 60, 62), (87, 89, 91)]
 
 
+@pytest.mark.process
 def test_every_video_gives_clips_or_one_failure(tmp_path):
     write_clips(tmp_path, 15, 31, 9)
     (tmp_path / "broken.mp4").write_bytes(b"no video")
@@ -69,6 +70,7 @@ def test_every_video_gives_clips_or_one_failure(tmp_path):
     assert len({clip.clip_id for clip in plan.clips}) == 3
 
 
+@pytest.mark.process
 def test_a_replaced_video_is_another_clip(tmp_path):
     write_clips(tmp_path, 15)
     first = plan_clips(list_videos(tmp_path), SPEC).clips
@@ -109,6 +111,7 @@ def test_a_folder_without_videos_is_refused(tmp_path):
         list_videos(tmp_path)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
 def test_captions_of_every_format_are_planned_alike(tmp_path, suffix):
     write_clips(tmp_path, 15, 15, 15)
@@ -149,6 +152,7 @@ def test_captions_that_do_not_fit_are_refused(tmp_path, suffix, columns, words):
         open_corpus(str(tmp_path))
 
 
+@pytest.mark.process
 def test_raw_frames_as_a_dataset(tmp_path, tiny, caplog):
     write_clips(tmp_path, 15, 31)
     good = (tmp_path / "0.mp4").read_bytes()
@@ -166,12 +170,14 @@ def test_raw_frames_as_a_dataset(tmp_path, tiny, caplog):
         dataset.row(0, ("caption",))
 
 
+@pytest.mark.process
 def test_raw_frames_of_nothing_usable_are_refused(tmp_path, tiny):
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     with pytest.raises(UserError, match=r"no usable video.*broken\.mp4"):
         FrameDataset.open(str(tmp_path), tiny)
 
 
+@pytest.mark.process
 def test_joined_datasets_are_one(tmp_path, tiny):
     parts = []
     for name, lengths in (("a", (15, 15)), ("b", (31,))):

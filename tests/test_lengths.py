@@ -111,6 +111,7 @@ def test_a_length_that_no_table_has_is_missed(latents, tiny, tmp_path):
         CascadeInput(apply_overrides(tiny, ["num_frames_buckets=4,12"]), options)
 
 
+@pytest.mark.process
 def test_a_run_on_videos_encodes_every_length(corpus, config, tiny, tmp_path):
     options = CascadeOptions(str(tmp_path / "model"), str(corpus))
     there = CascadeInput(config, options)
@@ -123,6 +124,7 @@ def test_a_run_on_videos_encodes_every_length(corpus, config, tiny, tmp_path):
     assert len(set(there.table_uris)) == 2
 
 
+@pytest.mark.process
 def test_videos_too_short_for_a_length_are_refused_before_any_work(corpus, config, tmp_path):
     longer = apply_overrides(config, ["num_frames_buckets=4,30"])
     with pytest.raises(UserError, match=r"gives a clip of 59 frames"):

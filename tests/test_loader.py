@@ -236,6 +236,7 @@ def test_tables_of_latents_are_read_by_row_groups_and_chosen_from(tmp_path):
         len(joined.select("fsp > 16"))
 
 
+@pytest.mark.process
 def test_raw_videos_cannot_be_chosen_by_columns(world_corpus, tiny):
     from videogen.stages import apply_overrides
 
@@ -246,6 +247,7 @@ def test_raw_videos_cannot_be_chosen_by_columns(world_corpus, tiny):
         where_of("autoencoder", config)
 
 
+@pytest.mark.process
 def test_a_run_does_not_go_on_when_its_data_has_changed(world_corpus, tiny, tmp_path):
     corpus = tmp_path / "corpus"
     shutil.copytree(world_corpus, corpus)

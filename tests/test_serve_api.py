@@ -38,6 +38,8 @@ from videogen.data.synthetic import Attributes, parse_caption, render_clip
 from videogen.data.video import probe, read_frames, write_mp4
 from videogen.stages import CascadeConfig
 
+pytestmark = pytest.mark.process
+
 PROMPT = "a red circle moving left"
 ENVELOPE = {"message", "type", "param", "code"}
 
@@ -362,6 +364,7 @@ def test_an_uploaded_image_reaches_the_engine_as_pixels(server: Server) -> None:
         (encode_png(np.zeros((10_000, 5_000, 3), np.uint8)), "10000 pixels, at most"),
         (b"\x89PNG" + b"\0" * (17 * 2**20), "bytes, at most"),
     ],
+    ids=["empty", "gif", "svg", "cut", "too wide", "too many bytes"],
 )
 def test_bad_images_are_refused_with_the_reason(quiet_server: Server, content: bytes, reason: str) -> None:
     with pytest.raises(openai.BadRequestError, match=reason) as caught:

@@ -75,6 +75,7 @@ def config(tmp_path: Path, **options: Any) -> ServeConfig:
     return ServeConfig(**{"storage": str(tmp_path / "storage"), "port": free_port()} | options)
 
 
+@pytest.mark.process
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()

@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.process
+
 LOADED = """
 import gc
 from videogen.startup import imports_without_gc

@@ -135,6 +135,7 @@ def test_a_batch_that_does_not_divide_is_refused(tmp_path):
         Cascade(config, CascadeOptions(str(tmp_path / "model")), Progress())
 
 
+@pytest.mark.process
 def test_without_frames_between_key_frames_nothing_is_learned_but_the_model_is_whole(world_corpus, tmp_path):
     from videogen.stages.interpolate.network import FlowInterpolator
 
