@@ -183,11 +183,13 @@ def difference(first: Path, second: Path) -> float:
     return max(float((one[name] - other[name]).abs().max()) for name in one)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_zero_stages_train_the_same_weights(two_workers, stage):
     assert difference(two_workers / f"save{stage}/weights.pt", two_workers / "save0/weights.pt") < 1e-6
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_the_average_of_partitions_equals_the_average_of_gathered_weights(two_workers, stage):
     folder = two_workers / f"average{stage}"
@@ -195,11 +197,13 @@ def test_the_average_of_partitions_equals_the_average_of_gathered_weights(two_wo
     assert difference(folder / "weights.pt", two_workers / f"save{stage}/weights.pt") == 0
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("stage", [0, 2, 3])
 def test_bf16_trains_close_to_fp32(two_workers, stage):
     assert 0 < difference(two_workers / f"bf16_{stage}/weights.pt", two_workers / "save0/weights.pt") < 0.05
 
 
+@pytest.mark.process
 def test_accumulated_gradients_train(two_workers):
     lines = [json.loads(line) for line in (two_workers / "accumulated/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 4, 6]
@@ -207,6 +211,7 @@ def test_accumulated_gradients_train(two_workers):
     assert all(math.isfinite(line["loss"]) and line["grad_norm"] > 0 for line in lines)
 
 
+@pytest.mark.process
 def test_resuming_is_bit_equal(two_workers, launch):
     for stage in range(4):
         shutil.copytree(two_workers / f"save{stage}/checkpoint", two_workers / f"resume{stage}/checkpoint")
@@ -215,6 +220,7 @@ def test_resuming_is_bit_equal(two_workers, launch):
         assert difference(two_workers / f"resume{stage}/weights.pt", two_workers / f"save{stage}/weights.pt") == 0
 
 
+@pytest.mark.process
 def test_resuming_with_another_number_of_workers(two_workers, launch):
     stages = (0, 2, 3)
     for stage in stages:
@@ -225,6 +231,7 @@ def test_resuming_with_another_number_of_workers(two_workers, launch):
         assert difference(two_workers / f"reshard{stage}/weights.pt", two_workers / "reshard0/weights.pt") < 1e-6
 
 
+@pytest.mark.process
 def test_an_unfinished_checkpoint_is_refused(two_workers, tmp_path):
     from videogen.training import checkpoint
 
@@ -239,6 +246,7 @@ def test_an_unfinished_checkpoint_is_refused(two_workers, tmp_path):
         checkpoint.read_state(tmp_path / "cut")
 
 
+@pytest.mark.process
 def test_a_loss_that_is_no_number_stops_with_stage_step_and_cure(launch):
     folder = launch(1, ("diverge", "diverge", {}))
     sentence = (folder / "diverge/error.txt").read_text()
