@@ -1,7 +1,9 @@
 """Documents: links resolve, named files and make targets exist, every job is named."""
 
+import os
 import re
 import subprocess
+import sys
 
 import pytest
 
