@@ -75,7 +75,7 @@ def _section(name: str, results: list[dict[str, Any]]) -> str:
 def _origin(result: Mapping[str, Any]) -> str:
     """Return date, commit and machine; what is not known is left out."""
     machine = result["machine"] or {}
-    parts = [(result["date"] or "undated")[:10]]
+    parts = [(result["date"] or "Date not recorded").partition("T")[0]]
     if result["commit"]:
         parts.append(f"commit {code(result['commit'])}")
     if machine.get("cpu"):
