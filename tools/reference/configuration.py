@@ -104,7 +104,7 @@ def type_name(annotation: Any) -> str:
 
 
 def value_range(field: FieldInfo) -> str:
-    """Return the limits of a field, e.g. ">= 0, < 1"."""
+    """Return the limits of a field, for example ">= 0, < 1", without line breaks within a limit."""
     signs: Mapping[type, tuple[str, str]] = {
         Ge: (">=", "ge"),
         Gt: (">", "gt"),
@@ -117,7 +117,7 @@ def value_range(field: FieldInfo) -> str:
     for limit in field.metadata:
         if type(limit) in signs:
             sign, attribute = signs[type(limit)]
-            found.append(f"{sign} {getattr(limit, attribute)}")
+            found.append(f"{sign}&nbsp;{getattr(limit, attribute)}")
     return ", ".join(found)
 
 
