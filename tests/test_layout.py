@@ -19,7 +19,16 @@ JOBS = sorted((ROOT / "jobs").glob("[!_]*.py"))
 SOURCES = sorted(path for folder in PACKAGES.values() for path in folder.rglob("*.py"))
 
 HEAVY = ("torch", "diffusers", "transformers", "deepspeed", "ray", "decord", "av", "pandas", "fastapi")
-LIGHT = ("videogen", "videogen.errors", "videogen.cli", "videogen.storage", "videogen.config", "pipelines", "serve")
+LIGHT = (
+    "videogen",
+    "videogen.errors",
+    "videogen.cli",
+    "videogen.storage",
+    "videogen.config",
+    "videogen.stages",
+    "pipelines",
+    "serve",
+)
 
 
 # --- platform/ is a source root, and Python's own `platform` is what everyone imports ----------------------------
