@@ -39,7 +39,9 @@ def test_pages_of_the_site_link_to_pages_of_the_site(document):
 def test_files_that_are_named_exist(document):
     rooms = "platform|pipelines|serve|jobs|benchmarks|tests|docs|tools|examples"
     for path in re.findall(rf"`((?:{rooms})/[\w./-]+)`", prose(document)):
-        assert (ROOT / path).exists(), f"{_name(document)} names {path}"
+        # A part in capitals is a placeholder: stages/NAME/.
+        known = path.partition("NAME")[0]
+        assert (ROOT / known).exists(), f"{_name(document)} names {path}"
 
 
 @pytest.mark.process
