@@ -108,14 +108,14 @@ class _Bench:
 
     def _require_even_shares(self, num_videos: int) -> None:
         """Refuse a short corpus that leaves cores idle: the difference to the long one would understate the work."""
-        from pipelines.encode.pipeline import CLIPS_PER_UNIT
+        from pipelines.encode.pipeline import CLIPS_PER_BATCH
 
         of_video = self.clips[0] // num_videos
-        multiple = math.lcm(of_video, CLIPS_PER_UNIT * self._cores) // of_video
+        multiple = math.lcm(of_video, CLIPS_PER_BATCH * self._cores) // of_video
         if num_videos % multiple:
             raise UserError(
                 f"--videos is {num_videos}, but {self._cores} cores share {of_video} clips a video in units of "
-                f"{CLIPS_PER_UNIT} evenly only if it is a multiple of {multiple}."
+                f"{CLIPS_PER_BATCH} evenly only if it is a multiple of {multiple}."
             )
 
     def repeat(self, number: int) -> None:

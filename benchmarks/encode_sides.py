@@ -179,7 +179,7 @@ def _core_s() -> float:
 
 
 def _decode(video: Mapping[str, Any], sizes: Sequence[int]) -> Iterator[list[np.ndarray]]:
-    """Yield each clip of a video at every size, as `pipelines.encode._workers.decode_unit` makes them."""
+    """Yield each clip of a video at every size, as `pipelines.encode._workers.decode_batch` makes them."""
     from videogen.data.video import read_clip, resize_frames
 
     indices = [index for one in video["indices"] for index in one]

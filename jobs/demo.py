@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from importlib import import_module
 
-from pipelines.cluster.connection import require_output
+from pipelines.runner.preflight import require_output
 from videogen import storage
 from videogen.cli import parser, run_job
 

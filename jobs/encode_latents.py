@@ -14,12 +14,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pipelines.cluster.connection import require_output
 from pipelines.encode.corpus import Corpus
 from pipelines.encode.pipeline import encode
 from pipelines.encode.plan import EncodeOptions, find_autoencoder, require_fitting
 from pipelines.encode.preflight import require_own_latents, require_usable_video
 from pipelines.runner.options import add_run_options, run_options
+from pipelines.runner.preflight import require_output
 from videogen import storage
 from videogen.cli import add_preset_options, parser, run_job
 from videogen.errors import UserError

@@ -14,13 +14,13 @@ import io
 import sys
 from collections.abc import Sequence
 
-from pipelines.cluster.connection import require_output
 from pipelines.cluster.progress import Progress
-from pipelines.generate.fingerprint import model_stamp, stamp
+from pipelines.generate.fingerprint import fingerprint, model_fingerprint
 from pipelines.generate.manifest import MANIFEST_NAME, Row, made_by, read_manifest
 from pipelines.generate.model import read_config
 from pipelines.generate.pipeline import GenerateOptions, generate
 from pipelines.generate.prompts import read_requests
+from pipelines.runner.preflight import require_output
 from videogen import storage
 from videogen.cli import add_set_option, parser, run_job
 from videogen.errors import UserError
@@ -53,11 +53,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     held_out = find_held_out(options.data, model, config, options.max_clips)
     uri = output if output.endswith(".json") else storage.join(output, "evaluation.json")
     if options.generated:
-        videos = _listed(storage.absolute(options.generated), model_stamp(model, [config.model_dump_json()]), held_out)
+        videos = _listed(
+            storage.absolute(options.generated), model_fingerprint(model, [config.model_dump_json()]), held_out
+        )
     else:
         videos = _made(model, held_out, storage.join(storage.parent(uri), "generated"), tuple(options.overrides))
-    made_from = model_stamp(
-        model, [config.model_dump_json(), stamp(storage.absolute(options.data)), str(videos), str(options.max_clips)]
+    made_from = model_fingerprint(
+        model,
+        [config.model_dump_json(), fingerprint(storage.absolute(options.data)), str(videos), str(options.max_clips)],
     )
     if storage.exists(uri) and storage.read_json(uri).get("made_from") == made_from:
         print(f"{uri}: up to date")

@@ -12,8 +12,8 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from pipelines.cluster.connection import require_output
 from pipelines.cluster.progress import Progress
+from pipelines.runner.preflight import require_output
 from videogen.cli import parser, run_job
 from videogen.data.datasets import open_table
 from videogen.data.interchange import ARRAY_FORMS, ExportOptions, export_huggingface, export_webdataset

@@ -13,8 +13,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pipelines.cluster.connection import require_output
 from pipelines.generate.pipeline import GenerateOptions, generate
+from pipelines.runner.preflight import require_output
 from videogen.cli import EXIT_FAILED, add_set_option, parser, run_job
 from videogen.errors import UserError
 

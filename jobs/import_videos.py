@@ -13,8 +13,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pipelines.cluster.connection import require_output
 from pipelines.cluster.progress import Progress
+from pipelines.runner.preflight import require_output
 from videogen import storage
 from videogen.cli import parser, run_job
 from videogen.data.interchange import MAX_VIDEO_BYTES, find_shards, import_videos

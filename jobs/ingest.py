@@ -16,9 +16,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pipelines.cluster.connection import require_output
 from pipelines.ingest.pipeline import IngestOptions, ingest, score_names
 from pipelines.runner.options import add_run_options, run_options
+from pipelines.runner.preflight import require_output
 from videogen.cli import add_preset_options, parser, run_job
 from videogen.data.curation import Policy
 from videogen.data.curation.duplicates import LARGEST_DISTANCE, DedupThresholds
@@ -96,8 +96,8 @@ def _options(options: argparse.Namespace) -> IngestOptions:
         aesthetic=options.aesthetic,
         captioner=options.captioner,
     )
-    nearness = DedupThresholds(options.duplicate_distance, options.duplicate_cosine)
-    return IngestOptions(spec, Policy.of(options.keep), run_options(options), nearness)
+    dedup = DedupThresholds(options.duplicate_distance, options.duplicate_cosine)
+    return IngestOptions(spec, Policy.of(options.keep), run_options(options), dedup)
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -12,8 +12,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pipelines.cluster.connection import require_output
 from pipelines.cluster.progress import Progress
+from pipelines.runner.preflight import require_output
 from pipelines.train.demo_corpus import make_demonstration_corpus
 from videogen import storage
 from videogen.cli import add_preset_options, parser, run_job

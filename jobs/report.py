@@ -12,11 +12,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pipelines.cluster.connection import require_output
 from pipelines.cluster.progress import Progress
-from pipelines.generate.fingerprint import model_stamp, stamp
+from pipelines.generate.fingerprint import fingerprint, model_fingerprint
 from pipelines.generate.manifest import MANIFEST_NAME, read_manifest
 from pipelines.generate.model import read_config
+from pipelines.runner.preflight import require_output
 from videogen import storage
 from videogen.cli import parser, run_job
 from videogen.reporting.cascade.page import ReportSources, write_report
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         storage.require_readable(options.timings, "Timings")
     training = storage.join(model, "training")
     inputs = [options.evaluation, generated, training]
-    made_from = stamp(*inputs, settings=[model_stamp(model)])
+    made_from = fingerprint(*inputs, settings=[model_fingerprint(model)])
     output = storage.absolute(options.output)
     uri = storage.join(output, "index.html")
     if storage.exists(uri) and made_from_of(storage.read_text(uri)) == made_from:

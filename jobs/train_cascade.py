@@ -15,8 +15,8 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from pipelines.cluster.connection import require_lasting
 from pipelines.cluster.progress import Progress
+from pipelines.runner.preflight import require_lasting
 from pipelines.train.cascade import Cascade, CascadeOptions
 from pipelines.train.dag import Outcome
 from pipelines.train.dry_run import describe, describe_training

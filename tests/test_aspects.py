@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.encode.pipeline import encode
-from pipelines.runner import step_records
+from pipelines.train.identity import config_hash
 from tests._videos import make
 from videogen.config import FrameSize, nearest_size
 from videogen.data.datasets import open_table
@@ -108,9 +108,9 @@ def test_what_is_square_says_nothing_of_other_shapes(tiny):
     before = ["model.block_out_channels=[16,32,32]", "model.attention_levels=[false,false,true]", "timestep_shift=10"]
     before += ["model.full_size_attention=true", "motion_weight=0", "training.steps=800"]
     as_before = apply_overrides(tiny, [f"base.{setting}" for setting in before])
-    assert step_records.config_hash(as_before, "base") == "1c8cd1990e6b"
+    assert config_hash(as_before, "base") == "1c8cd1990e6b"
     several = apply_overrides(tiny, [THREE])
-    assert step_records.config_hash(several, "base") != step_records.config_hash(tiny, "base")
+    assert config_hash(several, "base") != config_hash(tiny, "base")
     assert ClipSpec.from_dict(ClipSpec.of(several).as_dict()) == ClipSpec.of(several)
 
 

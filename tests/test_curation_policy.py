@@ -1,4 +1,4 @@
-"""Policies: rules in words, checked before any work, and judged on tables."""
+"""Policies: rules in words, checked before any work, and applied to tables."""
 
 import pyarrow as pa
 import pytest

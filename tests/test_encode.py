@@ -22,11 +22,11 @@ from pipelines.cluster import pools
 from pipelines.encode import _workers as _encode_unit
 from pipelines.encode import pipeline as encoding
 from pipelines.encode._encoders import find_encoders
-from pipelines.encode._workers import EncodeUnit, decode_clips, decode_unit, encode_frames
+from pipelines.encode._workers import EncodeActor, decode_batch, decode_clips, encode_frames
 from pipelines.encode.pipeline import encode
 from pipelines.encode.plan import EncodeOptions, find_autoencoder, prepare
 from pipelines.ingest.pipeline import IngestOptions, ingest
-from pipelines.runner.plan import UnitSize, write_plan
+from pipelines.runner.plan import BatchLimits, write_plan
 from tests.conftest import load_job
 from videogen import storage
 from videogen.data.curation import Policy
@@ -96,11 +96,11 @@ def planned_items(latents_table: str, captioned: bool = True) -> list[pa.RecordB
 
 def test_latents_do_not_depend_on_how_clips_are_grouped(latents_table, world_corpus, tiny, tiny_model, tmp_path):
     job = prepare(str(world_corpus), str(tmp_path), tiny, tiny_model)
-    units = write_plan(job.output, iter(planned_items(latents_table)), job.identity, UnitSize(items=1))
+    units = write_plan(job.output, iter(planned_items(latents_table)), job.identity, BatchLimits(items=1))
     assert len(units) == 6
-    encoder = EncodeUnit(job.task)
+    encoder = EncodeActor(job.task)
     for index, unit in enumerate(units):
-        encoder(decode_unit(pa.Table.from_pylist([unit.as_row()]), job.task))
+        encoder(decode_batch(pa.Table.from_pylist([unit.as_row()]), job.task))
         (part,) = (tmp_path / "parts").glob(f"{unit.unit_id}-*.parquet")
         alone = pd.read_parquet(part).iloc[0]
         together = LatentsTable.open(latents_table).row(index, (*LATENTS, "clip_id"))
@@ -114,7 +114,7 @@ def test_latents_that_float16_cannot_hold_are_a_failure_and_no_row(
     latents_table, world_corpus, tiny, tiny_model, tmp_path, monkeypatch
 ):
     job = prepare(str(world_corpus), str(tmp_path), tiny, tiny_model)
-    (unit,) = write_plan(job.output, iter(planned_items(latents_table)), job.identity, UnitSize(items=2), limit=1)
+    (unit,) = write_plan(job.output, iter(planned_items(latents_table)), job.identity, BatchLimits(items=2), limit=1)
     factors = iter([1e6, 1, 1, 1])  # of two clips at two sizes
 
     def overflow(vae, frames):
@@ -122,7 +122,7 @@ def test_latents_that_float16_cannot_hold_are_a_failure_and_no_row(
         return mean * next(factors), logvar
 
     monkeypatch.setattr(_encode_unit, "encode_frames", overflow)
-    done = EncodeUnit(job.task)(decode_unit(pa.Table.from_pylist([unit.as_row()]), job.task))
+    done = EncodeActor(job.task)(decode_batch(pa.Table.from_pylist([unit.as_row()]), job.task))
     record = PartRecord.from_json(done["record"][0].as_py())
     assert [(one.status, one.stage) for one in record.outcomes] == [("failed", "encode"), ("ok", "")]
     assert "latents_8 holds numbers that float16 cannot" in record.outcomes[0].error
@@ -287,7 +287,7 @@ def test_a_killed_encoding_continues(world_corpus, latents_table, tiny, tiny_mod
     output = tmp_path / "table"
     script = (
         "import sys; from pipelines.encode import pipeline as encode; from videogen.stages import load_preset; "
-        "encode.CLIPS_PER_UNIT = 1; "
+        "encode.CLIPS_PER_BATCH = 1; "
         "encode.encode(*sys.argv[1:3], load_preset('tiny'), sys.argv[3], options=encode.EncodeOptions(encoders=1))"
     )
     driver = subprocess.Popen(
@@ -306,7 +306,7 @@ def test_a_killed_encoding_continues(world_corpus, latents_table, tiny, tiny_mod
     assert not (output / "manifest.json").exists()
     with pytest.raises(UserError, match=r"manifest\.json"):
         LatentsTable.open(str(output))
-    monkeypatch.setattr(encoding, "CLIPS_PER_UNIT", 1)
+    monkeypatch.setattr(encoding, "CLIPS_PER_BATCH", 1)
     result = encode(str(world_corpus), str(output), tiny, tiny_model)
     assert result.ok == 6
     assert result.encoded_now < 6

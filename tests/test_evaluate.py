@@ -1,4 +1,4 @@
-"""Evaluation: what is judged, which data counts as held out, and the keys that scripts rely on."""
+"""Evaluation: what is scored, which data counts as held out, and the keys that scripts rely on."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines.generate.fingerprint import model_stamp
+from pipelines.generate.fingerprint import model_fingerprint
 from pipelines.generate.manifest import write_manifest
 from pipelines.generate.model import read_config
 from pipelines.generate.prompts import read_requests
@@ -235,7 +235,7 @@ def test_videos_of_other_settings_and_unfinished_runs_are_refused(
     arguments, made = run
     requests = read_requests(str(made.parent / "held_out" / "prompts.parquet"))
     rows = {row["id"]: row for row in pd.read_parquet(generated / "manifest.parquet").to_dict("records")[:count]}
-    maker = model_stamp(tiny_model, [read_config(tiny_model, settings).model_dump_json()])
+    maker = model_fingerprint(tiny_model, [read_config(tiny_model, settings).model_dump_json()])
     write_manifest(str(made), requests, rows, maker)
     with pytest.raises(UserError, match=words):
         load_job("evaluate").main(arguments)

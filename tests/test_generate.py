@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save
 
-from pipelines.generate.fingerprint import model_stamp
+from pipelines.generate.fingerprint import model_fingerprint
 from pipelines.generate.manifest import MANIFEST_SCHEMA, finished_rows
 from pipelines.generate.model import read_config
 from pipelines.generate.payload import needed_after
 from pipelines.generate.pipeline import GenerateOptions, generate
 from pipelines.generate.prompts import read_requests
-from pipelines.generate.workers import BLOCK_SCHEMA, LastWorker, Prepare, StageSpec, StageWorker
+from pipelines.generate.workers import BLOCK_SCHEMA, DecodeAndWriteActor, Prepare, StageActor, StageSpec
 from tests.conftest import load_job
 from videogen.data.video import probe
 from videogen.errors import UserError
@@ -133,9 +133,9 @@ def test_run_again_only_makes_what_is_missing(run: Path, tiny_model: str) -> Non
 def test_what_is_done_is_done_for_this_model_and_these_requests_only(run: Path, tiny_model: str) -> None:
     output, config = str(run / "out"), read_config(tiny_model, FAST)
     requests = read_requests(str(run / "prompts.parquet"))
-    maker = model_stamp(tiny_model, [config.model_dump_json()])
+    maker = model_fingerprint(tiny_model, [config.model_dump_json()])
     assert set(finished_rows(output, requests, maker, True)) == {"zero", "one", "two", "three", "given"}
-    other = model_stamp(tiny_model, [read_config(tiny_model).model_dump_json()])
+    other = model_fingerprint(tiny_model, [read_config(tiny_model).model_dump_json()])
     assert finished_rows(output, requests, other, True) == {}
 
     changed = pd.read_parquet(run / "prompts.parquet")
@@ -154,11 +154,11 @@ def test_a_stage_that_fails_on_one_row_of_a_batch_loses_only_that_row(tiny_model
     for row in block:
         row["payload"] = save({"latents": np.zeros(shape, np.float32)})
     block[1]["payload"] = save({"latents": np.zeros((1, 2), np.float32)})
-    StageWorker(spec).run(block)
+    StageActor(spec).run(block)
     assert [bool(row["error"]) for row in block] == [False, True, False]
     assert block[1]["error"].startswith("interpolate: ")
 
-    last = LastWorker(StageSpec("decode", tiny_model, tiny, "cpu", frozenset(), False), str(tmp_path), 16.0)
+    last = DecodeAndWriteActor(StageSpec("decode", tiny_model, tiny, "cpu", frozenset(), False), str(tmp_path), 16.0)
     manifest = last(pa.Table.from_pylist(block, schema=BLOCK_SCHEMA))
     assert manifest.schema == MANIFEST_SCHEMA
     assert manifest["status"].to_pylist() == ["ok", "failed", "ok"]

@@ -168,7 +168,7 @@ def test_what_failed_may_fail_again_without_stopping_a_run(camera_clip, ray_clus
     monkeypatch.setattr(ledgered, "FailureBreaker", partial(FailureBreaker, min_inputs=3))
     # A unit a graph: what each of several graphs has done is counted.
     monkeypatch.setattr(ledgered, "_UNITS_AT_ONCE", 1)
-    monkeypatch.setattr(ingesting, "VIDEOS_PER_UNIT", 2)
+    monkeypatch.setattr(ingesting, "VIDEOS_PER_BATCH", 2)
     videos = tmp_path / "videos"
     videos.mkdir()
     for number in range(3):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pipelines.encode.pipeline import encode
-from pipelines.runner import step_records
+from pipelines.train.identity import config_hash
 from pipelines.train.inputs import CascadeInput, CascadeOptions
 from videogen.data.datasets.latents_table import discover_tables
 from videogen.data.synthetic import all_attributes, render_clip
@@ -55,7 +55,7 @@ def test_lengths_follow_from_key_frames(tiny, config):
     assert apply_overrides(tiny, ["num_frames_buckets=[12, 4, 12]"]).clip_lengths == (7, 15, 23)
     # A stage is its settings and its data, which say of themselves how long they are.
     assert "num_frames_buckets" not in tiny.model_dump(mode="json")
-    assert step_records.config_hash(apply_overrides(tiny, [BUCKETS]), "base") == step_records.config_hash(tiny, "base")
+    assert config_hash(apply_overrides(tiny, [BUCKETS]), "base") == config_hash(tiny, "base")
     assert (
         apply_overrides(config, ["num_frames_buckets=[]"]).model_dump()
         == apply_overrides(tiny, ["decode.adversarial_start=0"]).model_dump()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.runner.plan import UnitSize, remove_abandoned_plans, remove_plan, write_plan
+from pipelines.runner.plan import BatchLimits, remove_abandoned_plans, remove_plan, write_plan
 from tests._ledger import planned
 from tests.conftest import LOCAL_AND_S3
 from videogen import storage
@@ -170,12 +170,12 @@ def test_a_driver_that_stood_still_replaces_no_manifest_of_the_other(table):
 
 def test_a_driver_that_stood_still_removes_no_plan_of_the_other(tmp_path):
     uri = str(tmp_path)
-    abandoned = write_plan(uri, planned(range(4)), "abc", UnitSize(2))
+    abandoned = write_plan(uri, planned(range(4)), "abc", BatchLimits(2))
     os.utime(abandoned[0].plan, (0, 0))
     with Lease(uri) as lease:
-        mine = write_plan(uri, planned(range(4)), "abc", UnitSize(2))
+        mine = write_plan(uri, planned(range(4)), "abc", BatchLimits(2))
         altered(uri, token="theirs")
-        theirs = write_plan(uri, planned(range(4)), "abc", UnitSize(2))
+        theirs = write_plan(uri, planned(range(4)), "abc", BatchLimits(2))
         with pytest.raises(UserError, match="taken over"):
             remove_abandoned_plans(uri, lease)
         remove_plan(mine)

@@ -1,25 +1,19 @@
-"""The Ray cluster that a pipeline runs on: the one that is there, or a local one for the length of the job."""
+"""Connection to Ray: the cluster of `RAY_ADDRESS`, or a local one for the length of the job."""
 
 import logging
 import os
 import secrets
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from videogen import storage
 from videogen.errors import UserError
 from videogen.startup import KEEP_FREED_MEMORY
-
-if TYPE_CHECKING:
-    from videogen.stages import CascadeConfig
 
 logger = logging.getLogger(__name__)
 
 _OBJECT_STORE_BYTES = 2 << 30
 _START_ATTEMPTS = 3
-_SHIPPED_COPY = "_ray_pkg_"
-"""How Ray begins the name of the folder into which it unpacks a job's `working_dir`."""
 _DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # What Ray's next release does; silences a warning in each worker.
@@ -138,31 +132,6 @@ def cpu_environment() -> dict[str, str]:
     return {name: value for name, value in KEEP_FREED_MEMORY.items() if name not in os.environ}
 
 
-def require_output(uri: str, option: str = "--output") -> None:
-    """Refuse an output that cannot be written, or that would not last; every job asks this first.
-
-    Raises:
-        UserError: in one sentence.
-    """
-    require_lasting(uri, option)
-    storage.require_writable(uri, option.removeprefix("--").capitalize())
-
-
-def require_lasting(uri: str | None, option: str) -> None:
-    """Refuse a path inside Ray's copy of the checkout: Ray removes it, and the next change of code makes another one.
-
-    Raises:
-        UserError: `uri` is such a path, as every relative one is under `ray job submit --runtime-env`.
-    """
-    if uri is None or storage.is_remote(uri):
-        return
-    if any(part.startswith(_SHIPPED_COPY) for part in storage.absolute(uri).split("/")):
-        raise UserError(
-            f"{option} {uri!r} lies in the temporary copy of the checkout that Ray has made for this job, and would be "
-            f"lost with it: give an absolute path or an s3:// URI, e.g. {option} $PWD/{uri.rsplit('/', 1)[-1]}."
-        )
-
-
 def may_grow() -> bool:
     """Tell whether nodes may still join: a cluster that was joined may have an autoscaler, a local one never has."""
     return bool(os.environ.get("RAY_ADDRESS"))
@@ -202,52 +171,6 @@ def pool(name: str) -> dict[str, str]:
 
     labelled = any("pool" in node["Labels"] for node in ray.nodes() if node["Alive"])
     return {"pool": name} if labelled else {}
-
-
-def cpus_for(config: "CascadeConfig", stage: str) -> float:
-    """Return the CPUs of one training worker of a stage; on a local cluster never more than the machine has.
-
-    A cluster that may grow is not refused, but a line says what is being waited for.
-
-    Raises:
-        UserError: a local cluster will never have what the stage asks for.
-    """
-    import ray
-
-    training = config.training_of(stage)
-    if may_grow():
-        workers = training.num_workers
-        needed = Resources(workers * training.cpus_per_worker, workers if training.use_gpu else 0)
-        instead = f"--set {stage}.training.num_workers=1 {stage}.training.use_gpu=false takes the least"
-        say_if_waiting(f"Stage {stage!r}", needed, instead)
-        return training.cpus_per_worker
-    require_room(config, stage)
-    return min(training.cpus_per_worker, ray.cluster_resources()["CPU"] // training.num_workers)
-
-
-def require_room(config: "CascadeConfig", stage: str) -> None:
-    """Refuse a stage for which a local cluster is too small; one that may grow has room for all.
-
-    Raises:
-        UserError: the machine lacks GPUs or cores.
-    """
-    import ray
-
-    if may_grow():
-        return
-    training = config.training_of(stage)
-    total = ray.cluster_resources()
-    if training.use_gpu and total.get("GPU", 0) < training.num_workers:
-        raise UserError(
-            f"Stage {stage!r} wants {training.num_workers} workers with a GPU each, but this machine has "
-            f"{total.get('GPU', 0):.0f} GPUs: run on a cluster that has them, or --set {stage}.training.num_workers=1 "
-            f"{stage}.training.use_gpu=false."
-        )
-    if training.num_workers > total["CPU"]:
-        raise UserError(
-            f"Stage {stage!r} wants {training.num_workers} workers, but this machine has {total['CPU']:.0f} cores: "
-            f"--set {stage}.training.num_workers={total['CPU']:.0f}, or run on a larger cluster."
-        )
 
 
 def _quiet_data() -> None:

@@ -33,7 +33,7 @@ class Shares:
 
 
 def shares(num_units: int, memory_bytes: int, actors: int | None = None, on_gpus: bool | None = None) -> Shares:
-    """Return how decoding and networks share the connected connection.
+    """Return how decoding and networks share the connected cluster.
 
     Args:
         num_units: units to come.

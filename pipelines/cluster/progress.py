@@ -1,14 +1,16 @@
-"""What runs right now, how fast, and until when: live rows on a terminal, else a plain line every ten seconds.
+"""Progress display with rate and time left: live rows on a terminal, else one line every ten seconds.
 
-with Progress() as progress, progress.task("encode", total=60, unit="clips") as task:
-    task.advance(4)
+    with Progress() as progress, progress.task("encode", total=60, unit="clips") as task:
+        task.advance(4)
 
 For the driver only. Tasks may be live at once and may be used from any thread.
 """
 
+import contextlib
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -16,6 +18,16 @@ from rich.console import Console
 from rich.live import Live
 
 _LINE_EVERY_S = 10.0
+
+
+@contextlib.contextmanager
+def shown(progress: "Progress | None") -> Iterator["Progress"]:
+    """Yield `progress`; without one, a display of its own for as long as the context lasts."""
+    if progress is not None:
+        yield progress
+        return
+    with Progress() as own:
+        yield own
 
 
 class Progress:

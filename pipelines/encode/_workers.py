@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.encode._encoders import Encoders
-from pipelines.runner.plan import Unit
+from pipelines.runner.plan import WorkItemBatch
 from pipelines.runner.timeouts import video_limit_s
 from videogen.config import FrameSize
 from videogen.data.datasets.clips import ClipSpec
@@ -81,15 +81,15 @@ class EncodeTask:
         return self.encoders.text_encoder_fingerprint is not None
 
 
-def decode_unit(table: pa.Table, task: EncodeTask) -> pa.Table:
+def decode_batch(table: pa.Table, task: EncodeTask) -> pa.Table:
     """Decode the clips of a unit, each at every size that is encoded.
 
     Args:
-        table: one row, a `Unit`.
+        table: one row, a `WorkItemBatch`.
         task: what to decode.
     """
     started = time.perf_counter()
-    unit = Unit.of(table.to_pylist()[0])
+    unit = WorkItemBatch.of(table.to_pylist()[0])
     decoded, outcomes, frames = [], [], []
     for item, result in decode_clips(_decoder(task.limit_s), unit.items(), task):
         if isinstance(result, Outcome):
@@ -196,7 +196,7 @@ def _failed(item: Item, stage: str, error: str, attempts: int = 1, log_tail: str
     return Outcome(item["item_id"], FAILED, 0, item["source"], stage, error, attempts, log_tail)
 
 
-class EncodeUnit:
+class EncodeActor:
     """Encode the frames of a unit with the VAE and its captions with the text encoder, and commit its rows."""
 
     def __init__(self, task: EncodeTask) -> None:
@@ -241,14 +241,14 @@ class EncodeUnit:
             else:
                 rows.append(latents_row(item, arrays))
         outcomes = [broken.get(outcome.item_id, outcome) for outcome in outcomes]
-        facts = {"decode_s": table["seconds"][0].as_py(), "encode_s": time.perf_counter() - started}
+        metrics = {"decode_s": table["seconds"][0].as_py(), "encode_s": time.perf_counter() - started}
         record = write_part(
             task.output,
             table["unit_id"][0].as_py(),
             pa.Table.from_pylist(rows, schema=self._schema),
             outcomes,
             task.identity,
-            facts,
+            metrics,
             rows_per_group=ROWS_PER_GROUP,
         )
         return pa.table({"record": [record.to_json()]})

@@ -3,12 +3,12 @@
 import itertools
 from typing import Any
 
-from pipelines.runner import step_records
 from videogen import storage
 from videogen.data.datasets.clips_schema import CLIPS
 from videogen.data.datasets.clips_table import ClipsTable
 from videogen.data.sources import Video, open_corpus
 from videogen.data.tables import kind_of
+from videogen.hashing import json_hash
 
 
 class Corpus:
@@ -42,7 +42,7 @@ class Corpus:
         """Return a JSON value that changes when the videos or their captions do."""
         if self.clips is not None:
             return self.clips.fingerprint
-        return step_records.hash_of([batch.to_pylist() for batch in self._source.batches()])
+        return json_hash([batch.to_pylist() for batch in self._source.batches()], digits=12)
 
 
 def is_clips_table(uri: str) -> bool:

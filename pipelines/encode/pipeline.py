@@ -20,11 +20,11 @@ import pyarrow.parquet as pq
 
 from pipelines import cluster
 from pipelines.cluster.pools import shares, two_steps
-from pipelines.cluster.progress import Progress
-from pipelines.encode._workers import EncodeUnit, decode_unit
+from pipelines.cluster.progress import Progress, shown
+from pipelines.encode._workers import EncodeActor, decode_batch
 from pipelines.encode.plan import CLIPS_FOLDER, EncodeJob, EncodeOptions, clips_of_folder, prepare
 from pipelines.ingest.pipeline import IngestOptions, ingest
-from pipelines.runner.plan import UnitSize
+from pipelines.runner.plan import BatchLimits
 from pipelines.runner.run import (
     FILTERED_NAME,
     Fingerprint,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CLIPS_PER_UNIT = 32
+CLIPS_PER_BATCH = 32
 _UNIT_BYTES = 64 << 20
 """Decoded frames of one unit, which cross the object store together."""
 _WORKER_BYTES = 5 << 29
@@ -93,35 +93,33 @@ def encode(
         UserError: before any work, for anything that is wrong with the arguments; or if no clip could be encoded.
         RuntimeError: a worker met an error that is no clip's own.
     """
-    if progress is None:
-        with Progress() as progress:
-            return encode(input_uri, output_uri, config, autoencoder, captions, options, progress)
-    started = time.perf_counter()
-    options = options or EncodeOptions()
-    job = prepare(input_uri, output_uri, config, autoencoder, captions, options)
-    clips, num_unusable = _clips(job, options, progress)
-    chosen = _chosen(clips, options)
-    with Lease(job.output) as lease, Ledger(job.output, job.identity, lease) as ledger:
-        fingerprint = Fingerprint(SCHEMA_VERSION, clips.fingerprint)
-        ledger.plan(fingerprint.over(_items(clips, chosen, job.corpus.has_captions)))
-        lost = _lost_videos(job, clips)
-        encoded_now = run_pending(ledger, _work(job, options), options.run, progress, lost)
-        if encoded_now or not is_unchanged(ledger, fingerprint.value()):
-            _publish(ledger, job, clips, options, fingerprint.value(), progress, lost)
-        else:
-            ledger.clean_up()
-        counts = ledger.published()["counts"]
-        write_report(job.output, job.encoders.load_autoencoder)
-    filtered = clips.manifest["counts"]["rows"] - counts["planned"]
-    return EncodeResult(
-        uri=job.output,
-        planned=counts["planned"] + filtered + num_unusable,
-        ok=counts["ok"],
-        filtered=filtered + counts["filtered"],
-        failed=counts["failed"] + num_unusable,
-        encoded_now=encoded_now,
-        seconds=time.perf_counter() - started,
-    )
+    with shown(progress) as progress:
+        started = time.perf_counter()
+        options = options or EncodeOptions()
+        job = prepare(input_uri, output_uri, config, autoencoder, captions, options)
+        clips, num_unusable = _clips(job, options, progress)
+        chosen = _chosen(clips, options)
+        with Lease(job.output) as lease, Ledger(job.output, job.identity, lease) as ledger:
+            fingerprint = Fingerprint(SCHEMA_VERSION, clips.fingerprint)
+            ledger.plan(fingerprint.over(_items(clips, chosen, job.corpus.has_captions)))
+            lost = _lost_videos(job, clips)
+            encoded_now = run_pending(ledger, _work(job, options), options.run, progress, lost)
+            if encoded_now or not is_unchanged(ledger, fingerprint.value()):
+                _publish(ledger, job, clips, options, fingerprint.value(), progress, lost)
+            else:
+                ledger.clean_up()
+            counts = ledger.published()["counts"]
+            write_report(job.output, job.encoders.load_autoencoder)
+        filtered = clips.manifest["counts"]["rows"] - counts["planned"]
+        return EncodeResult(
+            uri=job.output,
+            planned=counts["planned"] + filtered + num_unusable,
+            ok=counts["ok"],
+            filtered=filtered + counts["filtered"],
+            failed=counts["failed"] + num_unusable,
+            encoded_now=encoded_now,
+            seconds=time.perf_counter() - started,
+        )
 
 
 def _clips(job: EncodeJob, options: EncodeOptions, progress: Progress) -> tuple[ClipsTable, int]:
@@ -168,15 +166,15 @@ def _work(job: EncodeJob, options: EncodeOptions) -> Work:
             instead = "--set base.training.use_gpu=false, and the same for the other stages, encodes on CPUs"
             cluster.say_if_waiting("Encoding", cluster.Resources(cpus=1, gpus=options.encoders or 1), instead)
         share = shares(num_units, _WORKER_BYTES, options.encoders, on_gpus)
-        return two_steps(units, decode_unit, EncodeUnit, task, share)
+        return two_steps(units, decode_batch, EncodeActor, task, share)
 
-    return Work("encode", "clips", UnitSize(_clips_per_unit(job)), graph, ("decode_s", "encode_s"))
+    return Work("encode", "clips", BatchLimits(_clips_per_unit(job)), graph, ("decode_s", "encode_s"))
 
 
 def _clips_per_unit(job: EncodeJob) -> int:
     largest = max(size.height * size.width for size in job.spec.frame_sizes) / job.spec.size**2
     clip_bytes = job.spec.num_frames * int(sum(size**2 for size in job.task.pixel_sizes) * largest) * 3
-    return max(1, min(CLIPS_PER_UNIT, _UNIT_BYTES // clip_bytes))
+    return max(1, min(CLIPS_PER_BATCH, _UNIT_BYTES // clip_bytes))
 
 
 def _trains_on_gpus(config: CascadeConfig) -> bool:
@@ -212,7 +210,7 @@ def _publish(
 
 
 def _lost_videos(job: EncodeJob, clips: ClipsTable) -> list[pa.RecordBatch]:
-    """Return the videos that gave no clip, for errors.parquet: whoever encodes a folder looks for all losses there."""
+    """Return the videos that gave no clip, for errors.parquet: which lists all losses of a folder."""
     if job.corpus.clips is not None:
         return []
     return [batch for name in (FILTERED_NAME, ERRORS_NAME) for batch in _outcomes(storage.join(clips.uri, name))]

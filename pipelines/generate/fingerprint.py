@@ -9,7 +9,7 @@ from videogen.stages import NOT_THE_MODEL
 _MODEL_FILES = (".json", ".safetensors", ".txt", ".model")
 
 
-def stamp(*uris: str, settings: Sequence[str] = ()) -> str:
+def fingerprint(*uris: str, settings: Sequence[str] = ()) -> str:
     """Return a short hash that changes when a file under one of the URIs does, or a setting."""
     parts = list(settings)
     for uri in uris:
@@ -17,7 +17,7 @@ def stamp(*uris: str, settings: Sequence[str] = ()) -> str:
     return _hash(parts)
 
 
-def model_stamp(model: str, settings: Sequence[str] = ()) -> str:
+def model_fingerprint(model: str, settings: Sequence[str] = ()) -> str:
     """Return the stamp of a model's weights and configurations, and of settings that are used with it."""
     lines = [line for line in _lines(model) if not line.startswith(NOT_THE_MODEL)]
     return _hash([*settings, *(line for line in lines if line.split(" ")[0].endswith(_MODEL_FILES))])

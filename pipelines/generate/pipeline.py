@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines import cluster
 from pipelines.cluster.progress import Progress
-from pipelines.generate.fingerprint import model_stamp
+from pipelines.generate.fingerprint import model_fingerprint
 from pipelines.generate.manifest import Row, finished_rows, write_manifest
 from pipelines.generate.model import read_config
 from pipelines.generate.payload import needed_after
 from pipelines.generate.prompts import Request, parquet_files, present_columns, read_requests
-from pipelines.generate.workers import LastWorker, Prepare, StageSpec, StageWorker
+from pipelines.generate.workers import DecodeAndWriteActor, Prepare, StageActor, StageSpec
 from videogen import storage
 from videogen.stages import CascadeConfig
 
@@ -119,7 +119,7 @@ def _plan(model: str, prompts: str, output: str, options: GenerateOptions) -> _P
     storage.require_writable(output, "Output")
     requests = read_requests(prompts)
     config = read_config(model, options.overrides)
-    maker = model_stamp(model, [config.model_dump_json()])
+    maker = model_fingerprint(model, [config.model_dump_json()])
     finished = finished_rows(output, requests, maker, options.save_intermediates)
     return _Plan(model, prompts, output, config, requests, maker, finished, options)
 
@@ -177,7 +177,7 @@ def _graph(plan: _Plan) -> "ray.data.Dataset":
         )
         last = name == names[-1]
         dataset = dataset.map_batches(
-            LastWorker if last else StageWorker,
+            DecodeAndWriteActor if last else StageActor,
             fn_constructor_args=(spec, plan.output, plan.config.output_fps) if last else (spec,),
             batch_size=options.batch_size,
             batch_format="pyarrow",

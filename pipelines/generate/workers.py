@@ -87,7 +87,7 @@ class StageSpec:
     """Whether this stage's products are saved beside the video."""
 
 
-class StageWorker:
+class StageActor:
     """An actor that holds one stage."""
 
     def __init__(self, spec: StageSpec) -> None:
@@ -146,7 +146,7 @@ class StageWorker:
             return None
 
 
-class LastWorker(StageWorker):
+class DecodeAndWriteActor(StageActor):
     """The actor of the last stage, which also writes the videos.
 
     Args:

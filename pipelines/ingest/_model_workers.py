@@ -11,7 +11,7 @@ from videogen.data.curation.learned import mean_direction
 from videogen.startup import imports_without_gc
 
 
-class LearnedUnit:
+class ModelActor:
     """Fill the columns of a unit that need networks, then commit it."""
 
     def __init__(self, task: IngestTask) -> None:
@@ -31,7 +31,7 @@ class LearnedUnit:
         self._captioner = Captioner.from_pretrained(spec.captioner, device) if spec.captioner else None
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Map one unit, as `analyse_unit` left it."""
+        """Map one unit, as `analyse_batch` left it."""
         started = time.perf_counter()
         unit_id, outcomes, seconds = (table[name][0].as_py() for name in ("unit_id", "outcomes", "seconds"))
         with pa.ipc.open_stream(table["rows"][0].as_py()) as reader:
@@ -41,8 +41,8 @@ class LearnedUnit:
             for row, pictures in zip(rows.to_pylist(), table["samples"][0].as_py(), strict=True)
         ]
         done = pa.Table.from_pylist(filled, schema=rows.schema)
-        facts = {"analyse_s": seconds, "learn_s": time.perf_counter() - started}
-        return commit(unit_id, done, outcomes, self._task, facts)
+        metrics = {"analyse_s": seconds, "learn_s": time.perf_counter() - started}
+        return commit(unit_id, done, outcomes, self._task, metrics)
 
     def _look(self, caption: str | None, pictures: list[np.ndarray]) -> dict[str, object]:
         frames = np.stack(pictures)

@@ -19,7 +19,7 @@ from videogen.data.tables import select
 _ROWS_PER_GROUP = 65_536
 
 
-class Verdicts:
+class PolicyResult:
     """What becomes of every clip of a table.
 
     Args:
@@ -64,7 +64,7 @@ class Verdicts:
 
 
 @dataclass
-class _Looks:
+class DedupFeatures:
     """What duplicates are told by, one entry a clip."""
 
     ids: list[str] = field(default_factory=list)
@@ -72,53 +72,53 @@ class _Looks:
     hashes: list[int | None] = field(default_factory=list)
     embeddings: list[bytes | None] = field(default_factory=list)
 
-    def duplicates(self, spec: IngestSpec, nearness: DedupThresholds) -> list[str]:
+    def duplicates(self, spec: IngestSpec, dedup: DedupThresholds) -> list[str]:
         """Return for each clip the first clip of another video that looks the same, or ""."""
         copies = [""] * len(self.ids)
         if spec.hashes:
-            copies = find_duplicates(self.ids, self.hashes, nearness.distance, self.sources)
+            copies = find_duplicates(self.ids, self.hashes, dedup.distance, self.sources)
         width = max((len(one) for one in self.embeddings if one), default=0)
         if width:
             vectors = np.stack([np.frombuffer(one or bytes(width), np.float16) for one in self.embeddings])
-            alike = find_duplicates_by_embedding(self.ids, vectors, nearness.cosine, self.sources)
+            alike = find_duplicates_by_embedding(self.ids, vectors, dedup.cosine, self.sources)
             copies = [by_hash or by_embedding for by_hash, by_embedding in zip(copies, alike, strict=True)]
         return copies
 
 
 @contextlib.contextmanager
-def judged(
-    located: Iterable[pa.RecordBatch], spec: IngestSpec, policy: Policy, nearness: DedupThresholds
-) -> Iterator[Verdicts]:
+def apply_policy(
+    located: Iterable[pa.RecordBatch], spec: IngestSpec, policy: Policy, dedup: DedupThresholds
+) -> Iterator[PolicyResult]:
     """Yield what becomes of the located clips; what that needs on disk is gone afterwards.
 
     Args:
         located: rows of `Ledger.locate`, with the columns of the index but for the verdicts.
         spec: what was found out about them.
         policy: rules that a clip must pass to be kept.
-        nearness: what counts as a near duplicate.
+        dedup: what counts as a near duplicate.
     """
     schema = clips_index_schema(spec.scores)
     with tempfile.TemporaryDirectory(prefix="videogen-publish-") as name:
-        spooled, judged_path = Path(name) / "located.parquet", Path(name) / "clips.parquet"
-        looks = _spool(located, spooled, schema)
-        _add_duplicates(spooled, judged_path, looks.duplicates(spec, nearness))
-        yield Verdicts(judged_path, policy, schema)
+        spooled, labelled = Path(name) / "located.parquet", Path(name) / "clips.parquet"
+        features = _spool(located, spooled, schema)
+        _add_duplicates(spooled, labelled, features.duplicates(spec, dedup))
+        yield PolicyResult(labelled, policy, schema)
 
 
-def _spool(located: Iterable[pa.RecordBatch], path: Path, schema: pa.Schema) -> _Looks:
+def _spool(located: Iterable[pa.RecordBatch], path: Path, schema: pa.Schema) -> DedupFeatures:
     """Write the clips to disk; return by what duplicates are told."""
     wanted = pa.schema([column for column in schema if column.name not in ("duplicate_of", "dropped_by")])
-    looks = _Looks()
+    features = DedupFeatures()
     with pq.ParquetWriter(path, wanted) as writer:
         for batch in located:
             columns = {**{name: batch[name] for name in batch.schema.names}, "source": batch["uri"]}
             writer.write_batch(pa.record_batch([columns[column.name] for column in wanted], schema=wanted))
-            looks.ids += batch["clip_id"].to_pylist()
-            looks.sources += batch["video_id"].to_pylist()
-            looks.hashes += batch["perceptual_hash"].to_pylist()
+            features.ids += batch["clip_id"].to_pylist()
+            features.sources += batch["video_id"].to_pylist()
+            features.hashes += batch["perceptual_hash"].to_pylist()
             if "embedding" in columns:
-                looks.embeddings += batch["embedding"].to_pylist()
-    return looks
+                features.embeddings += batch["embedding"].to_pylist()
+    return features
 
 
 def _add_duplicates(source: Path, target: Path, copies: Sequence[str]) -> None:

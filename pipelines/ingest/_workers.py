@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.runner.plan import Unit
+from pipelines.runner.plan import WorkItemBatch
 from pipelines.runner.timeouts import video_limit_s
 from videogen.data.datasets.clips import too_short
 from videogen.data.datasets.clips_schema import IngestSpec, clip_rows, clips_schema
@@ -41,15 +41,15 @@ class IngestTask:
     """Whether a video without a caption is left out: the corpus is captioned and nobody describes the rest."""
 
 
-def analyse_unit(table: pa.Table, task: IngestTask) -> pa.Table:
+def analyse_batch(table: pa.Table, task: IngestTask) -> pa.Table:
     """Look at every video of a unit.
 
     Args:
-        table: one row, a `Unit`.
+        table: one row, a `WorkItemBatch`.
         task: what to look for.
     """
     started = time.perf_counter()
-    unit = Unit.of(table.to_pylist()[0])
+    unit = WorkItemBatch.of(table.to_pylist()[0])
     rows: list[dict[str, Any]] = []
     samples: list[list[bytes]] = []
     outcomes = []
@@ -74,18 +74,18 @@ def analyse_unit(table: pa.Table, task: IngestTask) -> pa.Table:
     )
 
 
-def commit_unit(table: pa.Table, task: IngestTask) -> pa.Table:
-    """Write a unit that `analyse_unit` has looked at; return its record."""
+def commit_batch(table: pa.Table, task: IngestTask) -> pa.Table:
+    """Write a unit that `analyse_batch` has looked at; return its record."""
     row = table.to_pylist()[0]
     with pa.ipc.open_stream(row["rows"]) as reader:
         rows = reader.read_all()
     return commit(row["unit_id"], rows, row["outcomes"], task, {"analyse_s": row["seconds"]})
 
 
-def commit(unit_id: str, rows: pa.Table, outcomes: str, task: IngestTask, facts: Mapping[str, float]) -> pa.Table:
+def commit(unit_id: str, rows: pa.Table, outcomes: str, task: IngestTask, metrics: Mapping[str, float]) -> pa.Table:
     """Write the part of a unit; return its record as a table of one row."""
     ended = [Outcome(**values) for values in json.loads(outcomes)]
-    record = write_part(task.output, unit_id, rows, ended, task.identity, facts)
+    record = write_part(task.output, unit_id, rows, ended, task.identity, metrics)
     return pa.table({"record": [record.to_json()]})
 
 
@@ -104,7 +104,7 @@ def _analyse(
     known = {"item_id": item["item_id"], "uri": item["uri"]}
     if task.needs_captions and item["given_caption"] is None:
         return [], Outcome(**known, status=FILTERED, stage="captions", error="it has no caption"), []
-    if reason := _why_not_planned(item["version"], version):
+    if reason := _plan_mismatch(item["version"], version):
         return [], Outcome(**known, status=FAILED, stage="fetch", error=reason), []
     limit_s = video_limit_s(task.limit_s, num_bytes)
     for attempt in range(1, ATTEMPTS + 1):
@@ -126,7 +126,7 @@ def _analyse(
     return [], outcome, []
 
 
-def _why_not_planned(planned: str, now: str) -> str:
+def _plan_mismatch(planned: str, now: str) -> str:
     """Return why the file is not the one that was planned; "" if it is."""
     if not planned or not now:
         return "there is no such file"

@@ -16,10 +16,10 @@ import pyarrow as pa
 
 from pipelines import cluster
 from pipelines.cluster.pools import affordable, shares, two_steps
-from pipelines.cluster.progress import Progress
-from pipelines.ingest._publish import judged
-from pipelines.ingest._workers import IngestTask, analyse_unit, commit_unit
-from pipelines.runner.plan import UnitSize
+from pipelines.cluster.progress import Progress, shown
+from pipelines.ingest._publish import apply_policy
+from pipelines.ingest._workers import IngestTask, analyse_batch, commit_batch
+from pipelines.runner.plan import BatchLimits
 from pipelines.runner.preflight import require_apart, require_kind, require_same
 from pipelines.runner.run import (
     FILTERED_NAME,
@@ -52,10 +52,10 @@ from videogen.reporting.table import write_report
 if TYPE_CHECKING:
     import ray.data
 
-VIDEOS_PER_UNIT = 32
+VIDEOS_PER_BATCH = 32
 _UNIT_BYTES = 1 << 30
 _WORKER_BYTES = 5 << 29
-"""Declared for each worker that looks at videos: what its child may occupy, and a little."""
+"""Declared for each worker that analyses videos: what its child may occupy, and a little."""
 _LEARNED_BYTES = 4 << 30
 """The same where networks look too."""
 
@@ -68,7 +68,7 @@ class IngestOptions:
     policy: Policy = field(default_factory=lambda: Policy({}))
     """Rules that a clip must pass to be kept."""
     run: RunOptions = field(default_factory=RunOptions)
-    nearness: DedupThresholds = field(default_factory=DedupThresholds)
+    dedup: DedupThresholds = field(default_factory=DedupThresholds)
     """What near duplicates are."""
 
 
@@ -110,36 +110,34 @@ def ingest(
         UserError: before any work, for anything that is wrong with the arguments; or if no video gives a clip.
         RuntimeError: a worker met an error that is no video's own.
     """
-    if progress is None:
-        with Progress() as progress:
-            return ingest(input_uri, output_uri, options, captions, progress)
-    started = time.perf_counter()
-    source, output, identity = prepare(input_uri, output_uri, options, captions)
-    spec = options.spec
-    needs_captions = source.has_captions and not spec.captioner
-    task = IngestTask(output, identity, spec, options.run.limit_s, needs_captions)
-    with Lease(output) as lease, Ledger(output, task.identity, lease) as ledger:
-        decided = (dict(options.policy.rules), *astuple(options.nearness), source.has_captions)
-        fingerprint = Fingerprint(SCHEMA_VERSION, decided)
-        ledger.plan(fingerprint.over(_items(source, needs_captions)))
-        for note in source.notes:
-            progress.say(note)
-        done_now = run_pending(ledger, _work(task), options.run, progress)
-        if done_now or not is_unchanged(ledger, fingerprint.value()):
-            _publish(ledger, source, options, fingerprint.value(), progress)
-        else:
-            ledger.clean_up()
-        manifest = ledger.published()
-        write_report(output)
-    counts = manifest["counts"]
-    return IngestResult(
-        uri=output,
-        **{name: counts[name] for name in ("planned", "ok", "filtered", "failed")},
-        clips=counts["rows"],
-        kept=manifest["kept"],
-        done_now=done_now,
-        seconds=time.perf_counter() - started,
-    )
+    with shown(progress) as progress:
+        started = time.perf_counter()
+        source, output, identity = prepare(input_uri, output_uri, options, captions)
+        spec = options.spec
+        needs_captions = source.has_captions and not spec.captioner
+        task = IngestTask(output, identity, spec, options.run.limit_s, needs_captions)
+        with Lease(output) as lease, Ledger(output, task.identity, lease) as ledger:
+            decided = (dict(options.policy.rules), *astuple(options.dedup), source.has_captions)
+            fingerprint = Fingerprint(SCHEMA_VERSION, decided)
+            ledger.plan(fingerprint.over(_items(source, needs_captions)))
+            for note in source.notes:
+                progress.say(note)
+            done_now = run_pending(ledger, _work(task), options.run, progress)
+            if done_now or not is_unchanged(ledger, fingerprint.value()):
+                _publish(ledger, source, options, fingerprint.value(), progress)
+            else:
+                ledger.clean_up()
+            manifest = ledger.published()
+            write_report(output)
+        counts = manifest["counts"]
+        return IngestResult(
+            uri=output,
+            **{name: counts[name] for name in ("planned", "ok", "filtered", "failed")},
+            clips=counts["rows"],
+            kept=manifest["kept"],
+            done_now=done_now,
+            seconds=time.perf_counter() - started,
+        )
 
 
 def prepare(
@@ -208,16 +206,16 @@ def _work(task: IngestTask) -> Work:
     def graph(units: "ray.data.Dataset", num_units: int) -> tuple["ray.data.Dataset", Sequence[int]]:
         one: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": 1}
         if task.spec.is_learned:
-            from pipelines.ingest._model_workers import LearnedUnit
+            from pipelines.ingest._model_workers import ModelActor
 
-            return two_steps(units, analyse_unit, LearnedUnit, task, shares(num_units, _LEARNED_BYTES))
+            return two_steps(units, analyse_batch, ModelActor, task, shares(num_units, _LEARNED_BYTES))
         # Two tasks of the same share are one task to Ray: nothing crosses the object store.
         each = {"num_cpus": 1, "memory": affordable(_WORKER_BYTES)}
-        found = units.map_batches(analyse_unit, fn_args=(task,), **each, **one)
-        graph = found.map_batches(commit_unit, fn_args=(task,), **each, **one)
+        found = units.map_batches(analyse_batch, fn_args=(task,), **each, **one)
+        graph = found.map_batches(commit_batch, fn_args=(task,), **each, **one)
         return graph, [max(1, int(cluster.total().cpus))]
 
-    return Work("ingest", "videos", UnitSize(VIDEOS_PER_UNIT, _UNIT_BYTES), graph, operators)
+    return Work("ingest", "videos", BatchLimits(VIDEOS_PER_BATCH, _UNIT_BYTES), graph, operators)
 
 
 def _publish(
@@ -239,7 +237,7 @@ def _publish(
     columns = [name for name in clips_schema(spec.scores).names if name not in planned | set(BLOB_COLUMNS)]
     columns += ["embedding"] if spec.embedding else []
     located = ledger.index_rows(columns=columns)
-    judging = judged(located, spec, options.policy, options.nearness)
+    judging = apply_policy(located, spec, options.policy, options.dedup)
     with progress.task("publish", total=1, unit="tables") as task, judging as verdicts:
         manifest = {
             "kind": KIND,

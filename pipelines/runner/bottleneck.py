@@ -20,11 +20,11 @@ class Bottleneck:
         self._recent: deque[tuple[float, Mapping[str, float]]] = deque()
         self._seconds = dict.fromkeys(self._workers, 0.0)
 
-    def add(self, facts: Mapping[str, float]) -> None:
-        """Take in the facts of a unit that has just been committed."""
+    def add(self, metrics: Mapping[str, float]) -> None:
+        """Take in the metrics of a unit that has just been committed."""
         now = time.monotonic()
-        self._recent.append((now, facts))
-        self._count(facts, 1)
+        self._recent.append((now, metrics))
+        self._count(metrics, 1)
         while self._recent[0][0] < now - self._window_s:
             self._count(self._recent.popleft()[1], -1)
 
@@ -36,6 +36,6 @@ class Bottleneck:
         name = max(self._workers, key=lambda one: self._seconds[one] / self._workers[one])
         return name.removesuffix("_s")
 
-    def _count(self, facts: Mapping[str, float], sign: int) -> None:
+    def _count(self, metrics: Mapping[str, float], sign: int) -> None:
         for name in self._seconds:
-            self._seconds[name] += sign * facts.get(name, 0.0)
+            self._seconds[name] += sign * metrics.get(name, 0.0)

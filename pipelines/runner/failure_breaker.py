@@ -38,7 +38,7 @@ class FailureBreaker:
 
     Args:
         max_rate: share of failed inputs, 0..1, that is still borne; 1 bears all.
-        min_inputs: nothing is judged before so many.
+        min_inputs: no verdict before so many.
         done_well: inputs that earlier runs have done: where what failed is tried again, it is known to fail often.
         errors: where the failures are listed when it raises, for the reader of its sentence.
     """

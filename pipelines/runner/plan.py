@@ -24,7 +24,7 @@ _UNITS_PER_FILE = 256
 
 
 @dataclass(frozen=True)
-class Unit:
+class WorkItemBatch:
     """One unit of a plan."""
 
     unit_id: str
@@ -51,7 +51,7 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class UnitSize:
+class BatchLimits:
     """How many items make a unit: as many as fit into both."""
 
     items: int
@@ -60,8 +60,8 @@ class UnitSize:
 
 
 def write_plan(
-    table_uri: str, batches: Iterator[pa.RecordBatch], identity: str, size: UnitSize, limit: int | None = None
-) -> list[Unit]:
+    table_uri: str, batches: Iterator[pa.RecordBatch], identity: str, size: BatchLimits, limit: int | None = None
+) -> list[WorkItemBatch]:
     """Group items, in their order, into units; write their rows and return where each unit's are.
 
     Args:
@@ -72,7 +72,7 @@ def write_plan(
         limit: plan at most so many units.
     """
     folder = storage.join(table_uri, _FOLDER)
-    units: list[Unit] = []
+    units: list[WorkItemBatch] = []
     groups = _groups(batches, size)
     run = uuid.uuid4().hex[:12]
     group = next(groups, None)
@@ -83,12 +83,12 @@ def write_plan(
                 if group is None or (limit is not None and len(units) >= limit):
                     break
                 writer.write_table(group, row_group_size=len(group))
-                units.append(Unit(_unit_id(identity, group), uri, number, len(group)))
+                units.append(WorkItemBatch(_unit_id(identity, group), uri, number, len(group)))
                 group = next(groups, None)
     return units
 
 
-def remove_plan(units: Sequence[Unit]) -> None:
+def remove_plan(units: Sequence[WorkItemBatch]) -> None:
     """Remove a plan that `write_plan` has written; another run's beside it stays."""
     storage.remove_files(sorted({unit.plan for unit in units}))
 
@@ -120,7 +120,7 @@ def _unit_id(identity: str, items: pa.Table) -> str:
     return content_hash(identity, ids, tried) if again else content_hash(identity, ids)
 
 
-def _groups(batches: Iterator[pa.RecordBatch], size: UnitSize) -> Iterator[pa.Table]:
+def _groups(batches: Iterator[pa.RecordBatch], size: BatchLimits) -> Iterator[pa.Table]:
     pending: list[pa.RecordBatch] = []
     items, weight = 0, 0.0
     for batch in batches:

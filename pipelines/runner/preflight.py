@@ -1,4 +1,4 @@
-"""What an output folder may hold before a run: the same table, or nothing that would be lost without a word."""
+"""Checks of an output folder before a run: it can be written, it lasts, and nothing in it would be lost."""
 
 import json
 from collections.abc import Mapping
@@ -7,6 +7,34 @@ from typing import Any
 from videogen import storage
 from videogen.data.tables import MANIFEST_NAME, TableKind, read_manifest, require_index
 from videogen.errors import UserError
+
+_SHIPPED_COPY = "_ray_pkg_"
+"""How Ray begins the name of the folder into which it unpacks a job's `working_dir`."""
+
+
+def require_output(uri: str, option: str = "--output") -> None:
+    """Refuse an output that cannot be written, or that would not last; every job asks this first.
+
+    Raises:
+        UserError: in one sentence.
+    """
+    require_lasting(uri, option)
+    storage.require_writable(uri, option.removeprefix("--").capitalize())
+
+
+def require_lasting(uri: str | None, option: str) -> None:
+    """Refuse a path inside Ray's copy of the checkout: Ray removes it, and the next change of code makes another one.
+
+    Raises:
+        UserError: `uri` is such a path, as every relative one is under `ray job submit --runtime-env`.
+    """
+    if uri is None or storage.is_remote(uri):
+        return
+    if any(part.startswith(_SHIPPED_COPY) for part in storage.absolute(uri).split("/")):
+        raise UserError(
+            f"{option} {uri!r} lies in the temporary copy of the checkout that Ray has made for this job, and would be "
+            f"lost with it: give an absolute path or an s3:// URI, e.g. {option} $PWD/{uri.rsplit('/', 1)[-1]}."
+        )
 
 
 def require_apart(source: str, output: str) -> None:

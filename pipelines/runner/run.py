@@ -18,7 +18,7 @@ from pipelines.cluster.pools import affordable
 from pipelines.cluster.progress import Progress, Task
 from pipelines.runner.bottleneck import Bottleneck
 from pipelines.runner.failure_breaker import FailureBreaker, TooManyFailuresError
-from pipelines.runner.plan import Unit, UnitSize, remove_abandoned_plans, remove_plan, write_plan
+from pipelines.runner.plan import BatchLimits, WorkItemBatch, remove_abandoned_plans, remove_plan, write_plan
 from videogen import storage
 from videogen.data.tables import ERRORS_NAME, FAILED, FILTERED, OK, Ledger, Pack, PartRecord, pack_shard
 from videogen.errors import CredentialsError, StorageError, UserError
@@ -78,7 +78,7 @@ class Work:
     """Of the step, e.g. "encode"."""
     unit: str
     """Plural name of an item, e.g. "clips"."""
-    size: UnitSize
+    size: BatchLimits
     graph: Graph
     operators: tuple[str, ...]
     """Facts that hold the seconds of each operator, in the order of the graph, e.g. ("decode_s", "encode_s")."""
@@ -144,7 +144,9 @@ def run_pending(
     return num_items
 
 
-def _run(units: Sequence[Unit], ledger: Ledger, work: Work, breaker: FailureBreaker, task: Task, log: RunLog) -> None:
+def _run(
+    units: Sequence[WorkItemBatch], ledger: Ledger, work: Work, breaker: FailureBreaker, task: Task, log: RunLog
+) -> None:
     import ray.exceptions
 
     counts = dict.fromkeys((OK, FILTERED, FAILED), 0)
@@ -167,7 +169,7 @@ def _run(units: Sequence[Unit], ledger: Ledger, work: Work, breaker: FailureBrea
         raise RuntimeError(f"{work.name} stopped: {reason}; run the same command again to continue") from error
 
 
-def _records(units: Sequence[Unit], work: Work) -> Iterator[tuple[PartRecord, str | None]]:
+def _records(units: Sequence[WorkItemBatch], work: Work) -> Iterator[tuple[PartRecord, str | None]]:
     """Run the graph; yield what each unit has left, and the operator that holds the others up at the time."""
     import ray.data
 

@@ -7,10 +7,11 @@ what needs it. Calling it again continues.
 """
 
 from pipelines import cluster
-from pipelines.cluster.progress import Progress
+from pipelines.cluster.progress import Progress, shown
 from pipelines.train import dag
 from pipelines.train.dag import Outcome
 from pipelines.train.inputs import CascadeInput, CascadeOptions
+from pipelines.train.resources import require_room
 from pipelines.train.steps import CascadeSteps
 from videogen import storage
 from videogen.stages import CascadeConfig
@@ -39,7 +40,7 @@ class Cascade:
         # All of them now, not each when its turn has come, which may be hours later.
         for stage in self.config.trainable_stages():
             if stage in pending:
-                cluster.require_room(self.config, stage)
+                require_room(self.config, stage)
         return dag.run(
             self.nodes, cluster.total(), on_skip=lambda node: self._progress.say(f"{node.name}: done before")
         )
@@ -52,12 +53,10 @@ def train_autoencoder(config: CascadeConfig, data: str, output: str, progress: P
         UserError: bad input.
         RuntimeError: it has failed; the message says why.
     """
-    if progress is None:
-        with Progress() as progress:
-            return train_autoencoder(config, data, output, progress)
-    cascade = Cascade(config, CascadeOptions(output, data, stages=("autoencoder",)), progress)
-    cascade.nodes = [node for node in cascade.nodes if node.name in ("text", "autoencoder")]
-    outcome = cascade.run()
-    for step, cause in outcome.failed.items():
-        raise RuntimeError(f"{step} failed: {cause}")
-    return storage.join(cascade.output, "autoencoder")
+    with shown(progress) as progress:
+        cascade = Cascade(config, CascadeOptions(output, data, stages=("autoencoder",)), progress)
+        cascade.nodes = [node for node in cascade.nodes if node.name in ("text", "autoencoder")]
+        outcome = cascade.run()
+        for step, cause in outcome.failed.items():
+            raise RuntimeError(f"{step} failed: {cause}")
+        return storage.join(cascade.output, "autoencoder")

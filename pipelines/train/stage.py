@@ -14,12 +14,13 @@ from typing import Any
 from pipelines import cluster
 from pipelines.runner import step_records
 from pipelines.train.dag import cause_of
-from pipelines.train.worker import NO_GPU, Board, TrainJob, run_worker
+from pipelines.train.identity import identity
+from pipelines.train.resources import cpus_for
+from pipelines.train.worker import NO_GPU, ProgressActor, TrainJob, run_worker
 from videogen import storage
 from videogen.config import TrainingConfig
 from videogen.errors import UserError
 from videogen.stages import CascadeConfig
-from videogen.training.datasets import data_fingerprint
 from videogen.training.loader import BatchPlan
 
 _MAX_FAILURES = 3
@@ -39,15 +40,6 @@ class TrainProgress:
     total: int
     loss: float
     samples_per_s: float
-
-
-def identity(
-    config: CascadeConfig, stage: str, data_uris: Sequence[str], init_from: str | None = None
-) -> step_records.Identity:
-    """Return what the trained stage depends on. Reads the data's manifests (for raw corpora, lists their files)."""
-    return step_records.Identity(
-        step_records.config_hash(config, stage), data_fingerprint(stage, data_uris, config), init_from
-    )
 
 
 def batch_plan(config: CascadeConfig, stage: str) -> BatchPlan:
@@ -90,10 +82,10 @@ def train_stage(
     batch_plan(config, stage)
     who = identity(config, stage, uris, init_from)
     cluster.connect()
-    cpus = cluster.cpus_for(config, stage)
+    cpus = cpus_for(config, stage)
     run_name = f"{stage}-{step_records.hash_of([who.config_hash, who.data_fingerprint, init_from])}"
     values = config.model_dump(mode="json")
-    job = TrainJob(values, stage, uris, output, init_from, run_name, who.data_fingerprint, cpus, _board())
+    job = TrainJob(values, stage, uris, output, init_from, run_name, who.data_fingerprint, cpus, _progress_actor())
     with _followed(job, on_progress):
         details = _fit(config, job)
     return step_records.write(output, stage, who, details)
@@ -107,8 +99,8 @@ def _fit(config: CascadeConfig, job: TrainJob) -> dict[str, Any]:
     try:
         result = _trainer(config, job).fit()
     except ray.train.TrainingFailedError as error:
-        raise StageError(ray.get(job.board.cause.remote(job.run_name)) or cause_of(error)) from error
-    given_up = ray.get(job.board.cause.remote(job.run_name))
+        raise StageError(ray.get(job.progress_actor.cause.remote(job.run_name)) or cause_of(error)) from error
+    given_up = ray.get(job.progress_actor.cause.remote(job.run_name))
     if given_up:
         raise StageError(given_up)
     return result.return_value
@@ -155,20 +147,20 @@ def _worker_environment(training: TrainingConfig) -> dict[str, Any]:
     return {"env_vars": variables} if variables else {}
 
 
-def _board() -> Any:
+def _progress_actor() -> Any:
     """Return the actor on which workers note their progress; one serves all stages of this driver."""
     import ray
 
     session = ray.get_runtime_context().get_job_id()
-    with _boards_lock:
-        if session not in _boards:
-            _boards.clear()
-            _boards[session] = ray.remote(num_cpus=0)(Board).remote()
-        return _boards[session]
+    with _progress_actors_lock:
+        if session not in _progress_actors:
+            _progress_actors.clear()
+            _progress_actors[session] = ray.remote(num_cpus=0)(ProgressActor).remote()
+        return _progress_actors[session]
 
 
-_boards: dict[str, Any] = {}
-_boards_lock = threading.Lock()
+_progress_actors: dict[str, Any] = {}
+_progress_actors_lock = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -176,12 +168,12 @@ def _followed(job: TrainJob, on_progress: Callable[[TrainProgress], None] | None
     """Read the board for as long as the stage runs."""
     import ray
 
-    ray.get(job.board.begin.remote(job.run_name))
+    ray.get(job.progress_actor.begin.remote(job.run_name))
     stopped = threading.Event()
 
     def poll() -> None:
         while not stopped.wait(_POLL_S):
-            noted = ray.get(job.board.progress.remote(job.run_name))
+            noted = ray.get(job.progress_actor.progress.remote(job.run_name))
             if noted is not None and on_progress is not None:
                 on_progress(TrainProgress(*noted))
 

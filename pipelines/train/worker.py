@@ -40,11 +40,11 @@ class TrainJob:
     run_name: str
     data_fingerprint: str
     num_cpus: float
-    board: Any
-    """Handle of a `Board` actor."""
+    progress_actor: Any
+    """Handle of a `ProgressActor` actor."""
 
 
-class Board:
+class ProgressActor:
     """Where workers note their progress, and why trying again is of no use, by run. A Ray actor without a CPU."""
 
     def __init__(self) -> None:
@@ -83,14 +83,14 @@ def run_worker(settings: dict[str, Any]) -> dict[str, Any]:
     with imports_without_gc():
         from videogen.training.loop import TrainingError
 
-    if ray.get(job.board.cause.remote(job.run_name)):
+    if ray.get(job.progress_actor.cause.remote(job.run_name)):
         return {}  # a restart of what has failed for a reason that will not go away
     try:
         return _train(job)
     except Exception as error:
         # Machines and networks fail as OSError and RuntimeError, and deserve another attempt; mistakes do not.
         if isinstance(error, TrainingError) or not isinstance(error, OSError | RuntimeError):
-            ray.get(job.board.give_up.remote(job.run_name, f"{type(error).__name__}: {error}"))
+            ray.get(job.progress_actor.give_up.remote(job.run_name, f"{type(error).__name__}: {error}"))
         raise
 
 
@@ -194,7 +194,7 @@ def _callbacks(job: TrainJob, engine: "Engine", metrics: "MetricsLog", folder: "
             now = time.monotonic()
             if dist.get_rank() == 0 and (now - self.noted > _NOTE_EVERY_S or step == total):
                 self.noted = now
-                job.board.note.remote(job.run_name, step, total, loss, samples_per_s)
+                job.progress_actor.note.remote(job.run_name, step, total, loss, samples_per_s)
 
         def on_checkpoint(self, state: "TrainState") -> None:
             started = time.perf_counter()

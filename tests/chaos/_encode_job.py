@@ -42,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.add_argument("--max-failure-rate", type=float)
     arguments.add_argument("--ingest-first", action="store_true", help="write OUTPUT/clips, then OUTPUT/latents")
     options = arguments.parse_args(argv)
-    encode_pipeline.CLIPS_PER_UNIT = options.clips
-    ingest_pipeline.VIDEOS_PER_UNIT = options.videos
+    encode_pipeline.CLIPS_PER_BATCH = options.clips
+    ingest_pipeline.VIDEOS_PER_BATCH = options.videos
     source, table = options.input_uri, options.output_uri
     if options.ingest_first:
         source, table = f"{options.output_uri}/clips", f"{options.output_uri}/latents"

@@ -41,8 +41,8 @@ def unet_input(
     present = reference_present.to(noisy.dtype).reshape(-1, 1, 1, 1, 1)
     repeated = reference.unsqueeze(2).expand(-1, -1, frames, -1, -1) * present
     # diffusers' temporal layers have no positions; without them a frame cannot know how far a motion has come.
-    nearness = torch.linspace(1, 1 / frames, frames, device=noisy.device, dtype=noisy.dtype)
-    mask = torch.ones_like(noisy[:, :1]) * nearness.reshape(1, 1, -1, 1, 1) * present
+    dedup = torch.linspace(1, 1 / frames, frames, device=noisy.device, dtype=noisy.dtype)
+    mask = torch.ones_like(noisy[:, :1]) * dedup.reshape(1, 1, -1, 1, 1) * present
     parts = [noisy, repeated, mask] if low_res is None else [noisy, low_res, repeated, mask]
     return torch.cat(parts, dim=1)
 
