@@ -1,1 +1,1 @@
-"""Ray pipelines: encoding, training, generation. They import `videogen`, which knows no cluster."""
+"""Ray pipelines, one package a verb: ingest, encode, train, generate; over `runner` and `cluster`."""

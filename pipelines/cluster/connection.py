@@ -24,17 +24,15 @@ _DEFAULTS = {
     # generation: Ray Data hands its actors their arguments by reference, and Ray warns of that (ray#53727). The next
     # level, "fatal", would keep real errors out of Ray's log files, and actors without restarts would cost a job.
     "RAY_BACKEND_LOG_LEVEL": "error",
-    # Libraries under the pipelines: what they say of themselves is no news to the reader of a job.
+    # Log messages of libraries are noise to the reader of a job.
     "TRANSFORMERS_VERBOSITY": "error",
     "DIFFUSERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
 _ALONE = {
-    # Nobody takes this machine away: one process fewer for each stage.
+    # A local machine is never preempted: one process less per stage.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    # Without dashboard and with workers' output left in files, nobody reads what Ray collects of the node every five
-    # seconds, nor which new log files it finds ten times a second. A fortieth of a core together, which a small machine
-    # has better use for.
+    # Without a dashboard nobody reads node metrics or polls log files; together they cost 2.5 % of a core.
     "REPORTER_UPDATE_INTERVAL_MS": "60000",
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
     "LOG_NAME_UPDATE_INTERVAL_S": "60",
@@ -44,7 +42,7 @@ _ALONE = {
 
 @dataclass(frozen=True)
 class Resources:
-    """What a step takes while it runs."""
+    """Resources that a step occupies while it runs."""
 
     cpus: float = 0
     gpus: float = 0
@@ -55,7 +53,7 @@ class Resources:
 def connect() -> None:
     """Join the cluster of `RAY_ADDRESS` (a submitted job has it), or start a local one with all cores and GPUs.
 
-    The local one names its node by the loopback address and ends with this process. Does nothing when connected.
+    A local cluster binds to the loopback address and ends with this process. Has no effect when already connected.
 
     Raises:
         UserError: the cluster does not answer, or refuses the token.
@@ -78,7 +76,7 @@ def connect() -> None:
 
 
 def _set_up_local() -> None:
-    """Keep the local cluster to this machine and this user. Ray reads these variables when it is imported."""
+    """Restrict the local cluster to this machine and this user. Ray reads these variables when it is imported."""
     for name, value in _ALONE.items():
         os.environ.setdefault(name, value)
     for name, value in KEEP_FREED_MEMORY.items():
@@ -90,7 +88,7 @@ def _set_up_local() -> None:
 
 
 def _start_local(options: dict[str, Any]) -> None:
-    """Start Ray; on a machine so busy that a part of Ray misses its own deadline, try again."""
+    """Start Ray; retry if one of its processes misses its start-up deadline on a busy machine."""
     import ray
 
     for attempt in range(1, _START_ATTEMPTS + 1):
@@ -124,26 +122,25 @@ def _join(address: str, options: dict[str, Any]) -> None:
 
 
 def cpu_environment() -> dict[str, str]:
-    """Return the environment variables that workers which run networks on CPUs lack.
+    """Return the environment variables that CPU workers with networks still need.
 
-    Ray starts a fresh process for each environment of its own; processes of a local cluster have these variables, and
-    so has every process of a cluster that was started with them.
+    Empty where the cluster's processes inherit them already: Ray starts new processes for each distinct environment.
     """
     return {name: value for name, value in KEEP_FREED_MEMORY.items() if name not in os.environ}
 
 
 def may_grow() -> bool:
-    """Tell whether nodes may still join: a cluster that was joined may have an autoscaler, a local one never has."""
+    """Return whether nodes may still join: a cluster that was joined may autoscale, a local one never does."""
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
 def say_if_waiting(what: str, needed: Resources, instead: str) -> None:
-    """Say in one line what a step will wait for if the cluster lacks it now; Ray itself waits without a word.
+    """Log one line if the cluster lacks resources that a step needs now; Ray itself waits silently.
 
     Args:
-        what: names the step at the beginning of the line.
-        needed: what it takes in all.
-        instead: how to do without.
+        what: name of the step, at the beginning of the line.
+        needed: resources of the whole step.
+        instead: how to run without them.
     """
     now = total()
     if now.gpus < needed.gpus or now.cpus < needed.cpus:
@@ -155,7 +152,7 @@ def say_if_waiting(what: str, needed: Resources, instead: str) -> None:
 
 
 def total() -> Resources:
-    """Return what the connected cluster has now; nothing when there is none."""
+    """Return the resources of the connected cluster; zero without a connection."""
     import ray
 
     found = ray.cluster_resources() if ray.is_initialized() else {}
@@ -165,7 +162,7 @@ def total() -> Resources:
 def pool(name: str) -> dict[str, str]:
     """Return the label selector that keeps work in a pool of nodes.
 
-    Empty where nodes carry no label `pool`: only cluster.yaml gives them one, its head included, which always runs.
+    Empty where no node has the label `pool`, which cluster.yaml sets.
     """
     import ray
 
@@ -174,7 +171,7 @@ def pool(name: str) -> dict[str, str]:
 
 
 def _quiet_data() -> None:
-    """Leave the terminal to the job's own progress line."""
+    """Turn off Ray Data's own progress bars."""
     import ray.data
 
     context = ray.data.DataContext.get_current()

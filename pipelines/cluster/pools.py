@@ -1,6 +1,6 @@
-"""How the operators of a Ray Data graph share a cluster: CPUs, GPUs, memory, and the sizes of actor pools.
+"""Resource shares of Ray Data operators: CPUs, GPUs, memory, and the sizes of actor pools.
 
-Pools of what is there now start full; where the cluster may grow, they may grow with it.
+Pools start with the resources of the current cluster and grow with it if it autoscales.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ _MEMORY_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Shares:
-    """What one worker of each of two steps takes: tasks that decode, and actors with a network."""
+    """Resources of one worker of each of two operators: tasks that decode, and actors with a network."""
 
     task: dict[str, Any] | None
     """None: without GPUs, an actor decodes its units itself."""
@@ -33,13 +33,13 @@ class Shares:
 
 
 def shares(num_units: int, memory_bytes: int, actors: int | None = None, on_gpus: bool | None = None) -> Shares:
-    """Return how decoding and networks share the connected cluster.
+    """Divide the connected cluster between decoding tasks and network actors.
 
     Args:
-        num_units: units to come.
-        memory_bytes: what a worker of either kind needs.
-        actors: size of the pool; None fits it to the cluster and to the units.
-        on_gpus: whether actors take a GPU each; None: where there are some.
+        num_units: number of batches of work items.
+        memory_bytes: memory of one worker of either kind.
+        actors: size of the pool; None derives it from the cluster and the number of batches.
+        on_gpus: whether each actor takes a GPU; None: if the cluster has GPUs.
     """
     import ray
     import ray.data
@@ -49,7 +49,7 @@ def shares(num_units: int, memory_bytes: int, actors: int | None = None, on_gpus
     num_free = max(1, num_gpus if on_gpus else int(ray.available_resources().get("CPU", 1)))
     most_useful = max(1, num_units // (_UNITS_WORTH_AN_ACTOR if on_gpus else _UNITS_WORTH_A_DECODER))
     size = actors or min(num_free, most_useful)
-    # An autoscaler starts with nothing: what is there now is the least, not the most.
+    # With an autoscaler the current size is a minimum.
     grows = connection.may_grow() and actors is None
     actor: dict[str, Any] = {
         "num_cpus": 1,
@@ -74,10 +74,10 @@ def shares(num_units: int, memory_bytes: int, actors: int | None = None, on_gpus
 def two_steps(
     units: "ray.data.Dataset", decode: Callable[..., "pa.Table"], network: type, task: Any, share: Shares
 ) -> tuple["ray.data.Dataset", tuple[int, int]]:
-    """Return the graph of `decode(unit, task)`, then `network(task)(unit)`, and how many workers do each.
+    """Return the graph of `decode(batch, task)`, then `network(task)(batch)`, and the workers of each operator.
 
-    With GPUs, CPUs decode beside them. On CPUs alone there is nothing to be beside of: more processes at work than
-    cores cost a tenth of the time in caches that they take from each other, so each core does one thing after another.
+    With GPUs, CPU tasks decode while GPUs encode. On CPUs alone both steps run in one actor per core: more busy
+    processes than cores cost about 10 % of the throughput in cache misses.
     """
     one: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": 1}
     if share.task is None:
@@ -92,20 +92,20 @@ def two_steps(
 
 
 class _DecodeThenNetwork:
-    """An actor that does both steps."""
+    """Actor that runs both steps."""
 
     def __init__(self, decode: Callable[..., "pa.Table"], network: type, task: Any) -> None:
         self._decode, self._network, self._task = decode, network(task), task
 
     def __call__(self, table: "pa.Table") -> Any:
-        """Map one unit."""
+        """Process one batch of work items."""
         return self._network(self._decode(table, self._task))
 
 
 def affordable(memory_bytes: int) -> int:
-    """Return the memory that a worker declares: what it needs, but never so much that a small machine runs none.
+    """Return the memory that a worker declares: its need, capped so that a small machine can run one.
 
-    Ray admits workers by what they declare, and kills whoever happens to be largest when a node runs out.
+    Ray admits workers by declared memory, and kills the largest process when a node runs out.
     """
     import ray
 

@@ -3,7 +3,7 @@
     with Progress() as progress, progress.task("encode", total=60, unit="clips") as task:
         task.advance(4)
 
-For the driver only. Tasks may be live at once and may be used from any thread.
+For the driver only. Several tasks may run at once, from any thread.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ def shown(progress: "Progress | None") -> Iterator["Progress"]:
 
 
 class Progress:
-    """All tasks of one job."""
+    """Display of all running tasks of one job."""
 
     def __init__(self, stream: TextIO | None = None, line_every_s: float = _LINE_EVERY_S) -> None:
         self._stream = stream or sys.stderr
@@ -60,16 +60,16 @@ class Progress:
             self._thread.join()
 
     def task(self, name: str, total: int, unit: str) -> "Task":
-        """Return a task to be entered with `with`; `unit` is a plural, e.g. "clips"."""
+        """Return a task to enter with `with`; `unit` is a plural, e.g. "clips"."""
         return Task(self, name, total, unit)
 
     def line(self) -> str:
-        """Return the state of every live task, one a line."""
+        """Return the state of every running task, one per line."""
         with self._lock:
             return "\n".join(task.describe() for task in self._tasks)
 
     def say(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a permanent line."""
         if self._live is not None:
             self._live.console.print(text, markup=False, highlight=False)
         else:
@@ -101,7 +101,7 @@ class Task:
         self._progress = progress
         self._detail = ""
         self._started = time.monotonic()
-        # The rate counts from the first sign of life: start-up is not speed, and a resumed task begins in the middle.
+        # The rate counts from the first update: start-up is not speed, and a resumed task begins in the middle.
         self._first: tuple[float, int] | None = None
 
     def __enter__(self) -> Self:
@@ -120,11 +120,11 @@ class Task:
         return time.monotonic() - self._started
 
     def advance(self, count: int = 1) -> None:
-        """Count `count` more as done."""
+        """Add `count` to the completed units."""
         self.update(completed=self.completed + count)
 
     def update(self, completed: int | None = None, detail: str | None = None, total: int | None = None) -> None:
-        """Set how many are done, what else to show (e.g. "loss 0.12"), and the total once it is known."""
+        """Set the completed units, a detail to show (e.g. "loss 0.12"), and the total once it is known."""
         if completed is not None:
             self.completed = completed
             if self._first is None:

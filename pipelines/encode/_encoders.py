@@ -1,4 +1,4 @@
-"""The frozen networks that encoding needs: finding them before any work starts, loading them in a worker."""
+"""Frozen encoders (image VAE, text encoder): found before work starts, loaded in each worker."""
 
 import contextlib
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ _WANTED = ("vae/*", "autoencoder/*", "tokenizer/*", "text_encoder/*")
 
 @dataclass(frozen=True)
 class Encoders:
-    """Where the networks are, and which ones they are. Plain values, so that it travels to workers."""
+    """Location and fingerprints of the encoders. Plain values that pickle to workers."""
 
     model: str
     """URI of the folder that holds them, or a hub id."""
@@ -90,7 +90,7 @@ def find_encoders(uri: str, config: CascadeConfig, captioned: bool) -> Encoders:
 
 
 def _locate(uri: str) -> tuple[str, str]:
-    """Return the model (folder or hub id) that `uri` means or lies in, and the VAE's sub-folder in it."""
+    """Return the model (folder or hub id) that holds the VAE, and the VAE's sub-folder."""
     if is_hub_id(uri):
         folder, model = _folder_of(uri), uri
     else:
@@ -108,7 +108,7 @@ def _locate(uri: str) -> tuple[str, str]:
 
 
 def _folder_of(model: str) -> str:
-    """Return the folder of a model."""
+    """Return the local folder or URI of a model."""
     return hub_folder(model, _WANTED, "Autoencoder") if is_hub_id(model) else model
 
 

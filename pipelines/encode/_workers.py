@@ -1,6 +1,6 @@
-"""What runs in Ray workers while encoding: decoding a unit of clips, and turning its frames into rows of latents.
+"""Ray workers of encoding: decode a batch of clips, encode its frames, commit rows of latents.
 
-A unit travels as a one-row Arrow table: first the place of its items, then {unit_id, clips, outcomes, seconds,
+A batch travels as a one-row Arrow table: first the location of its items, then {unit_id, clips, outcomes, seconds,
 frames_<pixels>...}, at last {record}. Only decoded frames at the sizes that are encoded cross the object store.
 """
 
@@ -50,7 +50,7 @@ _LOG_TAIL = 2000
 
 @dataclass(frozen=True)
 class EncodeTask:
-    """What a worker needs to know beside the unit. Plain values, so that it travels."""
+    """Settings of every encoding worker. Plain values that pickle."""
 
     output: str
     identity: str
@@ -67,11 +67,11 @@ class EncodeTask:
 
     @property
     def pixel_sizes(self) -> tuple[int, ...]:
-        """Pixels a side of a square that is encoded, ascending."""
+        """Side lengths in pixels of the encoded squares, ascending."""
         return tuple(size * self.scale_factor for size in self.latent_sizes)
 
     def frame_size(self, item: Item, pixels: int | None = None) -> FrameSize:
-        """Return height and width of a clip's frames where a square has `pixels` a side: the largest by default."""
+        """Return height and width of a clip's frames where a square has side `pixels` (default: the largest)."""
         size = self.spec.frame_size(item["width"], item["height"])
         return size.scaled(pixels or self.spec.size, self.spec.size)
 
@@ -82,11 +82,11 @@ class EncodeTask:
 
 
 def decode_batch(table: pa.Table, task: EncodeTask) -> pa.Table:
-    """Decode the clips of a unit, each at every size that is encoded.
+    """Decode the clips of a batch at every encoded size.
 
     Args:
         table: one row, a `WorkItemBatch`.
-        task: what to decode.
+        task: settings of the run.
     """
     started = time.perf_counter()
     unit = WorkItemBatch.of(table.to_pylist()[0])
@@ -118,11 +118,11 @@ def _decoder(limit_s: float) -> IsolatedDecoder:
 def decode_clips(
     decoder: IsolatedDecoder, items: Sequence[Item], task: EncodeTask
 ) -> Iterator[tuple[Item, DecodedClip | Outcome]]:
-    """Yield for each item its frames, uint8 (F, H, W, 3) at the largest size, or why there are none.
+    """Yield the frames of each item, uint8 (F, H, W, 3) at the largest size, or the reason for having none.
 
-    Clips of one video are read together, so that it is fetched and opened once; where that fails, one by one, so that
-    a damaged stretch of a video costs no more than the clips in it. A file of a few kilobytes may promise a thousand
-    clips, on each of which the decoder is stopped in the end: when the time for that is used up, the rest is given up.
+    Clips of one video are read together, so that it is fetched and opened once. If that fails they are read one by one,
+    so that damage costs only the clips it covers. All clips of a video share one time limit, because a small hostile
+    file can claim thousands of clips.
     """
     for source, run in itertools.groupby(items, key=lambda item: item["source"]):
         clips = list(run)
@@ -141,7 +141,7 @@ def decode_clips(
 
 @dataclass(frozen=True)
 class _VideoReader:
-    """Reads clips of one video, for as long as there is time for it."""
+    """Reader of the clips of one video within its time limit."""
 
     decoder: IsolatedDecoder
     source: str
@@ -153,7 +153,7 @@ class _VideoReader:
     task: EncodeTask
 
     def read_together(self, clips: Sequence[Item]) -> list[DecodedClip] | None:
-        """Return all clips, or None if they cannot be had in one go."""
+        """Return all clips, or None if they cannot be read in one pass."""
         if self._left_s <= 0:
             return None
         try:
@@ -164,7 +164,7 @@ class _VideoReader:
         return [DecodedClip(frames, read.decoder) for frames in np.split(read.frames, ends)]
 
     def read(self, item: Item) -> DecodedClip | Outcome:
-        """Return one clip, or why it cannot be had."""
+        """Return one clip, or the reason why it cannot be read."""
         said = f"it was not tried: the {_PATIENCE * self.limit_s:.0f} s for this video had been used up"
         outcome = _failed(item, "decode", said, attempts=0)
         for attempt in range(1, _ATTEMPTS + 1):
@@ -197,7 +197,7 @@ def _failed(item: Item, stage: str, error: str, attempts: int = 1, log_tail: str
 
 
 class EncodeActor:
-    """Encode the frames of a unit with the VAE and its captions with the text encoder, and commit its rows."""
+    """Actor that encodes frames with the VAE and captions with the text encoder, and commits the rows."""
 
     def __init__(self, task: EncodeTask) -> None:
         with imports_without_gc():
@@ -211,7 +211,7 @@ class EncodeActor:
             torch.set_num_threads(1)
         self._task = task
         self._schema = latents_schema(task.latent_sizes, task.captioned)
-        # A third faster on CPUs, and what tensor cores want.
+        # A third faster on CPUs; the layout that tensor cores use.
         self._vae = task.encoders.load_autoencoder().to(self._device, memory_format=torch.channels_last)
         if task.captioned:
             self._tokenizer, text_encoder = task.encoders.load_text_encoder()
@@ -219,7 +219,7 @@ class EncodeActor:
         self._embed = functools.lru_cache(_CAPTIONS_KEPT)(self._embed_caption)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Map one unit."""
+        """Encode and commit one batch."""
         started = time.perf_counter()
         task = self._task
         items = json.loads(table["clips"][0].as_py())
@@ -235,7 +235,7 @@ class EncodeActor:
                 )
             if task.captioned:
                 arrays["prompt_embeds"] = self._embed(item["caption"])
-            # Some VAEs overflow in half precision; a loss that is not a number would show it a week later.
+            # Some VAEs overflow in half precision, which would show only as a NaN loss in training.
             if name := next((name for name, array in arrays.items() if not _fits(array)), None):
                 broken[item["item_id"]] = _failed(item, "encode", f"{name} holds numbers that float16 cannot")
             else:
@@ -266,7 +266,7 @@ def encode_frames(vae: "AutoencoderKL", frames: np.ndarray) -> tuple[np.ndarray,
     """
     import torch
 
-    # Not `vae.device` and `vae.dtype`, which look through all modules each time: a fifth of a small network's time.
+    # `vae.device` and `vae.dtype` iterate over all modules: 20 % of a small network's time.
     weight = next(vae.parameters())
     means, logvars = [], []
     with torch.inference_mode():
@@ -281,19 +281,19 @@ def encode_frames(vae: "AutoencoderKL", frames: np.ndarray) -> tuple[np.ndarray,
 
 
 def _fits(array: np.ndarray) -> bool:
-    """Tell whether float16 holds all of an array: no NaN, nothing infinite, nothing that becomes so."""
+    """Return whether every value of an array is finite in float16."""
     return bool(np.abs(array).max(initial=0) <= np.finfo(np.float16).max)
 
 
 def _one_binary(arrays: Sequence[np.ndarray]) -> pa.Array:
-    """Return a column of one value that holds all arrays, one after the other."""
+    """Concatenate arrays into a one-value binary column."""
     data = b"".join(np.ascontiguousarray(array).data for array in arrays)
     offsets = pa.py_buffer(np.asarray([0, len(data)], np.int64))
     return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(data)])
 
 
 def _frames_of(table: pa.Table, pixels: int, items: Sequence[Item], task: EncodeTask) -> list[np.ndarray]:
-    """Return what `_one_binary` packed, uint8 (F, H, W, 3) of each clip."""
+    """Unpack the frames of each clip, uint8 (F, H, W, 3), from `_one_binary`."""
     flat = np.frombuffer(table[f"frames_{pixels}"][0].as_buffer(), np.uint8)
     shapes = [(len(item["frame_indices"]), *task.frame_size(item, pixels), 3) for item in items]
     ends = np.cumsum([math.prod(shape) for shape in shapes])[:-1]

@@ -1,4 +1,4 @@
-"""What latents are encoded from: raw videos, or a clips table that was made of them."""
+"""Corpus to encode: raw videos, or a clips table."""
 
 import itertools
 from typing import Any
@@ -12,12 +12,12 @@ from videogen.hashing import json_hash
 
 
 class Corpus:
-    """Raw videos (a folder, an S3 prefix, a manifest) or a clips table; opening it checks it within seconds.
+    """Raw videos (a folder, an S3 prefix, a manifest) or a clips table, validated when opened.
 
     Args:
-        uri: where it is.
+        uri: location of the corpus.
         captions: table of captions; None: `captions.*` in the folder, if any.
-        what: names it for the reader of an error.
+        what: name of the corpus in error messages.
 
     Raises:
         UserError: missing, empty, unreadable, or captions that describe none of the videos.
@@ -46,5 +46,5 @@ class Corpus:
 
 
 def is_clips_table(uri: str) -> bool:
-    """Tell whether a finished clips table is at `uri`."""
+    """Return whether `uri` holds a published clips table."""
     return storage.is_dir(uri) and kind_of(uri) == CLIPS.name

@@ -1,12 +1,12 @@
-"""Encoding: clips in, a table of latents out.
+"""Encoding pipeline: clips to a table of latents.
 
-    clips -> plan, in units -> decode (CPU tasks, each with a child process) -> VAE + text encoder (actor pool)
+    clips -> plan, in batches -> decode (CPU tasks, each with a child process) -> VAE + text encoder (actor pool)
           -> parts -> shards -> index
 
-Without GPUs the actors decode, too.
+Without GPUs the actors also decode.
 
-A folder of videos is ingested first, into `clips/` of the table: headers only, every window of every video. A clips
-table that jobs/ingest.py has made is taken as it is, the clips that its policy keeps.
+A folder of videos is first ingested into `clips/` of the table, from headers alone. Of a clips table made by
+jobs/ingest.py, the clips that its policy keeps are encoded.
 """
 
 import logging
@@ -57,7 +57,7 @@ _WORKER_BYTES = 5 << 29
 
 @dataclass(frozen=True)
 class EncodeResult:
-    """What an encoding leaves behind, in clips; videos that gave no clip count as one that failed."""
+    """Result of encoding, counted in clips; a video without a clip counts as one failed clip."""
 
     uri: str
     planned: int
@@ -78,20 +78,20 @@ def encode(
     options: EncodeOptions | None = None,
     progress: Progress | None = None,
 ) -> EncodeResult:
-    """Encode clips into a table of latents, or bring the table up to date.
+    """Encode clips into a table of latents, or update the table.
 
     Args:
         input_uri: folder or manifest of videos, or a clips table.
-        output_uri: folder of the table. Continues what an earlier call has begun there.
-        config: the cascade that the latents are for: clip length, rate, sizes.
+        output_uri: folder of the table. An interrupted run continues.
+        config: the cascade: clip length, frame rate, latent sizes.
         autoencoder: folder of the VAE, or of a model that holds it; for captions the text encoder lies beside it.
         captions: table with `video` and `caption`; None: `captions.*` in the input folder, if any.
-        options: how the work is spread, and what is taken.
-        progress: where to show it; None shows it for this call alone.
+        options: clips to encode, and use of the cluster.
+        progress: display to use; None opens one for this call.
 
     Raises:
-        UserError: before any work, for anything that is wrong with the arguments; or if no clip could be encoded.
-        RuntimeError: a worker met an error that is no clip's own.
+        UserError: invalid arguments, before any work; or no clip could be encoded.
+        RuntimeError: a worker failed for a reason that is not a single clip's.
     """
     with shown(progress) as progress:
         started = time.perf_counter()
@@ -123,7 +123,7 @@ def encode(
 
 
 def _clips(job: EncodeJob, options: EncodeOptions, progress: Progress) -> tuple[ClipsTable, int]:
-    """Return the clips to encode, and how many videos gave none although this call was to make them."""
+    """Return the clips to encode, and the number of videos of this call that gave none."""
     if job.corpus.clips is not None:
         return job.corpus.clips, 0
     uri = storage.join(job.output, CLIPS_FOLDER)
@@ -133,12 +133,12 @@ def _clips(job: EncodeJob, options: EncodeOptions, progress: Progress) -> tuple[
 
 
 def _chosen(clips: ClipsTable, options: EncodeOptions) -> str:
-    """Return the condition for a clip to be encoded."""
+    """Return the SQL condition that selects the clips to encode."""
     conditions = []
     if not options.with_dropped:
         conditions.append("dropped_by = ''")
     if clips.has_captions:
-        # A captioner may have had nothing to say.
+        # A captioner may leave a clip without a caption.
         conditions.append("caption IS NOT NULL")
     if options.where is not None:
         conditions.append(options.where)
@@ -146,7 +146,7 @@ def _chosen(clips: ClipsTable, options: EncodeOptions) -> str:
 
 
 def _items(clips: ClipsTable, where: str, captioned: bool) -> Iterator[pa.RecordBatch]:
-    """Yield clips as planned items: with captions, another caption makes another item."""
+    """Yield clips as planned items; the item id includes the caption."""
     names = [name for name in clips.index_schema.names if name not in ("item_id", "shard", "row", "dropped_by")]
     for batch in clips.batches(names, where):
         ids = batch["clip_id"].to_pylist()
@@ -178,7 +178,7 @@ def _clips_per_unit(job: EncodeJob) -> int:
 
 
 def _trains_on_gpus(config: CascadeConfig) -> bool:
-    """Tell whether the preset is one for GPUs; where none runs yet, nothing else says whether to wait for one."""
+    """Return whether the preset trains on GPUs, and so whether to wait for them on an autoscaling cluster."""
     return any(config.training_of(stage).use_gpu for stage in config.trainable_stages())
 
 
@@ -191,10 +191,10 @@ def _publish(
     progress: Progress,
     lost: Sequence[pa.RecordBatch],
 ) -> None:
-    """Pack, and make the table what readers see.
+    """Pack parts into shards and publish the table.
 
     Raises:
-        UserError: not a single clip could be encoded.
+        UserError: no clip could be encoded.
     """
     counts = ledger.require_complete()
     if not counts["ok"]:
@@ -210,7 +210,7 @@ def _publish(
 
 
 def _lost_videos(job: EncodeJob, clips: ClipsTable) -> list[pa.RecordBatch]:
-    """Return the videos that gave no clip, for errors.parquet: which lists all losses of a folder."""
+    """Return the videos that gave no clip; errors.parquet lists all losses of a folder."""
     if job.corpus.clips is not None:
         return []
     return [batch for name in (FILTERED_NAME, ERRORS_NAME) for batch in _outcomes(storage.join(clips.uri, name))]
@@ -227,7 +227,7 @@ def _outcomes(uri: str) -> list[pa.RecordBatch]:
 
 
 def _without_indices(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return a batch of the index without its one long column, which rows have too."""
+    """Drop the one long column, which the shards keep."""
     return batch.drop_columns(["frame_indices"])
 
 

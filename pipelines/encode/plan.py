@@ -1,4 +1,4 @@
-"""What is to be encoded, with what and how: all that is known, and refused, before any video is opened."""
+"""Plan of an encoding: options, settings and every check before the first video is opened."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +28,7 @@ _SAME_FPS = 1e-6
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """How an encoding is spread over the cluster, which clips it takes, and how it treats what goes wrong."""
+    """Options of an encoding: clips to take, use of the cluster, handling of failures."""
 
     encoders: int | None = None
     """Actors with the VAE; None: one for each GPU of the cluster, or without GPUs one for each free core, and more as
@@ -43,7 +43,7 @@ class EncodeOptions:
 
 @dataclass(frozen=True)
 class EncodeJob:
-    """Everything that is known before any video is opened."""
+    """Validated settings of an encoding, known before any video is opened."""
 
     corpus: Corpus
     captions: str | None
@@ -56,12 +56,12 @@ class EncodeJob:
 
     @property
     def identity(self) -> str:
-        """Hash of what decides the latents of a clip, beside the clip itself."""
+        """Hash of all settings that determine the latents of a clip."""
         return content_hash(KIND, SCHEMA_VERSION, self.about)
 
     @property
     def about(self) -> dict[str, Any]:
-        """What decides the latents of a clip, as the manifest says it."""
+        """Settings that determine the latents of a clip, as in the manifest."""
         return {
             "encoder_fingerprint": self.encoders.autoencoder_fingerprint,
             "text_encoder_fingerprint": self.encoders.text_encoder_fingerprint,
@@ -71,7 +71,7 @@ class EncodeJob:
 
     @property
     def task(self) -> EncodeTask:
-        """What workers need to know."""
+        """Settings for the workers."""
         sizes, factor = tuple(self.config.latent_sizes), self.config.vae_scale_factor
         return EncodeTask(
             self.output, self.identity, self.encoders, sizes, factor, self.spec, self.decoder, self.limit_s
@@ -86,10 +86,10 @@ def prepare(
     captions: str | None = None,
     options: EncodeOptions | None = None,
 ) -> EncodeJob:
-    """Check every argument of `encode` within seconds, and find out what the input is.
+    """Validate every argument of `encode` and open its input.
 
     Raises:
-        UserError: in one sentence, for whatever is wrong first.
+        UserError: the first invalid argument.
     """
     output = storage.absolute(output_uri)
     corpus = Corpus(input_uri, captions, "Input")
@@ -110,12 +110,12 @@ def prepare(
 
 
 def clips_of_folder(config: CascadeConfig, decoder: str) -> IngestSpec:
-    """Return how the clips of a folder of videos are found: from headers alone, all of them."""
+    """Return the specification for clips of a plain folder: all windows, from headers alone."""
     return IngestSpec(config.num_output_frames, config.output_fps, decoder=decoder)
 
 
 def require_fitting(corpus: Corpus, output: str, config: CascadeConfig, options: EncodeOptions) -> None:
-    """Refuse what can be refused before there is an autoencoder, which may take long to train.
+    """Run the checks that need no autoencoder, whose training may take long.
 
     Raises:
         UserError: the output is the input, or holds another table, or curated or other clips where those of a folder
@@ -138,7 +138,7 @@ def require_fitting(corpus: Corpus, output: str, config: CascadeConfig, options:
 
 
 def _require_plain(uri: str) -> None:
-    """Refuse to replace a table of clips that somebody has curated."""
+    """Refuse to replace a curated clips table."""
     manifest = read_manifest(uri) or {}
     if manifest.get("policy") or manifest.get("scores"):
         raise UserError(
@@ -148,7 +148,7 @@ def _require_plain(uri: str) -> None:
 
 
 def require_clips_for(clips: ClipsTable, config: CascadeConfig) -> None:
-    """Raise `UserError` unless clips are as long and as fast as the cascade wants them."""
+    """Raise `UserError` unless the clips have the length and frame rate of the cascade."""
     if clips.spec.num_frames != config.num_output_frames:
         raise UserError(
             f"The clips in {clips.uri!r} have {clips.spec.num_frames} frames, but preset {config.name!r} needs "
@@ -162,13 +162,13 @@ def require_clips_for(clips: ClipsTable, config: CascadeConfig) -> None:
 
 
 def is_of_other(job: EncodeJob) -> bool:
-    """Tell whether the output holds latents that were made otherwise than by this job."""
+    """Return whether the output holds latents made with other settings."""
     manifest = read_manifest(job.output)
     return manifest is not None and manifest.get("identity") != job.identity
 
 
 def is_of_other_release(output: str) -> bool:
-    """Tell whether the output, or the clips in it, is a table that this release cannot go on with."""
+    """Return whether the output, or its clips, has a schema version of another release."""
     ours = {output: SCHEMA_VERSION, storage.join(output, CLIPS_FOLDER): CLIPS_SCHEMA_VERSION}
     manifests = [(read_manifest(uri), version) for uri, version in ours.items()]
     return any(manifest is not None and manifest.get("schema_version") != version for manifest, version in manifests)
@@ -188,9 +188,9 @@ def _require_own(job: EncodeJob, replace: bool) -> None:
 
 
 def find_autoencoder(output_uri: str, config: CascadeConfig) -> str | None:
-    """Return the autoencoder to use where none is named: the preset's, one trained earlier, or that of a model nearby.
+    """Return the default autoencoder: the preset's, one trained earlier, or that of a model beside the output.
 
-    None means that the preset has to train its own first.
+    None: the preset has to train its own first.
     """
     if config.autoencoder.pretrained:
         return config.autoencoder.pretrained

@@ -1,4 +1,4 @@
-"""Input that would fail late, found early: videos of which none can be used, and latents of another encoder."""
+"""Preflight checks of encoding: one usable video, and no latents of another encoder."""
 
 import itertools
 import time
@@ -20,12 +20,12 @@ _LONGEST_S = 20.0
 
 
 def require_usable_video(corpus: Corpus, config: CascadeConfig) -> None:
-    """Look for one video of a corpus that gives a clip and can be decoded; normally it is the first.
+    """Decode one clip of a corpus, normally of its first video.
 
     Raises:
-        UserError: there is none.
+        UserError: no video gives a clip that can be decoded.
     """
-    if corpus.clips is not None:  # somebody has looked already
+    if corpus.clips is not None:  # ingested clips have been decoded before
         return
     spec, deadline = ClipSpec.of(config), time.monotonic() + _LONGEST_S
     videos = corpus.first(_MOST_VIDEOS + 1)
@@ -46,7 +46,7 @@ def require_usable_video(corpus: Corpus, config: CascadeConfig) -> None:
 
 
 def _growing(videos: Sequence[Video]) -> Iterator[Sequence[Video]]:
-    """Yield the first video, then ever more at once: several are probed side by side."""
+    """Yield the first video, then groups of growing size, which are probed in parallel."""
     start = 0
     for size in itertools.accumulate(itertools.repeat(4), lambda size, factor: size * factor, initial=1):
         if start >= len(videos):
@@ -64,15 +64,15 @@ def _decoding_failure(clip: Clip, size: FrameSize) -> Failure | None:
 
 
 def require_own_latents(table: str, fingerprints: Collection[str], whose: str) -> None:
-    """Refuse a place for latents that holds those of an autoencoder that is not at hand.
+    """Refuse a folder with latents of an autoencoder that is not available.
 
     Args:
-        table: where latents will be written, or written on.
-        fingerprints: of the autoencoders that may be used for it.
-        whose: names them for the reader of an error.
+        table: folder of the latents.
+        fingerprints: of the available autoencoders.
+        whose: name of these autoencoders in the error message.
 
     Raises:
-        UserError: they come from another autoencoder.
+        UserError: the latents come from another autoencoder.
     """
     manifest = read_manifest(table)
     if manifest is None:

@@ -1,4 +1,4 @@
-"""Has what a result was made from changed since? Told from sizes and times (on S3: ETags), without reading content."""
+"""Fingerprints of files, from sizes and times (on S3: ETags) without reading content."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ def fingerprint(*uris: str, settings: Sequence[str] = ()) -> str:
 
 
 def model_fingerprint(model: str, settings: Sequence[str] = ()) -> str:
-    """Return the stamp of a model's weights and configurations, and of settings that are used with it."""
+    """Return the fingerprint of a model's weights and configurations, and of settings used with it."""
     lines = [line for line in _lines(model) if not line.startswith(NOT_THE_MODEL)]
     return _hash([*settings, *(line for line in lines if line.split(" ")[0].endswith(_MODEL_FILES))])
 

@@ -1,4 +1,4 @@
-"""What a generation run leaves in its folder: the videos' names and the manifest that lists them."""
+"""Manifest of a generation run: one row per request, and the names of the videos."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -51,17 +51,17 @@ Row = dict[str, Any]
 
 
 def video_uri(output: str, name: str) -> str:
-    """Return where the video of an id lies."""
+    """Return the URI of a video."""
     return storage.join(output, "videos", f"{name}.mp4")
 
 
 def intermediates_uri(output: str, name: str) -> str:
-    """Return where the intermediate results of an id lie."""
+    """Return the URI of a video's intermediate results."""
     return storage.join(output, "intermediates", f"{name}.safetensors")
 
 
 def write_manifest(output: str, requests: Sequence[Request], rows: Mapping[str, Row], maker: str) -> str:
-    """List those requests that have a row already, in the order of the prompts; return the manifest's URI."""
+    """Write the finished rows in the order of the prompts; return the manifest's URI."""
     listed = [request for request in requests if request.id in rows]
     footer = {_MADE_BY: maker.encode(), _REQUESTS: json.dumps([request.digest for request in listed]).encode()}
     schema = MANIFEST_SCHEMA.with_metadata(footer)
@@ -73,7 +73,7 @@ def write_manifest(output: str, requests: Sequence[Request], rows: Mapping[str, 
 
 
 def made_by(output: str) -> str | None:
-    """Return the hash of the model and the settings that made a run's videos, None if its manifest does not say."""
+    """Return the fingerprint of the model and settings that made the videos, or None if it is not recorded."""
     maker = (_read(output).schema.metadata or {}).get(_MADE_BY)
     return None if maker is None else maker.decode()
 
@@ -84,7 +84,7 @@ def read_manifest(output: str) -> list[Row]:
 
 
 def finished_rows(output: str, requests: Iterable[Request], maker: str, with_intermediates: bool) -> dict[str, Row]:
-    """Return by id the rows of an earlier run that need not be made again: same model, same request, files there."""
+    """Return the reusable rows of an earlier run by id: same model, same request, files present."""
     if not storage.exists(storage.join(output, MANIFEST_NAME)):
         return {}
     table = _read(output)
@@ -93,7 +93,7 @@ def finished_rows(output: str, requests: Iterable[Request], maker: str, with_int
         return {}
     digests = json.loads(footer[_REQUESTS])
     listed = {row["id"]: (row, digest) for row, digest in zip(table.to_pylist(), digests, strict=True)}
-    # One listing instead of a look at each file.
+    # One listing instead of one request per file.
     present = set(storage.list_files(storage.join(output, "videos"), [".mp4"]))
     if with_intermediates:
         present |= set(storage.list_files(storage.join(output, "intermediates"), [".safetensors"]))

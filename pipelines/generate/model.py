@@ -1,4 +1,4 @@
-"""A trained model with other sampling settings, e.g. fewer steps: `--set base.sampling.num_inference_steps=8`."""
+"""Trained model with other sampling settings, e.g. fewer steps: `--set base.sampling.num_inference_steps=8`."""
 
 import contextlib
 import json
@@ -37,7 +37,7 @@ def read_config(model: str, overrides: Sequence[str] = ()) -> CascadeConfig:
                 f"another model; sampling settings, e.g. base.sampling.num_inference_steps, can be set."
             )
     if config.temporal_factor > trained.temporal_factor:
-        # At a smaller factor, times between key frames are some of those that were trained; at a larger one they are
+        # At a smaller factor the times between key frames are a subset of those trained on; at a larger one they are
         # new to the network.
         raise UserError(
             f"temporal_factor {config.temporal_factor} is more than model {model!r} was trained for: use at most "

@@ -1,4 +1,4 @@
-"""Samples between stages: one binary column that holds exactly what later stages still need.
+"""Serialized samples between stages: one binary column with the arrays that later stages need.
 
 Arrays of one batch differ in shape from stage to stage and are missing in failed rows, which a typed tensor column
 forbids; safetensors bytes are compact, exact and readable by anyone.
@@ -14,7 +14,7 @@ _KEPT = "kept/"
 
 
 def pack(sample: Mapping[str, Any], names: set[str]) -> bytes:
-    """Return the arrays among the sample's values that are named, or kept; text and numbers have their own columns."""
+    """Serialize the named and the kept arrays of a sample; text and numbers have their own columns."""
     from safetensors.numpy import save
 
     chosen = sorted(key for key in sample if key in names or key.startswith(_KEPT))
@@ -22,22 +22,22 @@ def pack(sample: Mapping[str, Any], names: set[str]) -> bytes:
 
 
 def unpack(data: bytes) -> dict[str, Any]:
-    """Return what `pack` has stored; a reference image that was not given is None again."""
+    """Deserialize a payload of `pack`; a reference image that was not given is None."""
     from safetensors.numpy import load
 
     return {"reference_image": None, **load(data)}
 
 
 def keep(sample: dict[str, Any], stage: str, produced: Mapping[str, Any]) -> None:
-    """Mark what a stage has just produced as an intermediate result to be saved with the video."""
+    """Keep the output of a stage as an intermediate result, saved with the video."""
     sample |= {f"{_KEPT}{stage}.{key}": value for key, value in produced.items()}
 
 
 def kept(sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Return the intermediate results by `<stage>.<key>`."""
+    """Return the kept intermediate results by `<stage>.<key>`."""
     return {key.removeprefix(_KEPT): value for key, value in sample.items() if key.startswith(_KEPT)}
 
 
 def needed_after(consumed: Sequence[Sequence[str]]) -> list[set[str]]:
-    """Return for each stage which keys any later stage reads, given what each stage reads."""
+    """Return for each stage the keys that any later stage reads."""
     return [set().union(*consumed[index + 1 :]) for index in range(len(consumed))]

@@ -1,10 +1,10 @@
-"""Batch generation: prompts in, mp4 files and a manifest out.
+"""Batch generation pipeline: a prompts table to mp4 files and a manifest.
 
     prompts.parquet -> text -> reference -> base -> upsample -> interpolate -> decode + mp4 -> manifest.parquet
 
-Ray Data streams the prompts through one actor pool per stage. The last pool writes each video itself, so frames never
-travel. A row that fails carries its error to the manifest; the others do not notice. Rows whose video is already
-there are skipped, so the same call again continues.
+Ray Data streams the prompts through one actor pool per stage. The last pool writes the videos itself, so frames never
+cross the object store. A failed row carries its error to the manifest and affects no other row. Rows with a finished
+video are skipped, so the same call continues an interrupted run.
 """
 
 import math
@@ -33,7 +33,7 @@ _MAX_WORKERS = 64
 
 @dataclass(frozen=True)
 class GenerateOptions:
-    """How a run is spread over the cluster."""
+    """Use of the cluster, and sampling overrides."""
 
     overrides: tuple[str, ...] = ()
     batch_size: int = 4
@@ -47,7 +47,7 @@ class GenerateOptions:
 
 @dataclass(frozen=True)
 class GenerateResult:
-    """What a run leaves behind."""
+    """Result of a run."""
 
     manifest_uri: str
     rows: list[Row] = field(repr=False)
@@ -63,7 +63,7 @@ class GenerateResult:
 
 @dataclass(frozen=True)
 class _Plan:
-    """Everything that is known before Ray starts."""
+    """Validated settings, known before Ray starts."""
 
     model: str
     prompts: str
@@ -76,16 +76,16 @@ class _Plan:
 
 
 def generate(model: str, prompts: str, output: str, options: GenerateOptions | None = None) -> GenerateResult:
-    """Make a video of every row of a prompts table.
+    """Generate a video for every row of a prompts table.
 
     Args:
         model: URI of a model folder.
         prompts: URI of a parquet file (or a folder of them); columns as in `pipelines.generate.prompts.COLUMNS`.
         output: URI of the folder for `videos/<id>.mp4`, `manifest.parquet` and, if asked, `intermediates/`.
-        options: how the run is spread.
+        options: use of the cluster, and sampling overrides.
 
     Raises:
-        UserError: before any work, for anything that is wrong with the arguments or a row.
+        UserError: an invalid argument or row, before any work.
     """
     started = time.perf_counter()
     plan = _plan(model, prompts, output, options or GenerateOptions())
@@ -107,7 +107,7 @@ def generate(model: str, prompts: str, output: str, options: GenerateOptions | N
                         write()
                         written = time.perf_counter()
             finally:
-                # Also when interrupted: what is listed is not made again.
+                # Also when interrupted: listed videos are not made again.
                 write()
     uri = write()
     listed = [rows[request.id] for request in plan.requests]
@@ -125,13 +125,13 @@ def _plan(model: str, prompts: str, output: str, options: GenerateOptions) -> _P
 
 
 def _results(plan: _Plan) -> Iterator[Row]:
-    """Yield the manifest's rows as videos get ready."""
+    """Yield manifest rows as videos finish."""
     for batch in _graph(plan).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         yield from batch.to_pylist()
 
 
 def _graph(plan: _Plan) -> "ray.data.Dataset":
-    """Lay out read, prepare and one actor pool per stage."""
+    """Build the graph: read, prepare, and one actor pool per stage."""
     import ray
     import ray.data
 
@@ -189,9 +189,9 @@ def _graph(plan: _Plan) -> "ray.data.Dataset":
 
 
 def _cpus_of_actor(num_actors: int) -> float:
-    """Return the CPUs of each actor, so that all pools fit at once: one that cannot start blocks all before it."""
+    """Return the CPUs of each actor such that all pools fit at once; a pool that cannot start blocks the others."""
     cpus = cluster.total().cpus
     if not cpus and cluster.may_grow():
-        return 1.0  # only an idle head is there; asking for nothing would put all on it
-    spare = max(0.0, (cpus or 1.0) - 1.0)  # one task reads beside them
+        return 1.0  # only an idle head node so far; requesting zero CPUs would place all actors on it
+    spare = max(0.0, (cpus or 1.0) - 1.0)  # one task reads in parallel
     return min(1.0, math.floor(1e4 * spare / num_actors) / 1e4)

@@ -1,4 +1,4 @@
-"""The prompts table: which columns it may have, what a row asks for, and the ids and seeds of rows that name none."""
+"""Prompts table: its columns, one request per row, and default ids and seeds."""
 
 import hashlib
 import re
@@ -35,7 +35,7 @@ _IMAGES_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Request:
-    """One video to make. `reference_image` is an image file's content or its URI."""
+    """Request for one video. `reference_image` is the content of an image file or its URI."""
 
     id: str
     prompt: str
@@ -48,9 +48,9 @@ class Request:
 
 
 def read_requests(uri: str) -> list[Request]:
-    """Read a prompts table, a parquet file or a folder of them, and check every row.
+    """Read and validate a prompts table: a parquet file or a folder of them.
 
-    The images that rows carry are hashed for the ids and then dropped, so that millions of rows fit in memory.
+    Images are hashed for the ids and then dropped, so that millions of rows fit in memory.
 
     Raises:
         UserError: unreadable, no `prompt` column, no rows, an empty prompt, a bad or repeated id, a bad seed.
@@ -77,7 +77,7 @@ def read_requests(uri: str) -> list[Request]:
 
 
 def _versions(uris: Sequence[str]) -> list[str]:
-    """Return the versions of images; of one that cannot be reached it is "", and its row will say why."""
+    """Return the versions of images; "" for one that cannot be reached, whose row fails later with the reason."""
 
     def version(uri: str) -> str:
         try:
@@ -90,10 +90,10 @@ def _versions(uris: Sequence[str]) -> list[str]:
 
 
 def request_of(row: Mapping[str, Any]) -> Request:
-    """Return what a row asks for; a function of the row alone, whatever file, order or partition it comes from.
+    """Return the request of a row; a pure function of the row, independent of file, order and partition.
 
     Raises:
-        UserError: a value that cannot be used, in a sentence without the row's place.
+        UserError: an invalid value; the message does not name the row.
     """
     prompt = row["prompt"]
     if _given(prompt) and not isinstance(prompt, str):
@@ -109,7 +109,7 @@ def request_of(row: Mapping[str, Any]) -> Request:
     if not isinstance(image, str | bytes | None):
         raise UserError(f"reference_image is a {type(image).__name__}: give an image file's bytes or its URI.")
     seed = _seed(row.get("seed"))
-    # What the other ways to a video refuse is refused here too. The image is checked when it has been read.
+    # The same validation as in process and in the service. The image is validated when it is read.
     new_sample(prompt, seed or 0, negative)
     content = (prompt, negative, "" if seed is None else str(seed), image or "")
     name = str(row["id"]) if _given(row.get("id")) else _digest(*content)
@@ -147,7 +147,7 @@ def _digest(*parts: str | bytes) -> str:
 
 
 def parquet_files(uri: str) -> list[str]:
-    """Return the parquet files that a prompts URI stands for."""
+    """Return the parquet files at a prompts URI."""
     storage.require_readable(uri, "Prompts")
     if not storage.is_dir(uri):
         return [storage.absolute(uri)]
@@ -165,7 +165,7 @@ def present_columns(files: Sequence[str]) -> list[str]:
     """
     first = _columns_of(files[0])
     for file in files[1:]:
-        # A column that one file lacks would make ids depend on who reads the table.
+        # A column missing in one file would make ids depend on the reader.
         if (columns := _columns_of(file)) != first:
             raise UserError(
                 f"Prompts {files[0]!r} have the columns {', '.join(first)} and {file!r} {', '.join(columns)}: "

@@ -1,4 +1,4 @@
-"""What runs inside the workers of batch generation: preparing rows, one stage in an actor, and the writing of videos.
+"""Ray workers of batch generation: prepare rows, run one stage per actor, write videos.
 
 Blocks between stages are arrow tables with the columns of `BLOCK_SCHEMA`; see `payload.py` for `payload`.
 """
@@ -35,7 +35,7 @@ BLOCK_SCHEMA = pa.schema(
 
 
 class Prepare:
-    """Turn rows of the prompts table into blocks, without those that are done.
+    """Convert rows of the prompts table into blocks, skipping finished ones.
 
     Args:
         skip: ids of rows that have their video.
@@ -57,7 +57,7 @@ class Prepare:
 
 
 def _with_reference(image: str | bytes | None) -> dict[str, Any]:
-    """Return payload and error: the given reference image decoded, or why it cannot be."""
+    """Return payload and error: the decoded reference image, or the reason of its failure."""
     if image is None:
         return {"payload": pack({}, set()), "error": ""}
     from PIL import Image
@@ -73,7 +73,7 @@ def _with_reference(image: str | bytes | None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class StageSpec:
-    """One stage of a run, as its actors are told."""
+    """Settings of one stage for its actors."""
 
     name: str
     model: str
@@ -88,7 +88,7 @@ class StageSpec:
 
 
 class StageActor:
-    """An actor that holds one stage."""
+    """Actor that runs one stage."""
 
     def __init__(self, spec: StageSpec) -> None:
         from videogen.stages import load_stage
@@ -98,7 +98,7 @@ class StageActor:
             self.stage = load_stage(spec.name, folder, device=spec.device)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Run the stage on every row of a block that has not failed yet."""
+        """Run the stage on the rows of a block that have not failed."""
         rows = table.to_pylist()
         self.run(rows)
         return pa.Table.from_pylist(rows, schema=BLOCK_SCHEMA)
@@ -109,7 +109,7 @@ class StageActor:
             row["payload"] = pack(sample, set(self.spec.needed_after))
 
     def _samples(self, rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], "Sample"]]:
-        """Return the healthy rows, each with its sample after this stage."""
+        """Return the rows that have not failed, each with its sample after this stage."""
         alive = [row for row in rows if not row["error"]]
         samples = [
             new_sample(row["prompt"], row["seed"], row["negative_prompt"]) | unpack(row["payload"]) for row in alive
@@ -126,7 +126,7 @@ class StageActor:
         return finished
 
     def _produce(self, rows: list[dict[str, Any]], samples: Sequence["Sample"]) -> Sequence["Sample | None"]:
-        """Run the batch; if it fails, run its rows one by one, so that only the guilty one is lost."""
+        """Run the batch; if it fails, run its rows one by one, so that only the faulty ones are lost."""
         if not samples:
             return []
         try:
@@ -138,7 +138,7 @@ class StageActor:
         return self._guarded(row, lambda: self.stage([sample])[0])
 
     def _guarded(self, row: dict[str, Any], work: Callable[[], Any]) -> Any:
-        """Return the result of `work`, or None with the row's error set."""
+        """Return the result of `work`, or None after setting the row's error."""
         try:
             return work()
         except Exception as error:  # noqa: BLE001 a failed row never stops the others
@@ -147,7 +147,7 @@ class StageActor:
 
 
 class DecodeAndWriteActor(StageActor):
-    """The actor of the last stage, which also writes the videos.
+    """Actor of the last stage, which also writes the videos.
 
     Args:
         spec: the stage.
@@ -187,11 +187,11 @@ class DecodeAndWriteActor(StageActor):
         frames = sample["frames"]
         intermediates = kept(sample)
         if intermediates:
-            # The frames as well: an mp4 is lossy, and equality of two runs is a question about frames.
+            # mp4 is lossy; the frames allow bit-exact comparison of two runs.
             intermediates[f"{self.spec.name}.frames"] = frames
             uri = intermediates_uri(self.output, name)
             storage.write_bytes(uri, save({key: np.ascontiguousarray(value) for key, value in intermediates.items()}))
-        # Last: a video that exists is complete, and so is all that belongs to it.
+        # Last: an existing video implies complete intermediates.
         uri = video_uri(self.output, name)
         storage.write_bytes(uri, write_mp4(frames, self.fps))
         return {"video": uri, "num_frames": len(frames), "width": frames.shape[2], "height": frames.shape[1]}

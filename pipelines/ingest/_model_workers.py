@@ -1,4 +1,4 @@
-"""What runs in actors while ingesting, where networks look at clips too: embeddings, aesthetic scores, captions."""
+"""Ray actors of ingesting with networks: embeddings, aesthetic scores, captions."""
 
 import io
 import time
@@ -12,7 +12,7 @@ from videogen.startup import imports_without_gc
 
 
 class ModelActor:
-    """Fill the columns of a unit that need networks, then commit it."""
+    """Actor that fills the columns of a batch that need networks, and commits it."""
 
     def __init__(self, task: IngestTask) -> None:
         with imports_without_gc():
@@ -31,7 +31,7 @@ class ModelActor:
         self._captioner = Captioner.from_pretrained(spec.captioner, device) if spec.captioner else None
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Map one unit, as `analyse_batch` left it."""
+        """Process one output of `analyse_batch`."""
         started = time.perf_counter()
         unit_id, outcomes, seconds = (table[name][0].as_py() for name in ("unit_id", "outcomes", "seconds"))
         with pa.ipc.open_stream(table["rows"][0].as_py()) as reader:

@@ -1,4 +1,4 @@
-"""From located clips to the index of a clips table: near duplicates found, the policy applied, the funnel counted."""
+"""Index of a clips table: near-duplicate detection, policy, funnel counts."""
 
 import contextlib
 import tempfile
@@ -20,10 +20,10 @@ _ROWS_PER_GROUP = 65_536
 
 
 class PolicyResult:
-    """What becomes of every clip of a table.
+    """Result of a policy for every clip of a table.
 
     Args:
-        path: the located clips, one row each, with `ordinal` and `duplicate_of`.
+        path: parquet file of the clips, one row each, with `ordinal` and `duplicate_of`.
         policy: rules that a clip must pass.
         schema: of the index.
     """
@@ -65,7 +65,7 @@ class PolicyResult:
 
 @dataclass
 class DedupFeatures:
-    """What duplicates are told by, one entry a clip."""
+    """Features for near-duplicate detection, one entry per clip."""
 
     ids: list[str] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
@@ -73,7 +73,7 @@ class DedupFeatures:
     embeddings: list[bytes | None] = field(default_factory=list)
 
     def duplicates(self, spec: IngestSpec, dedup: DedupThresholds) -> list[str]:
-        """Return for each clip the first clip of another video that looks the same, or ""."""
+        """Return for each clip the first near-duplicate clip of another video, or ""."""
         copies = [""] * len(self.ids)
         if spec.hashes:
             copies = find_duplicates(self.ids, self.hashes, dedup.distance, self.sources)
@@ -89,13 +89,13 @@ class DedupFeatures:
 def apply_policy(
     located: Iterable[pa.RecordBatch], spec: IngestSpec, policy: Policy, dedup: DedupThresholds
 ) -> Iterator[PolicyResult]:
-    """Yield what becomes of the located clips; what that needs on disk is gone afterwards.
+    """Apply a policy to clips; temporary files exist as long as the context.
 
     Args:
-        located: rows of `Ledger.locate`, with the columns of the index but for the verdicts.
-        spec: what was found out about them.
+        located: rows with the columns of the index, without `duplicate_of` and `dropped_by`.
+        spec: specification of the clips.
         policy: rules that a clip must pass to be kept.
-        dedup: what counts as a near duplicate.
+        dedup: deduplication thresholds.
     """
     schema = clips_index_schema(spec.scores)
     with tempfile.TemporaryDirectory(prefix="videogen-publish-") as name:
@@ -106,7 +106,7 @@ def apply_policy(
 
 
 def _spool(located: Iterable[pa.RecordBatch], path: Path, schema: pa.Schema) -> DedupFeatures:
-    """Write the clips to disk; return by what duplicates are told."""
+    """Write the clips to disk; return their deduplication features."""
     wanted = pa.schema([column for column in schema if column.name not in ("duplicate_of", "dropped_by")])
     features = DedupFeatures()
     with pq.ParquetWriter(path, wanted) as writer:

@@ -1,7 +1,7 @@
-"""What runs in Ray workers while ingesting: looking at a unit of videos, and committing what was found.
+"""Ray workers of ingesting: analyse a batch of videos, commit the rows.
 
-A unit travels as a one-row Arrow table: first the place of its items, then {unit_id, rows, outcomes, samples, seconds},
-at last {record}.
+A batch travels as a one-row Arrow table: first the location of its items, then {unit_id, rows, outcomes, samples,
+seconds}, at last {record}.
 """
 
 import json
@@ -30,7 +30,7 @@ _LOG_TAIL = 2000
 
 @dataclass(frozen=True)
 class IngestTask:
-    """What a worker needs to know beside the unit. Plain values, so that it travels."""
+    """Settings of every ingesting worker. Plain values that pickle."""
 
     output: str
     identity: str
@@ -42,11 +42,11 @@ class IngestTask:
 
 
 def analyse_batch(table: pa.Table, task: IngestTask) -> pa.Table:
-    """Look at every video of a unit.
+    """Analyse every video of a batch.
 
     Args:
         table: one row, a `WorkItemBatch`.
-        task: what to look for.
+        task: settings of the run.
     """
     started = time.perf_counter()
     unit = WorkItemBatch.of(table.to_pylist()[0])
@@ -54,7 +54,7 @@ def analyse_batch(table: pa.Table, task: IngestTask) -> pa.Table:
     samples: list[list[bytes]] = []
     outcomes = []
     items = unit.items()
-    # Also the question whether storage answers at all: where it does not, no video is to blame.
+    # Also detects unreachable storage, which is no fault of a video.
     versions = find_versions([item["uri"] for item in items])
     for item, (version, num_bytes) in zip(items, versions, strict=True):
         found, outcome, pictures = _analyse(shared_decoder(), item, version, num_bytes, task)
@@ -75,7 +75,7 @@ def analyse_batch(table: pa.Table, task: IngestTask) -> pa.Table:
 
 
 def commit_batch(table: pa.Table, task: IngestTask) -> pa.Table:
-    """Write a unit that `analyse_batch` has looked at; return its record."""
+    """Commit the output of `analyse_batch`; return its record."""
     row = table.to_pylist()[0]
     with pa.ipc.open_stream(row["rows"]) as reader:
         rows = reader.read_all()
@@ -83,7 +83,7 @@ def commit_batch(table: pa.Table, task: IngestTask) -> pa.Table:
 
 
 def commit(unit_id: str, rows: pa.Table, outcomes: str, task: IngestTask, metrics: Mapping[str, float]) -> pa.Table:
-    """Write the part of a unit; return its record as a table of one row."""
+    """Write the part of a batch; return its record as a one-row table."""
     ended = [Outcome(**values) for values in json.loads(outcomes)]
     record = write_part(task.output, unit_id, rows, ended, task.identity, metrics)
     return pa.table({"record": [record.to_json()]})
@@ -92,14 +92,14 @@ def commit(unit_id: str, rows: pa.Table, outcomes: str, task: IngestTask, metric
 def _analyse(
     decoder: IsolatedDecoder, item: Mapping[str, Any], version: str, num_bytes: int | None, task: IngestTask
 ) -> tuple[list[dict[str, Any]], Outcome, list[list[bytes]]]:
-    """Return the rows of a video, how it ended, and for each row the pictures that learned models look at.
+    """Return the rows of a video, its outcome, and the sampled frames of each row for learned models.
 
     Args:
-        decoder: reads it.
-        item: what is planned.
-        version: of the file as it is now, "" if there is none.
-        num_bytes: its size.
-        task: what to look for.
+        decoder: isolated decoder.
+        item: planned item.
+        version: current version of the file, "" if it does not exist.
+        num_bytes: size of the file.
+        task: settings of the run.
     """
     known = {"item_id": item["item_id"], "uri": item["uri"]}
     if task.needs_captions and item["given_caption"] is None:
@@ -127,7 +127,7 @@ def _analyse(
 
 
 def _plan_mismatch(planned: str, now: str) -> str:
-    """Return why the file is not the one that was planned; "" if it is."""
+    """Return how the file differs from the planned one; "" if it does not."""
     if not planned or not now:
         return "there is no such file"
     if version_mismatch(now, planned):

@@ -1,10 +1,10 @@
-"""Ingesting: a corpus of raw videos in, a table of clips out.
+"""Ingest pipeline: a corpus of raw videos to a table of clips.
 
-    videos -> plan, in units -> look at each in a child process (CPU tasks) -> learned models (actors, if any)
+    videos -> plan, in batches -> analyse each in a child process (CPU tasks) -> learned models (actors, if any)
            -> parts -> shards -> near duplicates, policy -> index, report
 
-Every video ends as rows, or as a row of `filtered.parquet` or `errors.parquet`. Scores are stored for all clips; which
-clips are kept is decided when the table is published, so another policy decodes nothing again.
+Every video ends as rows, or as a row of `filtered.parquet` or `errors.parquet`. Scores are stored for all clips; the
+policy is applied when the table is published, so changing it decodes nothing again.
 """
 
 import time
@@ -62,7 +62,7 @@ _LEARNED_BYTES = 4 << 30
 
 @dataclass(frozen=True)
 class IngestOptions:
-    """What is found out, what is kept, and how the work is treated."""
+    """Options of ingesting: analysis, policy, deduplication, handling of failures."""
 
     spec: IngestSpec
     policy: Policy = field(default_factory=lambda: Policy({}))
@@ -74,7 +74,7 @@ class IngestOptions:
 
 @dataclass(frozen=True)
 class IngestResult:
-    """What ingesting leaves behind; planned = ok + filtered + failed, in videos."""
+    """Result of ingesting, counted in videos; planned = ok + filtered + failed."""
 
     uri: str
     planned: int
@@ -96,19 +96,18 @@ def ingest(
     captions: str | None = None,
     progress: Progress | None = None,
 ) -> IngestResult:
-    """Turn a corpus into a table of clips, or bring the table up to date.
+    """Turn a corpus into a table of clips, or update the table.
 
     Args:
         input_uri: folder, S3 prefix, video or manifest; see `videogen.data.sources.open_corpus`.
-        output_uri: folder of the table. Continues what an earlier call has begun there; videos that it has done
-            already are not looked at again.
-        options: what is found out and kept.
+        output_uri: folder of the table. An interrupted run continues; finished videos are skipped.
+        options: analysis, policy and handling of failures.
         captions: table of captions; None: `captions.*` in the input folder, if any.
-        progress: where to show it; None shows it for this call alone.
+        progress: display to use; None opens one for this call.
 
     Raises:
-        UserError: before any work, for anything that is wrong with the arguments; or if no video gives a clip.
-        RuntimeError: a worker met an error that is no video's own.
+        UserError: invalid arguments, before any work; or no video gives a clip.
+        RuntimeError: a worker failed for a reason that is not a single video's.
     """
     with shown(progress) as progress:
         started = time.perf_counter()
@@ -143,10 +142,10 @@ def ingest(
 def prepare(
     input_uri: str, output_uri: str, options: IngestOptions, captions: str | None = None
 ) -> tuple[Source, str, str]:
-    """Check every argument of `ingest` within seconds; return the source, the table's folder and its identity.
+    """Validate every argument of `ingest`; return the source, the table's folder and its identity.
 
     Raises:
-        UserError: in one sentence, for whatever is wrong first.
+        UserError: the first invalid argument.
     """
     output, spec = storage.absolute(output_uri), options.spec
     require_decoder(spec.decoder)
@@ -159,17 +158,17 @@ def prepare(
 
 
 def require_own_clips(output: str, spec: IngestSpec, identity: str, replace: bool) -> None:
-    """Refuse a folder for clips that holds something else, or clips that were made otherwise.
+    """Refuse an output folder with other data, or with clips made with other settings.
 
     Raises:
-        UserError: in one sentence.
+        UserError: the folder is not usable.
     """
     require_kind(output, CLIPS)
     require_same(output, identity, {"spec": asdict(spec)}, replace)
 
 
 def _fingerprints(spec: IngestSpec) -> dict[str, str]:
-    """Return what identifies the networks of a specification, after a look at their folders."""
+    """Return the fingerprints of the networks of a specification, after validating their folders."""
     if not spec.is_learned:
         return {}
     from videogen.data.curation.learned import AestheticScore, Captioner, ClipEmbedding, fingerprint
@@ -185,9 +184,9 @@ def _fingerprints(spec: IngestSpec) -> dict[str, str]:
 
 
 def _items(source: Source, needs_captions: bool) -> Iterator[pa.RecordBatch]:
-    """Yield videos as planned items: another caption makes another item, as another content does.
+    """Yield videos as planned items; the item id includes the video's version and caption.
 
-    A video that nobody describes is another item where it needs a caption, for it ends otherwise there.
+    For a video without a caption it includes whether captions are required, because the outcome depends on it.
     """
     for batch in source.batches():
         ids = batch["video_id"].to_pylist()
@@ -209,7 +208,7 @@ def _work(task: IngestTask) -> Work:
             from pipelines.ingest._model_workers import ModelActor
 
             return two_steps(units, analyse_batch, ModelActor, task, shares(num_units, _LEARNED_BYTES))
-        # Two tasks of the same share are one task to Ray: nothing crosses the object store.
+        # Ray fuses two tasks with the same resources: nothing crosses the object store.
         each = {"num_cpus": 1, "memory": affordable(_WORKER_BYTES)}
         found = units.map_batches(analyse_batch, fn_args=(task,), **each, **one)
         graph = found.map_batches(commit_batch, fn_args=(task,), **each, **one)
@@ -221,10 +220,10 @@ def _work(task: IngestTask) -> Work:
 def _publish(
     ledger: Ledger, source: Source, options: IngestOptions, input_fingerprint: str, progress: Progress
 ) -> None:
-    """Pack, find duplicates, apply the policy, and make the table what readers see.
+    """Pack parts into shards, find duplicates, apply the policy and publish the table.
 
     Raises:
-        UserError: not a single clip was found.
+        UserError: no clip was found.
     """
     counts = ledger.require_complete()
     ledger.write_outcomes(FILTERED, FILTERED_NAME)
@@ -267,10 +266,10 @@ def _nothing_usable(ledger: Ledger, planned: int, num_frames: int) -> str:
 
 
 def score_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the scores that are named, in their fixed order.
+    """Return the named scores in their fixed order.
 
     Raises:
-        UserError: one of them does not exist.
+        UserError: there is no such score.
     """
     from videogen.cli import suggest
     from videogen.data.curation.scores import SCORES

@@ -1,1 +1,1 @@
-"""Resumable runs: plan, run pending work, pack and publish. Knows no verb."""
+"""Resumable runs: plan, execute pending batches of work items, pack. Independent of any verb."""

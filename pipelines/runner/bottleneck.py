@@ -1,4 +1,4 @@
-"""Which operator of a running graph holds the others up."""
+"""Bottleneck of a running graph: the operator with the busiest workers."""
 
 import time
 from collections import deque
@@ -8,11 +8,11 @@ _WINDOW_S = 60.0
 
 
 class Bottleneck:
-    """The operator whose workers have been busiest of late.
+    """Operator whose workers were busiest in a recent time window.
 
     Args:
-        workers: of each operator, by the fact that holds its seconds, how many work at once.
-        window_s: how far back "of late" reaches.
+        workers: number of workers of each operator, by the metric that holds its seconds.
+        window_s: length of the window in seconds.
     """
 
     def __init__(self, workers: Mapping[str, int], window_s: float = _WINDOW_S) -> None:
@@ -21,7 +21,7 @@ class Bottleneck:
         self._seconds = dict.fromkeys(self._workers, 0.0)
 
     def add(self, metrics: Mapping[str, float]) -> None:
-        """Take in the metrics of a unit that has just been committed."""
+        """Add the metrics of a committed batch."""
         now = time.monotonic()
         self._recent.append((now, metrics))
         self._count(metrics, 1)
@@ -30,7 +30,7 @@ class Bottleneck:
 
     @property
     def operator(self) -> str | None:
-        """Its name, such as "decode"; None where there is only one operator, or nothing is done yet."""
+        """Name of the operator, such as "decode"; None with a single operator or before the first batch."""
         if len(self._workers) < 2 or not self._recent:
             return None
         name = max(self._workers, key=lambda one: self._seconds[one] / self._workers[one])

@@ -1,4 +1,4 @@
-"""The breaker: a run that goes wrong is stopped early, in words, instead of filling a table with failures."""
+"""Failure breaker: stops a run early when too many inputs fail."""
 
 import re
 from collections import Counter
@@ -27,20 +27,20 @@ _SAME_IN_A_ROW = 1000
 
 
 class TooManyFailuresError(UserError):
-    """A run was stopped because too large a share of its inputs fails."""
+    """Too large a share of the inputs of a run failed."""
 
 
 class FailureBreaker:
-    """Counts how inputs end, and raises when too large a share of them fails.
+    """Counter of outcomes that raises when too large a share of inputs failed.
 
-    What of a unit comes from one file counts once, and as failed only if all of it is: a single file that promises a
+    All items of one file in a batch count once, and as failed only if all of them failed: a single file that claims a
     thousand clips must not stop a run.
 
     Args:
-        max_rate: share of failed inputs, 0..1, that is still borne; 1 bears all.
-        min_inputs: no verdict before so many.
-        done_well: inputs that earlier runs have done: where what failed is tried again, it is known to fail often.
-        errors: where the failures are listed when it raises, for the reader of its sentence.
+        max_rate: tolerated share of failed inputs, 0..1; 1 tolerates all.
+        min_inputs: inputs before the first check.
+        done_well: inputs that succeeded in earlier runs; retries of failed inputs are expected to fail more often.
+        errors: URI of the list of failures, for the message.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class FailureBreaker:
         self._examples: dict[tuple[str, str], Outcome] = {}
 
     def add(self, outcomes: Iterable[Outcome]) -> None:
-        """Count the outcomes of a unit.
+        """Count the outcomes of a batch.
 
         Raises:
-            TooManyFailuresError: more than the borne share of all inputs so far has failed, or the last
-                thousand have, all for one reason: what breaks after a million good videos must not spoil as many more.
+            TooManyFailuresError: more than the tolerated share of all inputs failed, or the last thousand inputs all
+                failed for the same reason.
         """
         by_input: dict[str, list[Outcome]] = {}
         for outcome in outcomes:
@@ -97,5 +97,5 @@ class FailureBreaker:
 
 
 def _general(reason: str) -> str:
-    """Return a reason without the numbers that make each one different."""
+    """Return a reason without its numbers, so that similar reasons are equal."""
     return re.sub(r"\d+", "N", reason)

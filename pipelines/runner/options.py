@@ -1,4 +1,4 @@
-"""The options that every table-making job has: the decoder, and how what goes wrong is treated."""
+"""Command-line options of jobs that write tables: decoder and handling of failures."""
 
 import argparse
 
@@ -10,8 +10,8 @@ _DECODERS = ("auto", "decord", "pyav", "torchcodec")
 
 
 def add_run_options(arguments: argparse.ArgumentParser) -> None:
-    """Add them in a group of their own."""
-    run = arguments.add_argument_group("reading, and what goes wrong")
+    """Add the options in a group of their own."""
+    run = arguments.add_argument_group("reading and failures")
     run.add_argument("--decoder", default="auto", metavar="NAME", help=", ".join(_DECODERS))
     run.add_argument("--retry-failed", action="store_true", help="try again what failed before")
     run.add_argument("--replace", action="store_true", help="replace a table that was made with other settings")
@@ -20,10 +20,10 @@ def add_run_options(arguments: argparse.ArgumentParser) -> None:
 
 
 def run_options(options: argparse.Namespace) -> RunOptions:
-    """Return what they say.
+    """Return the parsed options.
 
     Raises:
-        UserError: one of them is out of range, or there is no such decoder.
+        UserError: a value is out of range, or there is no such decoder.
     """
     if options.decoder not in _DECODERS:
         hint = suggest(options.decoder, _DECODERS)

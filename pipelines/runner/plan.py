@@ -1,7 +1,7 @@
-"""Units of work: planned on the driver into files, read one by one by workers, so that neither holds the whole plan.
+"""Plan of a run: batches of work items, written to files by the driver and read one by one by workers.
 
-A unit is a group of items that is done or not done as a whole. Its rows are a row group of a plan file; what travels
-through Ray is the number of that row group.
+A batch is done or not done as a whole. Its items are a row group of a plan file; only the number of that row group
+travels through Ray, so neither driver nor workers hold the whole plan.
 """
 
 import re
@@ -20,12 +20,12 @@ from videogen.hashing import content_hash
 _FOLDER = "plan"
 _PLAN_FILE = re.compile(rf"\.?[0-9a-f]{{12}}-\d{{5}}\.parquet(\.[0-9a-f]+{re.escape(storage.PARTIAL)})?")
 _UNITS_PER_FILE = 256
-"""A worker reads a file's whole footer for each of its units."""
+"""A worker reads the whole footer of a file for each of its batches."""
 
 
 @dataclass(frozen=True)
 class WorkItemBatch:
-    """One unit of a plan."""
+    """One batch of work items of a plan."""
 
     unit_id: str
     plan: str
@@ -36,15 +36,15 @@ class WorkItemBatch:
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
-        """Return the unit that `as_row` gave."""
+        """Return the batch of a row of `as_row`."""
         return cls(row["unit_id"], row["plan"], row["group"], row["num_items"])
 
     def as_row(self) -> dict[str, Any]:
-        """Return the unit as a row of a Ray dataset."""
+        """Return the batch as a row of a Ray dataset."""
         return dict(vars(self))
 
     def items(self) -> list[dict[str, Any]]:
-        """Read the unit's items, in the order of the plan."""
+        """Read the items in the order of the plan."""
         filesystem, path = storage.arrow_filesystem(self.plan)
         with filesystem.open_input_file(path) as file, pq.ParquetFile(file) as plan:
             return plan.read_row_group(self.group).to_pylist()
@@ -52,24 +52,24 @@ class WorkItemBatch:
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """How many items make a unit: as many as fit into both."""
+    """Upper limits of a batch of work items."""
 
     items: int
     weight: float = float("inf")
-    """Sum of the column `weight`, if the items have one; a heavier item is a unit by itself."""
+    """Sum of the column `weight`, if the items have one; a heavier item is a batch of its own."""
 
 
 def write_plan(
     table_uri: str, batches: Iterator[pa.RecordBatch], identity: str, size: BatchLimits, limit: int | None = None
 ) -> list[WorkItemBatch]:
-    """Group items, in their order, into units; write their rows and return where each unit's are.
+    """Group items in order into batches, write them to plan files, and return the batches.
 
     Args:
-        table_uri: folder of the table that the units are for; the plan lies in it while a run goes on.
-        batches: items, all of one schema, with `item_id` and perhaps `weight`.
-        identity: names units together with their items: the same items always give the same unit.
-        size: of a unit.
-        limit: plan at most so many units.
+        table_uri: folder of the table, which holds the plan during a run.
+        batches: record batches of items, all of one schema, with `item_id` and optionally `weight`.
+        identity: identity of the table; with the items it determines the batch ids.
+        size: limits of a batch.
+        limit: maximum number of batches.
     """
     folder = storage.join(table_uri, _FOLDER)
     units: list[WorkItemBatch] = []
@@ -89,12 +89,12 @@ def write_plan(
 
 
 def remove_plan(units: Sequence[WorkItemBatch]) -> None:
-    """Remove a plan that `write_plan` has written; another run's beside it stays."""
+    """Remove the plan files of `write_plan`; those of other runs stay."""
     storage.remove_files(sorted({unit.plan for unit in units}))
 
 
 def remove_abandoned_plans(table_uri: str, lease: Lease) -> None:
-    """Remove the plans of runs that were killed: what was there before this run took the lease.
+    """Remove the plans of killed runs, which are older than this run's lease.
 
     Raises:
         UserError: another run has taken over the table.
@@ -104,7 +104,7 @@ def remove_abandoned_plans(table_uri: str, lease: Lease) -> None:
         entries = filesystem.ls(folder, detail=True)
     except FileNotFoundError:
         return
-    # Somebody may keep files of their own in a folder of this name.
+    # Users may keep files of their own in a folder of this name.
     own = [entry for entry in entries if _PLAN_FILE.fullmatch(entry["name"].rsplit("/", 1)[-1])]
     old = [entry["name"].rsplit("/", 1)[-1] for entry in own if storage.modified_at(entry) < lease.since]
     if old:
@@ -113,7 +113,7 @@ def remove_abandoned_plans(table_uri: str, lease: Lease) -> None:
 
 
 def _unit_id(identity: str, items: pa.Table) -> str:
-    """Return the name of a unit: what is tried again is another unit, so it leaves the record of the first attempt."""
+    """Return the id of a batch; a retry gets another id, so the record of the first attempt is kept."""
     ids = items[ITEM_ID].to_pylist()
     tried = items[ATTEMPTS_BEFORE].to_pylist() if ATTEMPTS_BEFORE in items.schema.names else []
     again = any(one is not None for one in tried)

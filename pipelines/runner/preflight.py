@@ -13,20 +13,20 @@ _SHIPPED_COPY = "_ray_pkg_"
 
 
 def require_output(uri: str, option: str = "--output") -> None:
-    """Refuse an output that cannot be written, or that would not last; every job asks this first.
+    """Refuse an output that cannot be written or would not last; the first check of every job.
 
     Raises:
-        UserError: in one sentence.
+        UserError: the output is not usable.
     """
     require_lasting(uri, option)
     storage.require_writable(uri, option.removeprefix("--").capitalize())
 
 
 def require_lasting(uri: str | None, option: str) -> None:
-    """Refuse a path inside Ray's copy of the checkout: Ray removes it, and the next change of code makes another one.
+    """Refuse a path inside Ray's temporary copy of the checkout, which Ray removes.
 
     Raises:
-        UserError: `uri` is such a path, as every relative one is under `ray job submit --runtime-env`.
+        UserError: `uri` is such a path, as is every relative one under `ray job submit --runtime-env`.
     """
     if uri is None or storage.is_remote(uri):
         return
@@ -38,22 +38,20 @@ def require_lasting(uri: str | None, option: str) -> None:
 
 
 def require_apart(source: str, output: str) -> None:
-    """Refuse to write a table over what it is made of.
+    """Refuse an output that is the input itself.
 
     Raises:
-        UserError: in one sentence.
+        UserError: both are the same folder.
     """
     if storage.absolute(source) == storage.absolute(output):
         raise UserError(f"Output {output!r} is the input itself: give another folder for the table.")
 
 
 def require_kind(output: str, kind: TableKind) -> None:
-    """Refuse a folder that holds a finished table of something else, of another release, or a damaged one.
-
-    The same run would find nothing to do there, and leave it damaged.
+    """Refuse a folder with a table of another kind or schema version, or with a damaged one.
 
     Raises:
-        UserError: in one sentence.
+        UserError: the folder is not usable.
     """
     manifest = read_manifest(output)
     if manifest is None:
@@ -73,16 +71,16 @@ def require_kind(output: str, kind: TableKind) -> None:
 
 
 def require_same(output: str, identity: str, settings: Mapping[str, Any], replace: bool) -> None:
-    """Refuse to replace a finished table by one that is made otherwise, unless that is asked for.
+    """Refuse to replace a table made with other settings, unless `replace` is set.
 
     Args:
-        output: folder that `require_kind` has accepted.
-        identity: of the table to be.
-        settings: what decides its rows, as the manifest will have it.
-        replace: whether the earlier table may go.
+        output: folder accepted by `require_kind`.
+        identity: of the new table.
+        settings: settings that determine the rows, as in the manifest.
+        replace: whether the earlier table may be replaced.
 
     Raises:
-        UserError: in one sentence that says what is there and what is asked for.
+        UserError: names the settings that differ.
     """
     manifest = read_manifest(output)
     if manifest is None or replace or manifest["identity"] == identity:
@@ -101,7 +99,7 @@ def require_same(output: str, identity: str, settings: Mapping[str, Any], replac
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with those of a section beside all others."""
+    """Flatten sections into one dictionary."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         flat |= value if isinstance(value, dict) else {name: value}
@@ -109,7 +107,7 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _said(value: Any) -> str:
-    """Return a setting as a sentence can say it."""
+    """Format a setting for a message."""
     if isinstance(value, list):
         return "+".join(map(str, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)

@@ -1,8 +1,8 @@
-"""What every table-making pipeline does: plan, run what is left, pack, publish. The pipelines say only what a unit is.
+"""Resumable run of a pipeline that writes a table.
 
-    planned items -> those not done yet -> units -> Ray Data graph, which commits parts -> shards -> index, manifest
+    planned items -> pending items -> batches -> Ray Data graph, which commits parts -> shards -> index, manifest
 
-Killed anywhere and started again, it continues: what is done is told by the parts themselves (see data/tables/ledger).
+A killed run continues when it is started again: committed parts record which items are done (see data/tables/ledger).
 """
 
 import hashlib
@@ -33,23 +33,23 @@ FILTERED_NAME = "filtered.parquet"
 SHARD_BYTES = 256 << 20
 _PACKS_AT_ONCE = 64
 _PACK_CPUS = 0.5
-"""Much of packing is waiting for storage."""
+"""Packing mostly waits for storage."""
 _PACK_BYTES = 512 << 20
 """Declared for packing a shard: a few row groups at a time."""
 _UNITS_AT_ONCE = 8192
-"""Each is a block of Ray Data, whose driver holds them all; workers start anew for the next so many."""
+"""Batches per Ray Data graph, whose driver holds one block for each."""
 _MAX_LIMIT_S = 86_400
 _CHAINED = "The above exception was the direct cause"
 _USER_ERRORS = {error.__name__ for error in (UserError, StorageError, CredentialsError)}
 
 Graph = Callable[["ray.data.Dataset", int], tuple["ray.data.Dataset", Sequence[int]]]
-"""Given units, one a row, and their number: the graph that commits each and returns its `record`, and how many workers
-each of its operators has."""
+"""Function from batches (one per row) and their number to the graph that commits each and returns its `record`, and the
+number of workers of each operator."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run treats what goes wrong, and how large its shards are."""
+    """Handling of failures, and size of shards."""
 
     retry_failed: bool = False
     """Whether items that failed in earlier runs are tried again."""
@@ -72,7 +72,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Work:
-    """What a pipeline wants done."""
+    """Work of a pipeline for the runner."""
 
     name: str
     """Of the step, e.g. "encode"."""
@@ -81,24 +81,24 @@ class Work:
     size: BatchLimits
     graph: Graph
     operators: tuple[str, ...]
-    """Facts that hold the seconds of each operator, in the order of the graph, e.g. ("decode_s", "encode_s")."""
+    """Metrics with the seconds of each operator, in the order of the graph, e.g. ("decode_s", "encode_s")."""
 
 
 class Fingerprint:
-    """Hash of a stream of items, taken while it passes."""
+    """Streaming hash of item ids."""
 
     def __init__(self, *parts: object) -> None:
         self._digest = hashlib.sha256(repr(parts).encode())
 
     def over(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Yield the batches as they are."""
+        """Yield the batches unchanged, hashing their item ids."""
         for batch in batches:
             for item_id in batch["item_id"].to_pylist():
                 self._digest.update(item_id.encode() + b"\n")
             yield batch
 
     def value(self) -> str:
-        """Return the hash of what has passed."""
+        """Return the hash of all ids so far."""
         return self._digest.hexdigest()[:20]
 
 
@@ -109,18 +109,18 @@ def run_pending(
     progress: Progress,
     lost_before: Sequence[pa.RecordBatch] = (),
 ) -> int:
-    """Run what the planned items still lack; return how many items have ended now.
+    """Process the pending items; return their number.
 
     Args:
-        ledger: with the planned items.
-        work: what to do with them.
-        options: how what goes wrong is treated.
-        progress: where to show it.
-        lost_before: as for `Ledger.publish`.
+        ledger: ledger with the planned items.
+        work: graph and batch limits.
+        options: handling of failures.
+        progress: progress display.
+        lost_before: see `Ledger.publish`.
 
     Raises:
-        UserError: too many items fail, which are in errors.parquet then; or storage does.
-        RuntimeError: a worker met an error that is no item's own.
+        UserError: too many items failed (errors.parquet lists them), or storage failed.
+        RuntimeError: a worker failed for a reason that is not a single item's.
     """
     if ledger.lease is not None:
         remove_abandoned_plans(ledger.uri, ledger.lease)
@@ -137,7 +137,7 @@ def run_pending(
             with progress.task(work.name, total=num_items, unit=work.unit) as task, log:
                 _run(units, ledger, work, breaker, task, log)
         except TooManyFailuresError:
-            # Not published: readers see the table as it was.
+            # Readers keep seeing the previous version of the table.
             ledger.write_outcomes(FAILED, ERRORS_NAME, lost_before)
             raise
     remove_plan(units)
@@ -170,7 +170,7 @@ def _run(
 
 
 def _records(units: Sequence[WorkItemBatch], work: Work) -> Iterator[tuple[PartRecord, str | None]]:
-    """Run the graph; yield what each unit has left, and the operator that holds the others up at the time."""
+    """Run the graph; yield the record of each batch, and the current bottleneck."""
     import ray.data
 
     for start in range(0, len(units), _UNITS_AT_ONCE):
@@ -189,9 +189,9 @@ def _detail(counts: Mapping[str, int], slowest: str | None) -> str:
 
 
 def _cause(error: BaseException) -> tuple[str, str]:
-    """Return the class and the sentence, without its full stop, of what a worker raised itself.
+    """Return class and message of the original exception of a worker.
 
-    Ray Data's own error comes from that one, and all that travels of it is the text of both.
+    Ray Data wraps it, and only the text of both exceptions travels.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     above = [number for number, line in enumerate(lines) if line.startswith(_CHAINED)]
@@ -202,7 +202,7 @@ def _cause(error: BaseException) -> tuple[str, str]:
 
 
 def pack(ledger: Ledger, options: RunOptions, progress: Progress) -> None:
-    """Pack the parts that no shard holds yet; a few here, many on the cluster."""
+    """Pack parts into shards: a single shard in this process, several on the cluster."""
     packs = ledger.plan_packs(options.shard_bytes)
     if not packs:
         return
@@ -232,11 +232,11 @@ def _packed(uri: str, packs: Sequence[Pack]) -> Iterator[None]:
             ray.get(reference)
             yield None
     except ray.exceptions.RayTaskError as error:
-        # Ray's own text is a stack of lines.
+        # Ray's own message is a traceback.
         raise error.cause if isinstance(error.cause, UserError) else error  # noqa: B904 - it comes from nothing else
 
 
 def is_unchanged(ledger: Ledger, input_fingerprint: str) -> bool:
-    """Tell whether the published table is of exactly this input, and nothing is left to do for it."""
+    """Return whether the published table was made from exactly this input."""
     published = ledger.published()
     return published.get("input_fingerprint") == input_fingerprint and published.get("identity") == ledger.identity

@@ -14,7 +14,7 @@ from videogen.hashing import json_hash
 
 @dataclass(frozen=True)
 class Identity:
-    """What the result of a step depends on."""
+    """Inputs that determine the result of a step."""
 
     config_hash: str
     data_fingerprint: str
@@ -23,7 +23,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Record:
-    """A finished step."""
+    """Record of a finished step."""
 
     step: str
     identity: Identity
@@ -36,7 +36,7 @@ def hash_of(value: Any) -> str:
 
 
 def is_done(output_uri: str, step: str, identity: Identity) -> bool:
-    """Tell whether the step has finished with exactly this input."""
+    """Return whether the step has finished with exactly this identity."""
     record = read(output_uri, step)
     return record is not None and record.identity == identity
 
@@ -51,7 +51,7 @@ def read(output_uri: str, step: str) -> Record | None:
 
 
 def write(output_uri: str, step: str, identity: Identity, details: Mapping[str, Any] | None = None) -> Record:
-    """Declare a step finished; everything that it makes must have been written."""
+    """Record a step as finished; all of its output must have been written."""
     finished = {"finished_at": datetime.now(UTC).isoformat(timespec="seconds")}
     record = Record(step, identity, {**(details or {}), **finished})
     storage.write_json(_uri(output_uri, step), asdict(record))

@@ -1,11 +1,11 @@
-"""How long one video may take, told from its size: a small file that keeps a decoder for hours is poison."""
+"""Time limit per video, from its file size: a small file that blocks a decoder for hours is a poison input."""
 
 _BYTES_PER_LIMIT = 60e6
 
 
 def video_limit_s(limit_s: float, num_bytes: int | None) -> float:
-    """Return the seconds that a video may take: `limit_s`, and once more for every 60 MB of it.
+    """Return the time limit of a video in seconds: `limit_s`, plus `limit_s` per 60 MB.
 
-    At 60 s that is half an hour for an hour of 1080p.
+    With 60 s, an hour of 1080p video may take half an hour.
     """
     return limit_s * (1 + (num_bytes or 0) / _BYTES_PER_LIMIT)

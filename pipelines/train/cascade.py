@@ -1,9 +1,9 @@
-"""The cascade as one graph: from raw video or latents to a finished model folder.
+"""Training of the whole cascade: one graph from raw video or latents to a model folder.
 
     corpora -> text, autoencoder -> encode -> reference, base, upsample, interpolate, decode -> assemble
 
-Independent steps run side by side where the cluster has room; finished steps are skipped; a failed step stops only
-what needs it. Calling it again continues.
+Independent steps run in parallel if the cluster has room; finished steps are skipped; a failed step stops only the
+steps that depend on it. Calling it again continues.
 """
 
 from pipelines import cluster
@@ -20,10 +20,10 @@ __all__ = ["Cascade", "CascadeOptions", "train_autoencoder"]
 
 
 class Cascade:
-    """The graph for one configuration. Building it checks all input, within seconds and without Ray.
+    """Training graph of one configuration. Building it validates all input, without Ray.
 
     Raises:
-        UserError: for whatever is wrong first, in one sentence.
+        UserError: the first invalid input.
     """
 
     def __init__(self, config: CascadeConfig, options: CascadeOptions, progress: Progress) -> None:
@@ -33,11 +33,11 @@ class Cascade:
         self._progress = progress
 
     def run(self) -> Outcome:
-        """Run what is not done yet."""
+        """Run the pending steps."""
         pending = dag.pending(self.nodes)
         if pending:
             cluster.connect()
-        # All of them now, not each when its turn has come, which may be hours later.
+        # Check all stages now instead of hours later.
         for stage in self.config.trainable_stages():
             if stage in pending:
                 require_room(self.config, stage)
@@ -51,7 +51,7 @@ def train_autoencoder(config: CascadeConfig, data: str, output: str, progress: P
 
     Raises:
         UserError: bad input.
-        RuntimeError: it has failed; the message says why.
+        RuntimeError: training failed; the message names the cause.
     """
     with shown(progress) as progress:
         cascade = Cascade(config, CascadeOptions(output, data, stages=("autoencoder",)), progress)

@@ -1,4 +1,4 @@
-"""A small graph of steps: side by side where resources allow, skipping what is done, outliving failures."""
+"""Dependency graph of steps: parallel execution within resources, skipping of finished steps, failure isolation."""
 
 import logging
 import queue
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Node:
-    """One step."""
+    """Step of the graph."""
 
     name: str
     what: str
@@ -27,7 +27,7 @@ class Node:
 
 @dataclass
 class Outcome:
-    """How a run of the graph has ended, by names of steps."""
+    """Outcome of a run, by names of steps."""
 
     finished: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Outcome:
 
 
 def pending(nodes: Sequence[Node]) -> list[str]:
-    """Return the steps that a run would do now, in order: what is not done, and what depends on it."""
+    """Return the pending steps in order: unfinished steps and their dependents."""
     names: list[str] = []
     for node in nodes:
         if any(need in names for need in node.needs) or not node.is_done():
@@ -47,12 +47,12 @@ def pending(nodes: Sequence[Node]) -> list[str]:
 
 
 def run(nodes: Sequence[Node], total: Resources, on_skip: Callable[[Node], None]) -> Outcome:
-    """Run the graph; `nodes` are in an order in which needed steps come first. Returns also when steps have failed."""
+    """Run the graph; `nodes` are in topological order. Failed steps are part of the outcome."""
     return _Run(nodes, total, on_skip).run()
 
 
 def cause_of(error: BaseException) -> str:
-    """Return the root of an exception in one line: of Ray's wrappers, the one that a worker has raised."""
+    """Return the root cause of an exception in one line, unwrapping Ray's wrappers."""
     failures = getattr(error, "worker_failures", None)
     if failures:
         return cause_of(failures[min(failures)])
@@ -77,7 +77,7 @@ class _Run:
             self._start_ready()
             if not self._running:
                 return self._outcome
-            # With a time limit, so that Ctrl-C is heard.
+            # With a timeout, so that Ctrl-C is handled.
             try:
                 node, result = self._ended.get(timeout=1)
             except queue.Empty:
@@ -127,7 +127,7 @@ class _Run:
         if wanted.alone or any(running.resources.alone for running in self._running):
             return False
         if wanted.cpus > self._total.cpus or wanted.gpus > self._total.gpus:
-            return True  # a cluster that grows will have it; Ray keeps the step waiting until then
+            return True  # an autoscaling cluster will add it; Ray keeps the step waiting until then
         cpus = wanted.cpus + sum(running.resources.cpus for running in self._running)
         gpus = wanted.gpus + sum(running.resources.gpus for running in self._running)
         return cpus <= self._total.cpus and gpus <= self._total.gpus

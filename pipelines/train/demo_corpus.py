@@ -1,4 +1,4 @@
-"""Making the demonstration corpus, with the progress that a job shows."""
+"""Demonstration corpus, written with a progress display."""
 
 import contextlib
 import threading
@@ -16,7 +16,7 @@ _LOOK_EVERY_S = 1.0
 def make_demonstration_corpus(
     uri: str, config: CascadeConfig, progress: Progress, size: CorpusSize | None = None, seed: int = 0
 ) -> dict[str, int]:
-    """Write the corpus, as `make_corpus` does, and show how many of its videos are there."""
+    """Write the corpus with `make_corpus` and show the number of finished videos."""
     size = size or CorpusSize()
     total = size.captioned + size.held_out + len(camera_clips())
     with progress.task("corpora", total=total, unit="videos") as task:
@@ -28,12 +28,12 @@ def make_demonstration_corpus(
 
 @contextlib.contextmanager
 def _watched(uri: str, task: Task) -> Iterator[None]:
-    """Count the files at `uri` now and then: a video is there when it is whole."""
+    """Poll the number of files at `uri`; a video appears when it is complete."""
     ended = threading.Event()
 
     def watch() -> None:
         while True:
-            with contextlib.suppress(OSError):  # whoever writes there says so better
+            with contextlib.suppress(OSError):  # the writer reports storage errors better
                 task.update(completed=min(task.total, len(storage.list_files(uri, SUFFIXES))))
             if ended.wait(_LOOK_EVERY_S):
                 return

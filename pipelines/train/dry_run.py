@@ -1,4 +1,4 @@
-"""What a run of the cascade will do, for its reader: steps and their state; for a dry run also sizes and memory."""
+"""Description of a training run: steps and their state; for a dry run also sizes and memory."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ _GIB = 2**30
 
 
 def describe(cascade: "Cascade") -> str:
-    """Return the steps as a table: what is done, what will be done, and what each needs."""
+    """Return a table of the steps with state and dependencies."""
     pending = dag.pending(cascade.nodes)
     rows = [
         (node.name, "to do" if node.name in pending else "done", node.what, ", ".join(node.needs) or "-")
@@ -27,7 +27,7 @@ def describe(cascade: "Cascade") -> str:
 
 
 def describe_training(cascade: "Cascade") -> str:
-    """Return parameters (counted on the meta device), batches, and ZeRO memory of one worker for each stage."""
+    """Return a table of the stages: parameters (counted on the meta device), batches, ZeRO memory of one worker."""
     from videogen.stages import count_parameters
 
     counts = count_parameters(cascade.config)
@@ -60,7 +60,7 @@ def describe_training(cascade: "Cascade") -> str:
 
 
 def state_bytes(num_parameters: int, training: TrainingConfig) -> int:
-    """Return the bytes of model states that one worker holds; all of them are fp32, bf16 is only computed in."""
+    """Return the bytes of model states per worker; all states are fp32, bf16 is the compute precision only."""
     weights = gradients = master = 4
     optimizer = 8 + (4 if training.ema_decay else 0)
     shards = training.num_workers

@@ -24,7 +24,7 @@ _SHARED = ("seed", "num_frames", "fps", "temporal_factor", "aspect_ratios", "dif
 
 
 def identity(config: CascadeConfig, stage: str, data_uris: Sequence[str], init_from: str | None = None) -> Identity:
-    """Return what the trained stage depends on. Reads the data's manifests (for raw corpora, lists their files)."""
+    """Return the identity of a trained stage. Reads the manifests of the data (for raw corpora, lists their files)."""
     return Identity(config_hash(config, stage), data_fingerprint(stage, data_uris, config), init_from)
 
 

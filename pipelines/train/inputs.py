@@ -1,4 +1,4 @@
-"""What a run of the cascade reads and writes: found and checked within seconds, before any work and without Ray."""
+"""Inputs and outputs of a training run, found and validated before any work and without Ray."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ _CORPORA = ("captioned", "unlabeled")
 
 @dataclass(frozen=True)
 class CascadeOptions:
-    """What a run of the cascade reads and writes."""
+    """Options of a training run."""
 
     output: str
     """Model folder."""
@@ -46,7 +46,7 @@ class CascadeOptions:
 
 @dataclass(frozen=True)
 class Encoding:
-    """A table of latents that is to be made."""
+    """Table of latents to encode."""
 
     corpus: str
     table: str
@@ -55,10 +55,10 @@ class Encoding:
 
 
 class CascadeInput:
-    """What is there, for one configuration.
+    """Validated input of one configuration.
 
     Raises:
-        UserError: for whatever is wrong first, in one sentence.
+        UserError: the first invalid input.
     """
 
     def __init__(self, config: CascadeConfig, options: CascadeOptions) -> None:
@@ -67,7 +67,7 @@ class CascadeInput:
         # Absolute, because workers run in other directories.
         self.output = storage.absolute(options.output)
         beside = storage.require_parent(self.output, "Output")
-        # Before anything there is read: what a bucket refuses to reading is refused here, in one sentence.
+        # Before anything is read: access errors are reported here first.
         storage.require_writable(self.output, "Output")
         self.makes_corpora = options.data is None
         self.corpus_size = options.corpus_size
@@ -90,25 +90,25 @@ class CascadeInput:
 
     @property
     def encodes(self) -> bool:
-        """Whether latents are needed: by all but the autoencoder."""
+        """Whether latents are needed: by every stage that does not train on raw video."""
         return any(dataset_kind(stage) != "raw" for stage in self.stages)
 
     @property
     def table_uris(self) -> list[str]:
-        """Latents that stages train on."""
+        """Tables of latents to train on."""
         if self.tables:
             return [table.uri for table in self.tables]
         return [encoding.table for encoding in self.encodings.values()]
 
     @property
     def encodings(self) -> dict[str, Encoding]:
-        """The tables of latents to be made, by the name of the step: of each corpus one for each length of clips."""
+        """Tables of latents to encode, by step name: one per corpus and clip length."""
         wanted = {}
         for name, corpus in self.corpora.items():
             for config in self.config.of_each_length():
                 is_bucket = config.num_frames != self.config.num_frames
                 table = f"{name}_{config.num_output_frames}_frames" if is_bucket else name
-                # A step keeps its name when lengths are added: its table is the same.
+                # The step name is stable when clip lengths are added, because its table is the same.
                 step = f"encode_{table}" if is_bucket or len(self.corpora) > 1 else "encode"
                 wanted[step] = Encoding(corpus, storage.join(self.latents, table), config)
         return wanted
@@ -118,7 +118,7 @@ class CascadeInput:
         return self._init_from if objective_spec(stage).image_model else None
 
     def _find_corpora(self) -> dict[str, str]:
-        """Return the folders of videos by the name of their table of latents."""
+        """Return the corpora by the name of their table of latents."""
         if self.makes_corpora:
             return {name: storage.join(self.data, name) for name in _CORPORA}
         parts = {name: storage.join(self.data, name) for name in _CORPORA}
@@ -137,7 +137,7 @@ class CascadeInput:
             return
         if self.makes_corpora or not self.encodes:
             return
-        # Read here as encoding will read them, which begins only when the autoencoder has been trained.
+        # Checked now because encoding starts only after the autoencoder has been trained.
         if wanted and not any(corpus.has_captions for corpus in self._opened.values()):
             raise UserError(
                 f"Data {self.data!r} has no captions, which {', '.join(wanted)} need: put a {CAPTIONS_NAMES[0]} with "
@@ -175,18 +175,18 @@ class CascadeInput:
             )
 
     def _check_latents(self) -> None:
-        """Refuse latents beside a new model that are not its own, before an autoencoder is trained for them."""
+        """Refuse existing latents of another autoencoder before one is trained."""
         if self.tables or not self.encodes:
             return
         storage.require_writable(self.latents, "Latents")
         for step, encoding in self.encodings.items():
-            # What this model's own earlier autoencoder has made is made anew.
+            # Latents of this model's own earlier autoencoder are encoded again.
             is_ours = step_records.read(self.output, step) is not None
             if not is_ours and storage.exists(storage.join(encoding.table, MANIFEST_NAME)):
                 preflight.require_own_latents(encoding.table, self._known_encoders(), f"the model {self.output!r}")
 
     def _known_encoders(self) -> list[str]:
-        """Return the fingerprints of the autoencoder that is there and of the one that the preset names."""
+        """Return the fingerprints of the autoencoders of the output folder and of the preset."""
         found = []
         if storage.exists(storage.join(self.output, "autoencoder", "config.json")):
             found.append(encoder_fingerprint(storage.join(self.output, "autoencoder")))
@@ -196,7 +196,7 @@ class CascadeInput:
         return found
 
     def _source_of_latents(self) -> str | None:
-        """Return the folder that holds the `autoencoder/` whose latents are given; None if there are none, or none."""
+        """Return the folder whose `autoencoder/` made the given latents; None if it is the preset's VAE."""
         if not self.tables:
             return None
         wanted = self.tables[0].encoder_fingerprint
@@ -230,7 +230,7 @@ def _chosen_stages(config: CascadeConfig, names: Sequence[str] | None) -> tuple[
 
 
 def _tables(data: str, config: CascadeConfig) -> list[LatentsTable]:
-    """Return the tables of latents at `data`; empty if it is a corpus of videos."""
+    """Return the tables of latents at `data`; none for a corpus of videos."""
     storage.require_readable(data, "Data")
     if is_clips_table(data):
         return []

@@ -1,4 +1,4 @@
-"""Resources of one training stage: CPUs of a worker, and refusal of what a local cluster can never offer."""
+"""Resources of a training stage: CPUs per worker, and checks against a local cluster."""
 
 from pipelines import cluster
 from videogen.errors import UserError
@@ -6,12 +6,12 @@ from videogen.stages import CascadeConfig
 
 
 def cpus_for(config: CascadeConfig, stage: str) -> float:
-    """Return the CPUs of one training worker of a stage; on a local cluster never more than the machine has.
+    """Return the CPUs of one training worker of a stage; on a local cluster at most the machine's.
 
-    A cluster that may grow is not refused, but a line says what is being waited for.
+    On an autoscaling cluster, missing resources are logged instead of refused.
 
     Raises:
-        UserError: a local cluster will never have what the stage asks for.
+        UserError: a local cluster lacks the resources.
     """
     import ray
 
@@ -27,7 +27,7 @@ def cpus_for(config: CascadeConfig, stage: str) -> float:
 
 
 def require_room(config: CascadeConfig, stage: str) -> None:
-    """Refuse a stage for which a local cluster is too small; one that may grow has room for all.
+    """Refuse a stage for which a local cluster is too small.
 
     Raises:
         UserError: the machine lacks GPUs or cores.

@@ -1,8 +1,8 @@
-"""Training one stage: a Ray Train `TorchTrainer` around the loop of `videogen.training`.
+"""Training of one stage: a Ray Train `TorchTrainer` around the loop of `videogen.training`.
 
 Weights go to OUTPUT/<component>/, measurements to OUTPUT/training/<stage>/, and, last, the record that the stage is
-finished to OUTPUT/stages/<stage>.json. A worker that dies is started again and continues from the latest checkpoint,
-and so does this function when it is called again after the job itself has died.
+finished to OUTPUT/stages/<stage>.json. A worker that dies is restarted and continues from the latest checkpoint; so
+does this function when it is called again after the job itself was killed.
 """
 
 import contextlib
@@ -29,12 +29,12 @@ _POLL_S = 0.5
 
 
 class StageError(RuntimeError):
-    """A stage has failed; the message is the cause in one line."""
+    """A stage failed; the message is the cause in one line."""
 
 
 @dataclass(frozen=True)
 class TrainProgress:
-    """Where a running stage stands."""
+    """Progress of a running stage."""
 
     step: int
     total: int
@@ -43,10 +43,10 @@ class TrainProgress:
 
 
 def batch_plan(config: CascadeConfig, stage: str) -> BatchPlan:
-    """Return how the stage's batch is shared out.
+    """Return the division of a stage's global batch over workers and accumulation steps.
 
     Raises:
-        UserError: sizes do not divide.
+        UserError: the sizes do not divide.
     """
     training = config.training_of(stage)
     try:
@@ -69,13 +69,13 @@ def train_stage(
         config: the cascade.
         stage: "autoencoder" or a trainable stage.
         data_uris: tables of latents, or, for the autoencoder, corpora of videos.
-        output_uri: the model folder; it must hold the frozen components that the stage needs.
+        output_uri: model folder, which holds the frozen components that the stage needs.
         init_from: Stable-Diffusion-layout folder, URI or hub id to start from.
         on_progress: called about twice a second, in another thread.
 
     Raises:
-        UserError: bad sizes, or resources that this cluster does not have.
-        StageError: the stage has failed for good.
+        UserError: invalid sizes, or missing resources.
+        StageError: the stage failed after all retries.
     """
     uris = [data_uris] if isinstance(data_uris, str) else list(data_uris)
     uris, output = [storage.absolute(uri) for uri in uris], storage.absolute(output_uri)
@@ -92,7 +92,7 @@ def train_stage(
 
 
 def _fit(config: CascadeConfig, job: TrainJob) -> dict[str, Any]:
-    """Run the trainer to its end and return what worker 0 has said."""
+    """Run the trainer and return the result of worker 0."""
     import ray
     import ray.train
 
@@ -122,7 +122,7 @@ def _trainer(config: CascadeConfig, job: TrainJob) -> Any:
             num_workers=training.num_workers,
             use_gpu=training.use_gpu,
             resources_per_worker=resources,
-            # A worker with one GPU would also fit a spot node, which may be taken away in the middle of it.
+            # A worker with one GPU would also fit on a spot node, which may be preempted.
             label_selector=(cluster.pool("train") if training.use_gpu else {}) or None,
         ),
         run_config=ray.train.RunConfig(
@@ -137,9 +137,9 @@ def _trainer(config: CascadeConfig, job: TrainJob) -> Any:
 
 
 def _worker_environment(training: TrainingConfig) -> dict[str, Any]:
-    """Return the runtime environment of workers: those without a GPU must not see one from their first line on.
+    """Return the runtime environment of workers; it hides GPUs from CPU workers.
 
-    What needs no saying is left out, since Ray starts a fresh process for each environment of its own.
+    Empty if possible, because Ray starts new processes for each distinct environment.
     """
     if training.use_gpu:
         return {}
@@ -148,7 +148,7 @@ def _worker_environment(training: TrainingConfig) -> dict[str, Any]:
 
 
 def _progress_actor() -> Any:
-    """Return the actor on which workers note their progress; one serves all stages of this driver."""
+    """Return the `ProgressActor` of this driver."""
     import ray
 
     session = ray.get_runtime_context().get_job_id()
@@ -165,7 +165,7 @@ _progress_actors_lock = threading.Lock()
 
 @contextlib.contextmanager
 def _followed(job: TrainJob, on_progress: Callable[[TrainProgress], None] | None) -> Iterator[None]:
-    """Read the board for as long as the stage runs."""
+    """Poll the progress actor while the stage runs."""
     import ray
 
     ray.get(job.progress_actor.begin.remote(job.run_name))

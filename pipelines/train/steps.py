@@ -1,4 +1,4 @@
-"""The steps of the cascade as nodes of a graph: what each does, needs and makes, and when it is done."""
+"""Steps of the training graph: work, dependencies, outputs and completion of each."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -26,14 +26,14 @@ _ANEW = EncodeOptions(run=RunOptions(replace=True))
 
 
 class CascadeSteps:
-    """Builds the nodes for what is there."""
+    """Builder of the graph's nodes for validated input."""
 
     def __init__(self, there: CascadeInput, progress: Progress) -> None:
         self._there, self._progress = there, progress
         self._config, self._output = there.config, there.output
 
     def nodes(self) -> list[Node]:
-        """Return the graph."""
+        """Return the nodes in topological order."""
         nodes = [self._corpora_node()] if self._there.makes_corpora else []
         nodes.append(self._text_node())
         nodes.append(self._autoencoder_node())
@@ -56,13 +56,13 @@ class CascadeSteps:
         makes: Sequence[str],
         needs: Sequence[str] = (),
     ) -> Node:
-        """Return a node whose work is recorded when it has ended well; `makes` are URIs that then exist."""
+        """Return a node whose success is recorded; `makes` are the URIs that exist afterwards."""
 
         def done() -> bool:
             return all(map(storage.exists, makes)) and step_records.is_done(self._output, name, who())
 
         def recorded() -> None:
-            # Before the work: what arrives while it runs, e.g. a video, may have come too late for it.
+            # Before the work: input that arrives while it runs may not be included.
             identity_before = who()
             work()
             step_records.write(self._output, name, identity_before)
@@ -125,8 +125,7 @@ class CascadeSteps:
             return step_records.Identity(step_records.hash_of(settings), step_records.hash_of(data))
 
         def work() -> None:
-            # Latents of an autoencoder, a preset or a release that has changed since are of no use, and encode()
-            # refuses them.
+            # encode() refuses latents of another autoencoder, preset or release.
             is_ours = step_records.read(self._output, step) is not None
             if is_ours and (
                 is_of_other_release(table) or is_of_other(prepare(corpus, table, config, autoencoder, options=_ANEW))
@@ -156,7 +155,7 @@ class CascadeSteps:
         return self._node("reference", f"text-to-image model from {source}", work, lambda: who, makes)
 
     def _identity_node(self) -> Node:
-        """Without frames between key frames there is nothing to learn, but a model has all of its folders."""
+        """Write an untrained network: without frames between key frames there is nothing to learn."""
         config = self._config
 
         def work() -> None:

@@ -1,4 +1,4 @@
-"""What runs on a training worker: build, resume, train, export. Nothing heavy is imported before that."""
+"""Training worker: build, resume, train, export. Heavy modules are imported on the worker only."""
 
 import contextlib
 import os
@@ -30,7 +30,7 @@ _FROZEN = ("autoencoder", "text_encoder", "tokenizer")
 
 @dataclass(frozen=True)
 class TrainJob:
-    """Everything that a worker is told."""
+    """Settings of a training worker."""
 
     config: dict[str, Any]
     stage: str
@@ -45,19 +45,19 @@ class TrainJob:
 
 
 class ProgressActor:
-    """Where workers note their progress, and why trying again is of no use, by run. A Ray actor without a CPU."""
+    """Progress and fatal errors of workers, by run. A Ray actor that takes no CPU."""
 
     def __init__(self) -> None:
         self._progress: dict[str, tuple[int, int, float, float]] = {}
         self._causes: dict[str, str] = {}
 
     def begin(self, run: str) -> None:
-        """Forget an earlier attempt of the driver."""
+        """Reset the state of a run."""
         self._progress.pop(run, None)
         self._causes.pop(run, None)
 
     def note(self, run: str, step: int, total: int, loss: float, samples_per_s: float) -> None:
-        """Keep the latest progress."""
+        """Store the latest progress."""
         self._progress[run] = (step, total, loss, samples_per_s)
 
     def progress(self, run: str) -> tuple[int, int, float, float] | None:
@@ -65,11 +65,11 @@ class ProgressActor:
         return self._progress.get(run)
 
     def give_up(self, run: str, cause: str) -> None:
-        """Keep the first cause."""
+        """Store the first fatal error."""
         self._causes.setdefault(run, cause)
 
     def cause(self, run: str) -> str | None:
-        """Return why the run cannot succeed, or None."""
+        """Return the fatal error of the run, or None."""
         return self._causes.get(run)
 
 
@@ -84,18 +84,18 @@ def run_worker(settings: dict[str, Any]) -> dict[str, Any]:
         from videogen.training.loop import TrainingError
 
     if ray.get(job.progress_actor.cause.remote(job.run_name)):
-        return {}  # a restart of what has failed for a reason that will not go away
+        return {}  # a retry would fail for the same reason
     try:
         return _train(job)
     except Exception as error:
-        # Machines and networks fail as OSError and RuntimeError, and deserve another attempt; mistakes do not.
+        # OSError and RuntimeError come from machines and networks and are retried; other errors are not.
         if isinstance(error, TrainingError) or not isinstance(error, OSError | RuntimeError):
             ray.get(job.progress_actor.give_up.remote(job.run_name, f"{type(error).__name__}: {error}"))
         raise
 
 
 def keep_off_gpus(config: CascadeConfig, stage: str) -> None:
-    """Hide the node's GPUs from this process if the stage is to train on CPUs; before torch has looked for them."""
+    """Hide GPUs from this process if the stage trains on CPUs; to be called before torch is imported."""
     if not config.training_of(stage).use_gpu:
         os.environ.update(NO_GPU)
 
@@ -154,7 +154,7 @@ def _train(job: TrainJob) -> dict[str, Any]:
 
 
 def _build_or_resume(job: TrainJob, config: CascadeConfig, objective: Any, plan: Any) -> "tuple[Engine, TrainState]":
-    """Return the engine and where training stands: at the start, or at the latest checkpoint."""
+    """Return the engine and the training state: initial, or of the latest checkpoint."""
     import ray.train
     import torch.distributed as dist
 
@@ -185,7 +185,7 @@ def _callbacks(job: TrainJob, engine: "Engine", metrics: "MetricsLog", folder: "
     from videogen.training.loop import Callbacks
 
     class Report(Callbacks):
-        """Progress to the board, checkpoints to Ray Train; never a report without one, each costs a barrier."""
+        """Progress to the actor, checkpoints to Ray Train; each report is a barrier, hence only with a checkpoint."""
 
         noted = 0.0
         checkpoint_s = 0.0
@@ -216,13 +216,13 @@ def _callbacks(job: TrainJob, engine: "Engine", metrics: "MetricsLog", folder: "
 
 @dataclass(frozen=True)
 class _Folder:
-    """A local folder whose content belongs at `uri`."""
+    """Local folder that is published to `uri`."""
 
     path: str
     uri: str
 
     def publish(self) -> None:
-        """Upload what is there, if it is not where it belongs already."""
+        """Upload the folder, unless it is the final one."""
         if self.path != self.uri and any(Path(self.path).iterdir()):
             # Beside the checkpoints, which Ray Train keeps in the same folder.
             storage.add_files(self.path, self.uri)
@@ -230,7 +230,7 @@ class _Folder:
 
 @contextlib.contextmanager
 def _metrics_folder(job: TrainJob) -> Iterator[_Folder]:
-    """Yield where to write metrics: the final place if it is local, else a folder that is published now and then."""
+    """Yield the folder for metrics: the final one if it is local, else one that is uploaded periodically."""
     from videogen.training.metrics import METRICS_NAME
 
     uri = storage.join(job.output_uri, "training", job.stage)
@@ -249,7 +249,7 @@ def _metrics_folder(job: TrainJob) -> Iterator[_Folder]:
 
 @contextlib.contextmanager
 def _frozen_components(output_uri: str) -> Iterator[str]:
-    """Yield a local folder with the components of the model that stay as they are."""
+    """Yield a local folder with the frozen components of the model."""
     if not storage.is_remote(output_uri):
         yield output_uri
         return
@@ -263,7 +263,7 @@ def _frozen_components(output_uri: str) -> Iterator[str]:
 
 
 def _export(objective: Any, weights: dict[str, Any], uri: str) -> None:
-    """Write the component beside its place and move it there whole."""
+    """Write the component to a temporary folder and move it into place."""
     with tempfile.TemporaryDirectory(prefix="videogen-export-") as folder:
         objective.save(weights, folder)
         storage.upload(folder, uri)
