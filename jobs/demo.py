@@ -1,9 +1,9 @@
-"""The whole way on one machine: real video to latents to six trained models to videos, measured and reported.
+"""Run the complete demo: corpus, latents, six trained models, generated videos, evaluation and report.
 
     python jobs/demo.py
 
-Calls the other jobs with the `tiny` preset, each as a user would, and writes runs/demo/: data, latents, model,
-generated, evaluation.json and report/index.html. Run again, it skips what is done; interrupted, it continues.
+Runs the other jobs with the `tiny` preset and writes runs/demo/: data, latents, model, generated, evaluation.json and
+report/index.html. The same command skips finished steps and continues an interrupted run.
 """
 
 import argparse
@@ -53,9 +53,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(job: str, words: Sequence[str], timings: str) -> None:
-    """Run a job's `main`, and write down how long it took.
+    """Run a job's `main` and record its duration.
 
-    A step that is interrupted and continued counts all its parts; one that finds its work done counts as before.
+    An interrupted and continued step counts all its runs; a step that is up to date keeps its earlier duration.
     """
     seconds: dict[str, float] = storage.read_json(timings) if storage.exists(timings) else {}
     unfinished = f"{job} (unfinished)"

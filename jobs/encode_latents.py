@@ -1,13 +1,13 @@
-r"""Encode a folder of videos into a table of latents that training reads.
+r"""Encode videos, or a clips table, into a table of latents for training.
 
     python jobs/encode_latents.py --input s3://bucket/videos --captions s3://bucket/captions.parquet \
         --output s3://bucket/latents --preset tiny
 
-The same command again continues an interrupted run, and does nothing when all is done. Videos that cannot be read
-end in OUTPUT/errors.parquet with the reason, and never stop the job.
+The same command continues an interrupted run, and has no effect when everything is encoded. Videos that cannot be read
+are listed in OUTPUT/errors.parquet with the reason, and never stop the job.
 
-Without --autoencoder: the preset's own off-the-shelf one; else that of a model beside the output (../model or
-../../model); else the preset's autoencoder is trained on the input first, into OUTPUT/autoencoder.
+Default of --autoencoder: the pretrained one of the preset; else that of a model beside the output (../model or
+../../model); else the preset's autoencoder is first trained on the input, into OUTPUT/autoencoder.
 """
 
 import argparse
@@ -41,10 +41,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--encoders",
         type=int,
         metavar="N",
-        help="actors with the VAE, which without GPUs decode too; default: one a GPU, else one a core",
+        help="actors with the VAE; default: one per GPU, or without GPUs one per core, which also decodes",
     )
-    arguments.add_argument("--where", metavar="SQL", help="which clips of those that a clips table keeps")
-    arguments.add_argument("--with-dropped", action="store_true", help="also clips that the policy has dropped")
+    arguments.add_argument("--where", metavar="SQL", help="condition on the columns of the clips table")
+    arguments.add_argument("--with-dropped", action="store_true", help="include clips dropped by the policy")
     add_run_options(arguments)
     add_preset_options(arguments)
     return arguments

@@ -1,12 +1,12 @@
-"""Measure a model on held-out data: prompt faithfulness from pixels, decoder and interpolation beside baselines.
+"""Evaluate a model on held-out data: prompt faithfulness from pixels, decoder and interpolation against baselines.
 
     python jobs/evaluate.py --model runs/demo/model --data runs/demo/data --output runs/demo/evaluation
 
-DATA is a folder of jobs/make_corpus.py (its held_out/ is used), any folder of videos, or tables of latents. Its
-prompts.parquet, or else the captions of its videos, are generated first, into OUTPUT/generated, unless --generated
-names the folder of a run of jobs/generate.py. Writes OUTPUT/evaluation.json, or OUTPUT itself if it ends in .json.
-Accuracies are fractions from 0 to 1; what cannot be measured (no captions, no key frames) is null. The same command
-again does nothing unless model, data or videos have changed.
+DATA is a folder of jobs/make_corpus.py (its held_out/ is used), any folder of videos, or tables of latents. Videos for
+its prompts.parquet, or else for the captions of its videos, are generated into OUTPUT/generated, unless --generated
+names an output of jobs/generate.py. Writes OUTPUT/evaluation.json, or OUTPUT itself if it ends in .json. Accuracies are
+fractions from 0 to 1; metrics without data (no captions, no key frames) are null. The same command has no effect unless
+model, data or videos have changed.
 """
 
 import argparse
@@ -33,10 +33,12 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the job's options."""
     arguments = parser(__doc__)
     arguments.add_argument("--model", required=True, metavar="URI", help="model folder")
-    arguments.add_argument("--data", required=True, metavar="URI", help="held-out data")
+    arguments.add_argument("--data", required=True, metavar="URI", help="held-out data: videos or tables of latents")
     arguments.add_argument("--output", required=True, metavar="URI", help="folder, or the .json file itself")
-    arguments.add_argument("--generated", metavar="URI", help="videos that jobs/generate.py made with this model")
-    arguments.add_argument("--max-clips", type=int, default=48, metavar="N", help="real clips of each corpus")
+    arguments.add_argument("--generated", metavar="URI", help="output of jobs/generate.py with this model")
+    arguments.add_argument(
+        "--max-clips", type=int, default=48, metavar="N", help="maximum number of real clips per corpus"
+    )
     arguments.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default: cpu")
     add_set_option(arguments)
     return arguments

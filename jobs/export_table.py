@@ -1,11 +1,11 @@
-"""Export a table of clips or latents for others: WebDataset tars, or Hugging Face parquet with a dataset card.
+"""Export a table of clips or latents as WebDataset tars, or as Hugging Face parquet with a dataset card.
 
     python jobs/export_table.py --table runs/latents --output runs/tars --format webdataset
     python jobs/export_table.py --table s3://bucket/clips --output s3://bucket/hub --format huggingface
 
-Clips that the table's policy has dropped are left out, unless --with-dropped is given. --with-videos adds the source
-videos, each once: OUTPUT/videos/*.tar, or the config "videos"; a clip names its own by `video_key`. An earlier export
-in OUTPUT is replaced; a folder that holds anything else is refused.
+Clips dropped by the table's policy are exported only with --with-dropped. --with-videos adds each source video once, in
+OUTPUT/videos/*.tar or the config "videos"; the column `video_key` of a clip names its video. An earlier export in
+OUTPUT is replaced; a folder with other files is refused.
 """
 
 import argparse
@@ -30,14 +30,16 @@ _FORMATS: dict[str, Callable[..., Sequence[object]]] = {
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the job's options."""
     arguments = parser(__doc__)
-    arguments.add_argument("--table", required=True, metavar="URI", help="folder of a finished table")
+    arguments.add_argument("--table", required=True, metavar="URI", help="folder of a published table")
     arguments.add_argument("--output", required=True, metavar="URI", help="folder to write")
-    arguments.add_argument("--format", required=True, choices=_FORMATS, help="what others read")
-    arguments.add_argument("--where", metavar="SQL", help="which rows, over the table's columns")
-    arguments.add_argument("--with-dropped", action="store_true", help="also clips that the policy has dropped")
-    arguments.add_argument("--with-videos", action="store_true", help="add the source videos, whole, each once")
-    arguments.add_argument("--arrays", choices=ARRAY_FORMS, help="in tars; default: npy")
-    arguments.add_argument("--shard-mb", type=float, default=1024, metavar="N", help="size of a file; default: 1024")
+    arguments.add_argument("--format", required=True, choices=_FORMATS, help="output format")
+    arguments.add_argument("--where", metavar="SQL", help="condition on the columns of the table")
+    arguments.add_argument("--with-dropped", action="store_true", help="include clips dropped by the policy")
+    arguments.add_argument("--with-videos", action="store_true", help="also export each complete source video once")
+    arguments.add_argument("--arrays", choices=ARRAY_FORMS, help="array format in tars; default: npy")
+    arguments.add_argument(
+        "--shard-mb", type=float, default=1024, metavar="N", help="maximum size of a file in MB; default: 1024"
+    )
     return arguments
 
 

@@ -1,12 +1,12 @@
-r"""Make a video of every prompt in a parquet table.
+r"""Generate a video for every prompt of a parquet table.
 
     python jobs/generate.py --model runs/demo/model --prompts prompts.parquet --output runs/videos
     python jobs/generate.py --model s3://bucket/model --prompts s3://bucket/prompts --output s3://bucket/videos \
         --set base.sampling.num_inference_steps=8
 
 Columns of the table: `prompt`; optional `id`, `seed`, `negative_prompt` and `reference_image` (bytes or URI). Writes
-OUTPUT/videos/<id>.mp4 and OUTPUT/manifest.parquet. A row that fails says why in the manifest and stops no other; the
-same command again makes only what is missing.
+OUTPUT/videos/<id>.mp4 and OUTPUT/manifest.parquet. The manifest has the reason of every failed row; other rows
+are not affected. The same command generates only the missing videos.
 """
 
 import argparse
@@ -25,9 +25,9 @@ def build_parser() -> argparse.ArgumentParser:
     arguments.add_argument("--model", required=True, metavar="URI", help="model folder")
     arguments.add_argument("--prompts", required=True, metavar="URI", help="parquet file, or a folder of them")
     arguments.add_argument("--output", required=True, metavar="URI", help="folder for videos and manifest")
-    arguments.add_argument("--batch-size", type=int, default=4, metavar="N", help="prompts a stage takes at once")
-    arguments.add_argument("--workers", type=int, default=1, metavar="N", help="actors of each stage")
-    arguments.add_argument("--gpus", type=float, default=0, metavar="N", help="GPUs of each actor; 0 runs on CPUs")
+    arguments.add_argument("--batch-size", type=int, default=4, metavar="N", help="prompts per batch of a stage")
+    arguments.add_argument("--workers", type=int, default=1, metavar="N", help="actors per stage")
+    arguments.add_argument("--gpus", type=float, default=0, metavar="N", help="GPUs per actor; 0 runs on CPUs")
     arguments.add_argument(
         "--save-intermediates",
         action="store_true",

@@ -1,12 +1,13 @@
-"""Unpack a data set of others (WebDataset tars, Hugging Face parquet) into videos that jobs/ingest.py reads.
+"""Import a data set (WebDataset tars, Hugging Face parquet) as videos for jobs/ingest.py.
 
     python jobs/import_videos.py --input s3://bucket/shards --output s3://bucket/videos
     python jobs/ingest.py --input s3://bucket/videos/videos.parquet --output s3://bucket/clips
 
-Writes OUTPUT/videos, the manifest OUTPUT/videos.parquet with video and caption, and OUTPUT/errors.parquet with what
-was left out and why. Of several captions of a video the first is taken. Videos that parquet only names stay where they
-are: in its own folder, on S3, or, as an export of ours names them, unchanged at a local path. The same command again
-continues an interrupted run and takes in shards that were added.
+Writes OUTPUT/videos, the manifest OUTPUT/videos.parquet with the columns `video` and `caption`, and
+OUTPUT/errors.parquet with every skipped sample and its reason. Of several captions of a video the first is used. Videos
+that parquet only references are not copied: they may lie in the folder of the parquet files, on S3, or, for an export
+of jobs/export_table.py, at an unchanged local path. The same command continues an interrupted run and imports new
+shards.
 """
 
 import argparse
@@ -25,14 +26,14 @@ def build_parser() -> argparse.ArgumentParser:
     arguments = parser(__doc__)
     arguments.add_argument("--input", required=True, metavar="URI", help="a shard, or a folder of shards")
     arguments.add_argument("--output", required=True, metavar="URI", help="folder of the videos and their manifest")
-    arguments.add_argument("--video", metavar="NAME", help="column of videos, of parquet; default: video")
+    arguments.add_argument("--video", metavar="NAME", help="column of videos in parquet; default: video")
     arguments.add_argument(
         "--caption",
         metavar="NAME",
-        help="column, or name in a sample's json, of the caption; default: .txt, caption, text or prompt",
+        help="column, or key in a sample's json, of the caption; default: .txt, caption, text or prompt",
     )
     arguments.add_argument(
-        "--max-bytes", type=int, default=MAX_VIDEO_BYTES, metavar="N", help="larger videos are left out; default: 4 GiB"
+        "--max-bytes", type=int, default=MAX_VIDEO_BYTES, metavar="N", help="skip larger videos; default: 4 GiB"
     )
     return arguments
 

@@ -1,12 +1,12 @@
-r"""Turn a corpus of raw videos into a table of clips: probed, cut at shots, scored, captioned, deduplicated.
+r"""Ingest raw videos into a clips table: probe, cut at shots, score, caption and deduplicate.
 
     python jobs/ingest.py --input s3://bucket/videos --output s3://bucket/clips --preset tiny \
         --keep "motion >= 0.05" --keep "black_bars < 0.05" --keep "duplicate_of = ''"
 
-Input is a folder, an S3 prefix, or a manifest (parquet, csv, jsonl) with a column `video` and perhaps `caption`. All
-scores of all clips are stored; the rules of --keep only mark what is kept, so the same command with other rules decodes
-nothing again. Run again, it looks at new and replaced videos only; killed, it continues. A video that cannot be read
-ends in OUTPUT/errors.parquet with the reason, one that gives no clip in OUTPUT/filtered.parquet.
+INPUT is a folder, an S3 prefix, a video, or a manifest (parquet, csv, jsonl) with a column `video` and optionally
+`caption`. All scores of all clips are stored; the rules of --keep only mark the kept clips, so changing them decodes
+nothing again. The same command continues an interrupted run and processes only new and replaced videos. Unreadable
+videos are listed in OUTPUT/errors.parquet, videos without a clip in OUTPUT/filtered.parquet, both with the reason.
 
     python jobs/inspect_table.py s3://bucket/clips
     python jobs/encode_latents.py --input s3://bucket/clips --output s3://bucket/latents --preset tiny
@@ -36,32 +36,42 @@ def build_parser() -> argparse.ArgumentParser:
         "--captions", metavar="URI", help="table with `video` and `caption`; default: INPUT/captions.*, if any"
     )
     add_preset_options(arguments)
-    clips = arguments.add_argument_group("clips (length and rate are the preset's)")
+    clips = arguments.add_argument_group("clips (defaults: length and frame rate of the preset)")
     clips.add_argument("--num-frames", type=int, metavar="N", help="frames of a clip")
-    clips.add_argument("--fps", type=float, metavar="F", help="frames a second that clips aim at")
-    clips.add_argument("--stride", type=int, metavar="N", help="frames from start to start; default: no overlap")
-    clips.add_argument("--no-shots", action="store_true", help="do not look for cuts")
-    found = arguments.add_argument_group("what is found out")
-    found.add_argument("--headers-only", action="store_true", help="plan from headers: no shots, scores or pictures")
+    clips.add_argument("--fps", type=float, metavar="F", help="target frames per second")
+    clips.add_argument(
+        "--stride", type=int, metavar="N", help="frames between the starts of clips; default: no overlap"
+    )
+    clips.add_argument("--no-shots", action="store_true", help="do not detect shots")
+    found = arguments.add_argument_group("analysis")
+    found.add_argument(
+        "--headers-only", action="store_true", help="plan from headers only: no shots, scores or thumbnails"
+    )
     found.add_argument("--scores", default="all", metavar="A,B", help="scores to compute, or all, or none")
-    found.add_argument("--embedding", metavar="URI", help="folder of a CLIP model: adds embeddings")
-    found.add_argument("--aesthetic", metavar="URI", help="folder of an aesthetic head on that model: adds `aesthetic`")
-    found.add_argument("--captioner", metavar="URI", help="folder of an image-to-text model: captions what has none")
-    kept = arguments.add_argument_group("what is kept")
-    kept.add_argument("--keep", action="append", default=[], metavar="SQL", help='rule, e.g. "motion >= 0.05"')
+    found.add_argument("--embedding", metavar="URI", help="folder of a CLIP model; adds embeddings")
+    found.add_argument(
+        "--aesthetic", metavar="URI", help="folder of an aesthetic head for that model; adds `aesthetic`"
+    )
+    found.add_argument(
+        "--captioner", metavar="URI", help="folder of an image-to-text model; captions clips without one"
+    )
+    kept = arguments.add_argument_group("policy and deduplication")
+    kept.add_argument(
+        "--keep", action="append", default=[], metavar="SQL", help='rule, e.g. "motion >= 0.05" (repeatable)'
+    )
     kept.add_argument(
         "--duplicate-distance",
         type=int,
         default=DedupThresholds.distance,
         metavar="BITS",
-        help="of perceptual hashes, 0 to 16",
+        help="maximum Hamming distance of perceptual hashes of duplicates, 0 to 16",
     )
     kept.add_argument(
         "--duplicate-cosine",
         type=float,
         default=DedupThresholds.cosine,
         metavar="COSINE",
-        help="of embeddings, 0.5 to 1",
+        help="minimum cosine similarity of embeddings of duplicates, 0.5 to 1",
     )
     add_run_options(arguments)
     return arguments

@@ -1,9 +1,9 @@
-"""Look into a table of clips or latents: schema, counts, numbers, failures, one row in full, and a contact sheet.
+"""Inspect a table of clips or latents: schema, counts, statistics, failures, one complete row, and a contact sheet.
 
     python jobs/inspect_table.py runs/demo/latents
     python jobs/inspect_table.py s3://bucket/clips --where "motion > 0.5" --row 3 --sheet sheet.png
 
-Reads a finished table, and of its shards only the rows that are shown.
+Reads a published table, and from its shards only the displayed rows.
 """
 
 import argparse
@@ -22,11 +22,15 @@ from videogen.reporting.table.summary import read_row, render_row, render_summar
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the job's options."""
     arguments = parser(__doc__)
-    arguments.add_argument("table", metavar="TABLE", help="folder of a finished table")
-    arguments.add_argument("--where", metavar="SQL", help="which rows, over the table's columns")
-    arguments.add_argument("--row", type=int, metavar="N", help="row to show, counted from 0; default: the first")
+    arguments.add_argument("table", metavar="TABLE", help="folder of a published table")
+    arguments.add_argument("--where", metavar="SQL", help="condition on the columns of the table")
+    arguments.add_argument(
+        "--row", type=int, metavar="N", help="number of the displayed row, from 0; default: the first"
+    )
     arguments.add_argument("--sheet", metavar="FILE", help="write a contact sheet to this .png")
-    arguments.add_argument("--sheet-rows", type=int, default=24, metavar="N", help="rows of the sheet; default: 24")
+    arguments.add_argument(
+        "--sheet-rows", type=int, default=24, metavar="N", help="rows of the contact sheet; default: 24"
+    )
     return arguments
 
 

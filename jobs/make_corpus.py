@@ -1,11 +1,10 @@
-"""Make a corpus to train on: a captioned world of moving shapes, and real clips without captions.
+"""Make a demonstration corpus: captioned clips of moving shapes, and real clips without captions.
 
     python jobs/make_corpus.py --output runs/data
 
-writes OUTPUT/captioned (mp4 files and captions.parquet), OUTPUT/unlabeled, OUTPUT/held_out/captioned,
-OUTPUT/held_out/unlabeled and OUTPUT/held_out/prompts.parquet. What is held out appears nowhere else: whole
-combinations of colour, shape and direction, and of the real clips the one that is no camera scene but an animated film.
-Files that are there are left as they are.
+Writes OUTPUT/captioned (mp4 files and captions.parquet), OUTPUT/unlabeled, OUTPUT/held_out/captioned,
+OUTPUT/held_out/unlabeled and OUTPUT/held_out/prompts.parquet. Held-out data appears nowhere else: complete combinations
+of colour, shape and direction, and one animated film among the real clips. Existing files are kept.
 """
 
 import argparse
@@ -25,8 +24,10 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the job's options."""
     arguments = parser(__doc__)
     arguments.add_argument("--output", default="runs/data", metavar="URI", help="default: runs/data")
-    arguments.add_argument("--clips", type=int, default=CorpusSize().captioned, metavar="N", help="captioned clips")
-    arguments.add_argument("--seed", type=int, default=0, help="of backgrounds, positions and sizes")
+    arguments.add_argument(
+        "--clips", type=int, default=CorpusSize().captioned, metavar="N", help="number of captioned clips"
+    )
+    arguments.add_argument("--seed", type=int, default=0, help="seed of backgrounds, positions and sizes; default: 0")
     add_preset_options(arguments)
     return arguments
 

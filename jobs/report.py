@@ -1,11 +1,11 @@
-r"""Write the report of a trained cascade: one page with videos, loss curves and tables inside.
+r"""Write the report of a trained cascade: one self-contained page with videos, loss curves and tables.
 
     python jobs/report.py --model runs/demo/model --generated runs/demo/generated \
         --evaluation runs/demo/evaluation.json --output runs/demo/report
 
-GENERATED is an output of jobs/generate.py, best with --save-intermediates: then the page also shows what every stage
-made. Writes OUTPUT/index.html; it needs no other file and no network. The same command again does nothing unless one
-of its sources has changed.
+GENERATED is an output of jobs/generate.py; with --save-intermediates the page also shows the output of every stage.
+Writes OUTPUT/index.html, which needs no other file and no network. The same command has no effect unless one of its
+sources has changed.
 """
 
 import argparse
@@ -30,7 +30,9 @@ def build_parser() -> argparse.ArgumentParser:
     arguments.add_argument("--generated", required=True, metavar="URI", help="output of jobs/generate.py")
     arguments.add_argument("--evaluation", required=True, metavar="URI", help="evaluation.json of jobs/evaluate.py")
     arguments.add_argument("--output", required=True, metavar="URI", help="folder of index.html")
-    arguments.add_argument("--timings", metavar="URI", help="JSON object with the seconds of each step, for a table")
+    arguments.add_argument(
+        "--timings", metavar="URI", help="JSON object with the seconds of each step, shown as a table"
+    )
     return arguments
 
 

@@ -1,12 +1,12 @@
-r"""Train a cascade: from a corpus of videos, or from latents, to a model folder.
+r"""Train a cascade from a corpus of videos, or from latents, into a model folder.
 
-    python jobs/train_cascade.py                                     # the whole tiny run, into runs/
+    python jobs/train_cascade.py                                     # the complete tiny run, into runs/
     python jobs/train_cascade.py --data s3://bucket/latents --output s3://bucket/model --preset small
     python jobs/train_cascade.py --data runs/data --output runs/model --stages base,decode --set base.training.steps=500
-    python jobs/train_cascade.py --preset paper --dry-run            # what would be done, sizes, memory
+    python jobs/train_cascade.py --preset paper --dry-run            # steps, sizes and memory
 
-A corpus is a folder of videos (captions in captions.parquet beside them), or one with the parts captioned/ and
-unlabeled/. Finished steps are skipped and interrupted ones continued: the same command again is always safe.
+A corpus is a folder of videos with captions.parquet, captions.csv or captions.jsonl, or a folder with the sub-folders
+captioned/ and unlabeled/. The same command skips finished steps and continues interrupted ones.
 """
 
 import argparse
@@ -28,19 +28,21 @@ from videogen.stages import load_preset
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the job's options."""
     arguments = parser(__doc__)
-    arguments.add_argument("--data", metavar="URI", help="videos or latents; default: a corpus that is made first")
+    arguments.add_argument(
+        "--data", metavar="URI", help="videos or latents; default: the demonstration corpus, made first"
+    )
     arguments.add_argument("--output", default="runs/model", metavar="URI", help="model folder (default: runs/model)")
     arguments.add_argument("--latents", metavar="URI", help="latents of a corpus; default: latents/ beside the output")
-    arguments.add_argument("--stages", metavar="A,B", help="train only these, and make what they need")
+    arguments.add_argument("--stages", metavar="A,B", help="train only these stages, and make what they depend on")
     arguments.add_argument("--init-from", metavar="URI", help="Stable-Diffusion-layout folder, URI or hub id")
     arguments.add_argument(
         "--clips",
         type=int,
         default=CorpusSize().captioned,
         metavar="N",
-        help="captioned clips of a corpus that is made",
+        help="captioned clips of the demonstration corpus",
     )
-    arguments.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
+    arguments.add_argument("--dry-run", action="store_true", help="print the steps, sizes and memory, and stop")
     add_preset_options(arguments)
     return arguments
 
@@ -49,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the job."""
     options = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    # That the output can be written is asked by `Cascade`, which knows what else must hold of it.
+    # `Cascade` checks that the output can be written.
     for option in ("output", "data", "latents"):
         require_lasting(getattr(options, option), f"--{option}")
     config = load_preset(options.preset, options.overrides)
@@ -67,16 +69,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _report(outcome: Outcome, output: str, argv: Sequence[str]) -> None:
-    """Say how it has ended; with a failed step the exit status is 1."""
+    """Print the outcome; exit with status 1 if a step failed."""
     if not outcome.failed:
         print(f"{output}: {len(outcome.finished)} steps done now, {len(outcome.skipped)} done before")
         return
     for step, cause in outcome.failed.items():
         print(f"error: step {step!r} failed: {cause}", file=sys.stderr)
     for step, culprit in outcome.blocked.items():
-        print(f"       step {step!r} was not begun: it needs {culprit!r}", file=sys.stderr)
+        print(f"       step {step!r} was not started: it needs {culprit!r}", file=sys.stderr)
     command = shlex.join(["python", "jobs/train_cascade.py", *argv])
-    print(f"cure: remove the cause, then run this again, it continues where it stopped:\n  {command}", file=sys.stderr)
+    print(f"Fix the cause, then run the same command to continue:\n  {command}", file=sys.stderr)
     raise SystemExit(EXIT_FAILED)
 
 

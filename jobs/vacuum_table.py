@@ -1,13 +1,13 @@
-"""Remove files of tables that no reader needs any more: what earlier manifests named, and what killed runs have left.
+"""Vacuum tables: remove files that no reader needs, of earlier manifests and of killed runs.
 
     python jobs/vacuum_table.py s3://bucket/clips s3://bucket/latents --dry-run
     python jobs/vacuum_table.py s3://bucket/clips --retain-hours 24
 
-A table that is brought up to date keeps what its earlier manifests named, for readers that have opened one of them.
-What was replaced, or left behind, more than --retain-hours ago is removed, and a training or an export that runs longer
-than that on an earlier state of the table loses its files. A table that a job is writing is refused. With it go parts
-of other options than the table's (another decoder, another autoencoder), and rows of videos that are no longer part of
-the input: should they come back, they are made again.
+An updated table keeps the files of its earlier manifests for readers that have opened them. Files that were replaced or
+left behind more than --retain-hours ago are removed; a training or an export that reads an earlier version for longer
+than that loses its files. A table that a job is writing is refused. Parts made with other options (another decoder,
+another autoencoder) and rows of videos that left the input are removed too; if such videos return, they are processed
+again.
 """
 
 import argparse
@@ -23,11 +23,15 @@ from videogen.errors import UserError
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the job's options."""
     arguments = parser(__doc__)
-    arguments.add_argument("tables", nargs="+", metavar="TABLE", help="folder of a finished table")
+    arguments.add_argument("tables", nargs="+", metavar="TABLE", help="folder of a published table")
     arguments.add_argument(
-        "--retain-hours", type=float, default=168.0, metavar="H", help="keep what was in use since; default: a week"
+        "--retain-hours",
+        type=float,
+        default=168.0,
+        metavar="H",
+        help="keep files in use during the last H hours; default: 168 (a week)",
     )
-    arguments.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    arguments.add_argument("--dry-run", action="store_true", help="only print what would be removed")
     return arguments
 
 
