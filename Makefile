@@ -37,11 +37,12 @@ chaos: $(STAMP) ## kill processes and nodes, damage files, disturb S3; the resul
 serve: $(STAMP) ## serve runs/demo/model, or MODEL=..., on the loopback interface
 	$(BIN)/python -m serve --model $(MODEL) $(ARGS)
 
-lint: $(STAMP) ## style, types and direction of imports
+lint: $(STAMP) ## style, types, direction of imports, and whether docs/reference/ is current
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tools.reference --check
 
 format: $(STAMP) ## put the code into the house format
 	$(BIN)/ruff check --fix
