@@ -1,9 +1,9 @@
-"""Aspect ratios: the size of frames that each stands for, and to which of several sizes a clip is cut.
+"""Aspect ratios: frame size of each, and choice of the size that a clip is cropped to.
 
-    width : height  ->  about the preset's area, both sides multiples of what its networks divide by
+    width : height  ->  about the preset's area, both sides multiples of the downsampling of its networks
 
-A clip goes to the size whose ratio is the nearest in logarithm, which is the one that cuts least of it away. All of it
-is exact, in whole numbers: whoever encodes and whoever reads must never disagree about a clip on the edge.
+A clip is assigned to the size whose ratio is nearest in logarithm, which crops least of it. The computation is exact,
+in integers, so that encoding and training always agree about a clip between two sizes.
 """
 
 import itertools
@@ -17,7 +17,7 @@ SQUARE = "1:1"
 
 _RATIO = re.compile(r"(\d{1,6}(?:\.\d{1,6})?):(\d{1,6}(?:\.\d{1,6})?)")
 _MOST_CUT = Fraction(1, 4)
-"""Part of a clip of exactly the given ratio that may be lost to sides that divide."""
+"""Largest part of a clip of exactly the given ratio that rounding the sides may crop."""
 
 
 class FrameSize(NamedTuple):
@@ -27,7 +27,7 @@ class FrameSize(NamedTuple):
     width: int
 
     def scaled(self, numerator: int, denominator: int) -> Self:
-        """Return the size times a fraction that gives whole sides."""
+        """Return the size times a fraction; the sides must stay whole."""
         return type(self)(self.height * numerator // denominator, self.width * numerator // denominator)
 
     def __str__(self) -> str:
@@ -38,7 +38,7 @@ def parse_ratio(text: str) -> Fraction:
     """Return width over height of a text such as "16:9" or "2.39:1".
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not an aspect ratio.
     """
     match = _RATIO.fullmatch(text.strip())
     width, height = map(Fraction, match.groups()) if match else (Fraction(0), Fraction(0))
@@ -50,10 +50,10 @@ def parse_ratio(text: str) -> Fraction:
 def fitted_size(ratio: Fraction, side: int, multiple: int) -> FrameSize:
     """Return the size of about this ratio and the area of a square of `side`, both sides multiples of `multiple`.
 
-    Each side is rounded to the multiple that it differs from by the smaller factor, so ratio and area are kept alike.
+    Each side is rounded to the multiple that is nearest by factor, which keeps both ratio and area.
 
     Raises:
-        ValueError: sides that divide give another shape: more than a quarter of a clip would be cut away.
+        ValueError: rounding changes the shape so much that more than a quarter of a clip would be cropped.
     """
     size = FrameSize(_rounded(side**2 / ratio, multiple), _rounded(side**2 * ratio, multiple))
     kept = Fraction(size.width, size.height) / ratio
@@ -67,21 +67,21 @@ def fitted_size(ratio: Fraction, side: int, multiple: int) -> FrameSize:
 
 
 def _rounded(squared: Fraction, multiple: int) -> int:
-    """Return the multiple that is nearest by factor to the root of `squared`, and at least one."""
+    """Return the multiple nearest by factor to the square root of `squared`; at least one multiple."""
     count = math.isqrt(math.floor(squared / multiple**2))
     return multiple * max(1, count + (squared >= count * (count + 1) * multiple**2))
 
 
 def nearest_size(width: Any, height: Any, sizes: Sequence[FrameSize]) -> Any:
-    """Return the number of the size that clips of `width` x `height` are cut to.
+    """Return the index of the size that clips of `width` x `height` are cropped to.
 
     Args:
-        width: as displayed: a whole number, or an int64 array of them; likewise the height.
-        height: see there.
-        sizes: from the tallest to the widest, as `CascadeConfig.frame_sizes` has them.
+        width: in pixels as displayed; an integer or an int64 array.
+        height: likewise.
+        sizes: from the tallest to the widest, as in `CascadeConfig.frame_sizes`.
     """
     number = width * 0
     for tall, wide in itertools.pairwise(sizes):
-        # The edge between two ratios is their geometric mean; squared, it is a ratio of whole numbers.
+        # The boundary between two ratios is their geometric mean; its square is a ratio of integers.
         number = number + (width * width * (tall.height * wide.height) > height * height * (tall.width * wide.width))
     return number

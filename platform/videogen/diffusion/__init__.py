@@ -1,1 +1,1 @@
-"""Noise schedule, conditioning and guided sampling that training and every way of generating share."""
+"""Noise schedule, conditioning and guided sampling, shared by training and generation."""

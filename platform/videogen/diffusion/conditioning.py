@@ -1,8 +1,8 @@
-"""What the video U-Net sees beside the noisy latents. One definition for training and for sampling.
+"""Conditioning of the video U-Net: input channels and scalar conditions, shared by training and sampling.
 
 Channels of the input: noisy latents | low-resolution latents (upsample stages) | reference latents | reference mask.
-The mask is zero where the reference is dropped; else it says how near in time a frame is to the reference, from 1 at
-the first frame down to 1 / F at the last.
+The mask is zero where the reference is dropped; otherwise it falls linearly with the distance in time from the
+reference, from 1 at the first frame to 1 / F at the last.
 Shapes: B clips, C latent channels, F frames, H x W latent pixels.
 """
 
@@ -40,9 +40,9 @@ def unet_input(
     frames = noisy.shape[2]
     present = reference_present.to(noisy.dtype).reshape(-1, 1, 1, 1, 1)
     repeated = reference.unsqueeze(2).expand(-1, -1, frames, -1, -1) * present
-    # diffusers' temporal layers have no positions; without them a frame cannot know how far a motion has come.
-    dedup = torch.linspace(1, 1 / frames, frames, device=noisy.device, dtype=noisy.dtype)
-    mask = torch.ones_like(noisy[:, :1]) * dedup.reshape(1, 1, -1, 1, 1) * present
+    # diffusers' temporal layers have no position embedding; the mask tells each frame its place in the clip.
+    proximity = torch.linspace(1, 1 / frames, frames, device=noisy.device, dtype=noisy.dtype)
+    mask = torch.ones_like(noisy[:, :1]) * proximity.reshape(1, 1, -1, 1, 1) * present
     parts = [noisy, repeated, mask] if low_res is None else [noisy, low_res, repeated, mask]
     return torch.cat(parts, dim=1)
 
@@ -56,5 +56,5 @@ def upsample(latents: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
 
 
 def motion_score(latents: torch.Tensor) -> torch.Tensor:
-    """Return (B,) how much neighbouring frames of (B, C, F, H, W) differ, in hundredths of a latent unit."""
+    """Return the motion score (B,): 100 times the mean absolute difference of neighbouring frames (B, C, F, H, W)."""
     return (latents[:, :, 1:] - latents[:, :, :-1]).abs().mean(dim=(1, 2, 3, 4)) * _MOTION_UNIT

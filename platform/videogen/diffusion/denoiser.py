@@ -1,4 +1,4 @@
-"""`VideoDenoiser`: from noisy latents and conditions to a velocity. Training and sampling share this one definition."""
+"""Video denoiser: noisy latents and conditions to a velocity, shared by training and sampling."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,16 +10,16 @@ from videogen.diffusion.schedule import NoiseSchedule
 
 
 class VideoDenoiser:
-    """A video U-Net with its schedule and, if wanted, its prior.
+    """A video U-Net with its noise schedule and an optional linear prior around the reference image.
 
     Args:
         unet: see `VideoUNet.forward`.
         schedule: gives the noise level of a timestep.
-        reference_deviation: None, or the standard deviation by which latents differ from the reference image's. Then
-            the U-Net predicts only what the reference does not explain: the velocity is that of the best linear
-            guess under "latents = reference + normal deviation", plus the U-Net's output. It is the preconditioning
-            of EDM (arXiv 2206.00364, sec. 5) with the reference as the mean; a model that is trained from nothing
-            then need not learn to copy the background. Leave it out for U-Nets that start from an image model.
+        reference_deviation: standard deviation of the latents from those of the reference image. If given, the U-Net
+            predicts only what the reference does not explain: the velocity is the best linear estimate under
+            "latents = reference + normal deviation" plus the output of the U-Net. This is the preconditioning of EDM
+            (arXiv 2206.00364, sec. 5) with the reference as the mean; a model trained from scratch then need not
+            learn to copy the background. None for a U-Net that starts from an image model.
     """
 
     def __init__(self, unet: Any, schedule: NoiseSchedule, reference_deviation: float | None = None) -> None:
@@ -54,10 +54,10 @@ class VideoDenoiser:
         if self.reference_deviation is None:
             return output
         present = reference_present.to(noisy.dtype).reshape(-1, 1, 1, 1, 1)
-        return output + present * self._linear_guess(noisy, timesteps, reference.unsqueeze(2))
+        return output + present * self._linear_estimate(noisy, timesteps, reference.unsqueeze(2))
 
-    def _linear_guess(self, noisy: torch.Tensor, timesteps: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-        """Return E[velocity | noisy] for latents that are normal around the reference."""
+    def _linear_estimate(self, noisy: torch.Tensor, timesteps: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+        """Return E[velocity | noisy] for latents that are normally distributed around the reference."""
         assert self.reference_deviation is not None
         alpha, sigma = self.schedule.scales(noisy, timesteps)
         variance = self.reference_deviation**2

@@ -1,4 +1,4 @@
-"""Guided sampling of video latents."""
+"""Sampling of video latents with classifier-free guidance on text and reference image."""
 
 import copy
 import functools
@@ -28,7 +28,7 @@ def sample_latents(
 
     Args:
         denoiser: predicts the velocity.
-        scheduler: a diffusers scheduler; a copy is used, so that concurrent calls do not share its step counter.
+        scheduler: a diffusers scheduler; copied, so that concurrent calls do not share its step counter.
         noise: (B, C, F, H, W), standard normal.
         prompt_embeds, negative_prompt_embeds: (B, L, D).
         reference: (B, C, H, W) latents of the reference image.
@@ -62,7 +62,7 @@ def guided(predict: Callable[[bool, bool], torch.Tensor], sampling: SamplingConf
     """Combine predictions by classifier-free guidance separately on text and on reference.
 
     v = v(-, -) + s_reference (v(-, r) - v(-, -)) + s_text (v(t, r) - v(-, r)), as in InstructPix2Pix
-    (arXiv 2211.09800, eq. 3); terms that a scale of 1 cancels are not computed.
+    (arXiv 2211.09800, eq. 3); terms that vanish at a scale of 1 are not computed.
 
     Args:
         predict: called with (text given, reference given).

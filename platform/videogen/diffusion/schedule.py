@@ -1,7 +1,10 @@
-"""The noise schedule: velocity prediction with zero terminal signal (Lin et al., arXiv 2305.08891).
+"""Noise schedule: velocity prediction with zero terminal SNR (Lin et al., arXiv 2305.08891, sec. 3.1).
 
-Zero terminal signal matters more for video than for images: a mean shared by all frames survives much more noise
-than one pixel does, so a schedule that leaves a little signal leaks it in training and lacks it in sampling.
+Zero terminal SNR matters more for video than for images: the mean over all frames survives much more noise than a
+single pixel, so a schedule that leaves a little signal at the last timestep leaks it in training, while sampling starts
+without it.
+
+Notation: noisy = alpha * data + sigma * noise, with alpha^2 + sigma^2 = 1.
 """
 
 from typing import Literal
@@ -27,7 +30,7 @@ def build_scheduler(config: DiffusionConfig) -> UniPCMultistepScheduler:
 
 
 class NoiseSchedule:
-    """Noising and its target at training time."""
+    """Noising and prediction targets in training."""
 
     def __init__(self, config: DiffusionConfig) -> None:
         scheduler = DDPMScheduler(**config.model_dump(), prediction_type="v_prediction", rescale_betas_zero_snr=True)
@@ -44,7 +47,7 @@ class NoiseSchedule:
             generator: source of randomness.
             shift: above 1 draws more of the noisy timesteps (the timestep shift of SD 3, arXiv 2403.03206, sec. 5.3).
             logit_std: standard deviation of logit-normal timesteps (ibid., sec. 3.1) before the shift, or None for
-                uniform ones. What a caption decides beyond a blob's colour is decided at medium noise.
+                uniform ones.
         """
         offset = torch.rand((), generator=generator)
         strata = (torch.randperm(batch_size, generator=generator) + offset) / batch_size
@@ -59,7 +62,7 @@ class NoiseSchedule:
         return alpha * data + sigma * noise
 
     def velocity(self, data: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        """Return the target of velocity prediction (Salimans and Ho, arXiv 2202.00512)."""
+        """Return the target of velocity prediction, alpha * noise - sigma * data (arXiv 2202.00512, sec. 4)."""
         alpha, sigma = self.scales(data, timesteps)
         return alpha * noise - sigma * data
 
@@ -72,29 +75,28 @@ class NoiseSchedule:
         weighting: Literal["velocity", "sample"],
         motion_weight: float = 0.0,
     ) -> torch.Tensor:
-        """Return (B,) squared errors of a predicted velocity, or of the clean sample that it stands for.
+        """Return (B,) squared errors of a predicted velocity, or of the clean sample that it implies.
 
         Args:
             predicted: the velocity, (B, ...).
             data: the clean sample.
-            noise: what was added to it.
-            timesteps: (B,), how much of it.
-            weighting: whose error it is.
-            motion_weight: of the squared error of the change from frame to frame, which is added; only for data
-                (B, C, F, H, W). An error that all frames share adds nothing; a shape that is a little early in one
-                frame and a little late in the next adds most.
+            noise: noise that was added to it.
+            timesteps: (B,).
+            weighting: "velocity", or "sample" for the error of the clean sample.
+            motion_weight: weight of an added term, the squared error of the difference of neighbouring frames; only
+                for data (B, C, F, H, W). An error that all frames share does not contribute to it.
         """
         error = predicted - self.velocity(data, noise, timesteps)
         squared = error.square().mean(dim=tuple(range(1, data.ndim)))
         if motion_weight and data.shape[2] > 1:
             squared = squared + motion_weight * error.diff(dim=2).square().mean(dim=(1, 2, 3, 4))
         if weighting == "sample":
-            # The error of the clean sample is the error of the velocity times the noise's factor.
+            # The error of the clean sample is the error of the velocity times sigma.
             squared = squared * self.scales(squared, timesteps)[1].square()
         return squared
 
     def scales(self, data: torch.Tensor, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the factors of signal and of noise at `timesteps` (B,), shaped to multiply `data` (B, ...)."""
+        """Return alpha and sigma at `timesteps` (B,), shaped to multiply `data` (B, ...)."""
         cumulative = self._alphas_cumprod.to(data.device)[timesteps.to(data.device)].to(data.dtype)
         cumulative = cumulative.reshape(-1, *(1,) * (data.ndim - 1))
         return cumulative.sqrt(), (1 - cumulative).sqrt()

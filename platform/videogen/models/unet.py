@@ -1,4 +1,4 @@
-"""`VideoUNet`: a two-dimensional Stable Diffusion U-Net inflated to video (VideoGen, sec. 3.2).
+"""Video U-Net: a two-dimensional Stable Diffusion U-Net inflated to video (VideoGen, sec. 3.2).
 
 diffusers' `UNet3DConditionModel` has a temporal convolution after every residual block and a temporal attention
 after every spatial one. Here they start as the identity, so that an inflated image model begins as exactly that
@@ -24,7 +24,7 @@ __all__ = ["ModelMixin", "VideoUNet", "build_video_unet", "unet_arguments"]
 
 _CONDITION_CHANNELS = 32
 _ADDED = ("temp_convs", "temp_attentions", "transformer_in", "cond_proj")
-"""Parts of the names of what an image U-Net does not have."""
+"""Parts of the names of weights that an image U-Net does not have."""
 
 
 class VideoUNet(UNet3DConditionModel):
@@ -32,16 +32,16 @@ class VideoUNet(UNet3DConditionModel):
 
     Args:
         conditions: names of scalar conditions (such as fps); each is embedded and added to the time embedding.
-        pooled_text: also add the sum of the text embeddings there. Cross-attention alone needs many more steps
-            before a model that starts from nothing listens to its prompt; one that starts from an image model
-            listens already, and there it begins without effect.
-        full_size_attention: attend over time before the first level too, as diffusers does. At a few channels a
-            third of a training step goes there, and what moves far is seen at the lower levels too.
+        pooled_text: also add the sum of the text embeddings there. With cross-attention alone, a model trained from
+            scratch needs many more steps to follow its prompt. In a model that starts from an image model, which
+            follows prompts already, the weights start at zero.
+        full_size_attention: temporal attention before the first level too, as in diffusers. With few channels it
+            takes a third of a training step, and large motion is visible at the lower levels too.
         Others: as in `UNet3DConditionModel`.
     """
 
     _supports_gradient_checkpointing = True
-    # Lets `compile_repeated_blocks` compile one block and use it for all of its kind.
+    # `compile_repeated_blocks` compiles one block and reuses it for all of its kind.
     _repeated_blocks = ("BasicTransformerBlock",)
 
     @register_to_config
@@ -98,8 +98,8 @@ class VideoUNet(UNet3DConditionModel):
                 nn.init.zeros_(module.weight)
                 nn.init.zeros_(module.bias)
         if condition_channels:
-            # Scalar conditions start without effect, so that inflation changes nothing. Text must be heard from the
-            # first step: from zero, its outlines come much later than its colours.
+            # Scalar conditions start at zero, so that inflation changes nothing. Pooled text starts at random: from
+            # zero, a model learns shapes much later than colours.
             scalars = _CONDITION_CHANNELS * len(conditions)
             nn.init.zeros_(self.time_embedding.cond_proj.weight[:, :scalars])
             bound = cross_attention_dim**-0.5
@@ -128,7 +128,7 @@ class VideoUNet(UNet3DConditionModel):
             nn.init.zeros_(self.time_embedding.cond_proj.weight)
 
     def _require_like(self, image_config: Any) -> None:
-        """Raise `ValueError` if settings differ that no weight's shape shows."""
+        """Raise `ValueError` if settings differ that the shapes of the weights do not show."""
         channels = tuple(image_config.block_out_channels)
         heads = image_config.num_attention_heads or image_config.attention_head_dim
         for name, theirs, ours in (
@@ -139,7 +139,7 @@ class VideoUNet(UNet3DConditionModel):
                 raise ValueError(f"The image model has {name} {theirs}, but the preset {ours}: set the preset's to it.")
 
     def temporal_parameter_names(self) -> set[str]:
-        """Return the names of what inflation has added: temporal layers, conditions and the widened input."""
+        """Return the names of the weights that inflation adds: temporal layers, conditions and the widened input."""
         return {name for name, _ in self.named_parameters() if any(part in name for part in (*_ADDED, "conv_in"))}
 
     def _set_gradient_checkpointing(self, enable: bool = True, gradient_checkpointing_func: Any = None) -> None:
@@ -188,7 +188,7 @@ class VideoUNet(UNet3DConditionModel):
 
 
 class _NoTransformer(nn.Module):
-    """Stands where diffusers' forward calls `transformer_in`."""
+    """Identity in place of `transformer_in`, which diffusers' forward calls."""
 
     def forward(self, hidden_states: torch.Tensor, **_: Any) -> tuple[torch.Tensor]:
         return (hidden_states,)

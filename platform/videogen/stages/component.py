@@ -1,4 +1,4 @@
-"""`Component`: a part of a model folder, and where the class that loads it is."""
+"""Component of a model folder: the class that loads it, imported on use."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,13 +10,13 @@ from videogen.models.pretrained import load_component
 
 @dataclass(frozen=True)
 class Component:
-    """One sub-folder of a model, in diffusers' form; what is named here is imported only when it is loaded."""
+    """One sub-folder of a model in diffusers layout. Its class is imported when it is loaded."""
 
     package: str
     """Module of the class, as `model_index.json` names it; for one of diffusers' pipelines, the pipeline's folder."""
     class_name: str
     module: str | None = None
-    """Module to import the class from, where `package` is none."""
+    """Module to import the class from, where `package` is not a module."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of its `from_pretrained`."""
 

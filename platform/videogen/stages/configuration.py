@@ -1,4 +1,4 @@
-"""The cascade's configuration as it travels with a model folder."""
+"""Configuration stored in a model folder, in `model_index.json`."""
 
 from videogen import storage
 from videogen.errors import UserError
@@ -6,7 +6,7 @@ from videogen.stages.cascade import CascadeConfig, config_from_dict
 
 INDEX = "model_index.json"
 NOT_THE_MODEL = ("stages/", "training/")
-"""Folders in a model folder that say how it was trained, checkpoints included; whoever uses the model needs none."""
+"""Folders of a model folder with training records and checkpoints, which using the model does not need."""
 
 
 def load_cascade_config(folder: str) -> CascadeConfig:

@@ -1,7 +1,7 @@
-"""What a trainable stage has to say: its data, its loss, and how its result is written.
+"""Base class of training objectives: data, loss and export of a trainable stage.
 
-One loop (`videogen.training.loop`) trains every objective. The loop knows nothing of diffusion, an objective knows
-nothing of DeepSpeed or Ray.
+One loop (`videogen.training.loop`) trains every objective. The loop is independent of diffusion; an objective is
+independent of DeepSpeed and Ray.
 """
 
 from abc import ABC, abstractmethod
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 
 class Adversary(Protocol):
-    """A discriminator that learns beside the model (VideoGen sec. 3.4): small, replicated, with its own optimizer."""
+    """A discriminator that is trained beside the model (VideoGen, sec. 3.4): replicated, with its own optimizer."""
 
     def step(self) -> dict[str, float]:
-        """Take one optimizer step on what the objective's last forward passes left; return values to log."""
+        """Take one optimizer step on the samples of the objective's last forward passes; return values to log."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -25,7 +25,7 @@ class Adversary(Protocol):
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Any:
-        """Restore what `state_dict` returned."""
+        """Restore the result of `state_dict`."""
         ...
 
     def to(self, device: torch.device) -> Any:

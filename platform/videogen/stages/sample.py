@@ -1,4 +1,4 @@
-"""What travels through the stages: a dict of numpy arrays, strings and numbers."""
+"""Sample: the dict of numpy arrays, strings and numbers that passes through the stages."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ _LONGEST_PROMPT = 4000
 def new_sample(
     prompt: str, seed: int = 0, negative_prompt: str | None = None, reference_image: np.ndarray | None = None
 ) -> Sample:
-    """Return what the first stage consumes.
+    """Return a checked sample with the inputs of the first stages.
 
     Args:
-        prompt: what to show.
+        prompt: text to show.
         seed: 0 <= seed < 2**63.
-        negative_prompt: what to avoid.
+        negative_prompt: text to avoid.
         reference_image: uint8 (H, W, 3) to start from instead of a drawn one.
 
     Raises:

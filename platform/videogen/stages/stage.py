@@ -1,8 +1,7 @@
-"""`Stage`: one step of the cascade as a plain class, without any knowledge of a cluster.
+"""Base class of stages: one step of the cascade as a plain class, independent of any cluster.
 
-In-process generation, batch generation and the service are all built from these classes, so what a stage does, and
-which parts of a model folder it needs, is written once. Samples are dicts of numpy arrays, strings and numbers: they
-travel through Arrow tables and object stores as they are.
+In-process generation, batch generation and the service are built from these classes. Samples are dicts of numpy
+arrays, strings and numbers, which pass through Arrow tables and object stores unchanged.
 """
 
 import hashlib
@@ -20,24 +19,24 @@ from videogen.stages.sample import Sample
 
 
 class Stage(ABC):
-    """One step of the cascade: `stage(samples)` returns what it adds to each sample.
+    """One step of the cascade: `stage(samples)` returns the values that it adds to each sample.
 
-    On the CPU a sample's result is the same, bit for bit, alone or in any batch and on any number of cores: samples
-    pass one by one on one thread, because the kernels of a CPU sum in an order that depends on both. On other devices
-    samples of a batch pass together.
+    On the CPU the result of a sample is bit-equal in any batch and on any number of cores: samples run one by one on
+    one thread, because the order of summation in CPU kernels depends on both. On other devices the samples of a batch
+    run together.
     """
 
     consumes: ClassVar[tuple[str, ...]]
     """Keys that a sample must hold."""
     produces: ClassVar[tuple[str, ...]]
-    """Keys of what the stage returns."""
+    """Keys of the values that the stage returns."""
 
     def __init__(self, name: str, parts: Mapping[str, Any], config: CascadeConfig, device: str = "cpu") -> None:
-        """Put the stage together; sub-classes take what they need from the arguments, which are the same for all.
+        """Build the stage; sub-classes take what they need from the arguments, which are the same for all.
 
         Args:
             name: of the stage in `config.stage_names()`.
-            parts: what `components` names, loaded.
+            parts: the loaded components, by the names that `components` gives.
             config: the cascade.
             device: where to run.
         """
@@ -70,9 +69,9 @@ class Stage(ABC):
             return [self.run([sample])[0] for sample in samples]
 
     def seeds(self, samples: Sequence[Sample]) -> list[torch.Generator]:
-        """Return one generator a sample, which depends on the sample's seed and on the stage only.
+        """Return one generator per sample, which depends only on the sample's seed and on the stage.
 
-        Noise is drawn on the CPU, so that a seed means the same on every device.
+        Noise is drawn on the CPU, so that a seed gives the same noise on every device.
         """
         return [torch.Generator().manual_seed(stage_seed(int(sample["seed"]), self.name)) for sample in samples]
 
@@ -83,13 +82,13 @@ class Stage(ABC):
 
     def tensor(self, samples: Sequence[Sample], key: str) -> torch.Tensor:
         """Return the samples' arrays under `key` as one float32 tensor (B, ...) on the stage's device."""
-        # Arrays from an object store are read-only, which torch must not alias.
+        # Arrays from an object store are read-only; torch must not share their memory.
         arrays = [torch.tensor(sample[key]) for sample in samples]
         return torch.stack(arrays).to(self.device, torch.float32)
 
 
 def stage_seed(seed: int, name: str) -> int:
-    """Return the seed of one stage's noise: stages of one sample must not share their noise."""
+    """Return the seed of the noise of one stage; stages of one sample must not share their noise."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 

@@ -1,1 +1,1 @@
-"""Training of one stage: one loop, one DeepSpeed engine, one objective a stage."""
+"""Training of one stage: loop, DeepSpeed engine, loader, checkpoints and metrics for any objective."""

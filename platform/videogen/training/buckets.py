@@ -1,4 +1,4 @@
-"""Which rows each step trains on: whole global batches, and clips of one shape in each.
+"""Batches by bucket: whole global batches, each with clips of one shape.
 
 A bucket holds the rows of one height, width, number of frames and class of frame rates. Its rows form one endless
 stream, epoch after epoch, that is cut into batches; so what is left over at the end of an epoch is carried into the
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 _EPOCHS_HELD = 2
 """A batch may begin in one epoch and end in the next."""
 _BITS = (20, 20, 16, 7)
-"""Of height, width, frames and class of rates in the number that stands for a shape."""
+"""Bits for height, width, frames and frame rate class in the integer that encodes a shape."""
 _OCTAVES = 60
-"""Largest class of rates, and less the smallest, in half octaves."""
+"""Largest frame rate class in half octaves; the smallest is its negative."""
 
 
 class Bucket(NamedTuple):
-    """What the clips of a batch have in common."""
+    """Shape that the clips of a batch have in common."""
 
     height: int
     width: int
@@ -41,7 +41,7 @@ class Bucket(NamedTuple):
 def sort_into_buckets(shapes: Shapes) -> tuple[list[Bucket], np.ndarray]:
     """Return the buckets, sorted, and for each row the number of its bucket, int32 (rows,)."""
     half_octaves = np.clip(np.round(2 * np.log2(np.asarray(shapes.fps, np.float64))), -_OCTAVES, _OCTAVES)
-    # One number for a shape: sorting numbers is many times faster than sorting rows of a table.
+    # One integer per shape: sorting integers is many times faster than sorting rows of a table.
     packed = np.zeros(len(half_octaves), np.int64)
     for column, bits in zip((*shapes[:3], half_octaves + _OCTAVES), _BITS, strict=True):
         packed = (packed << bits) | np.asarray(column, np.int64)
@@ -59,10 +59,10 @@ def _unpacked(packed: int) -> Bucket:
 
 
 class Batches:
-    """Rows by the number of the step: a pure function of dataset, seed, global batch and shuffle buffer.
+    """Rows of each step: a pure function of dataset, seed, global batch and shuffle buffer.
 
     Args:
-        dataset: what is trained on; its `block_ends` and `shapes` are used if it has them.
+        dataset: training data; its `block_ends` and `shapes` are used if it has them.
         global_batch: rows of a step over all workers.
         seed: of the shuffle.
         shuffle_buffer: see `videogen.training.order`.
@@ -76,7 +76,7 @@ class Batches:
         length, block_ends, shapes = len(dataset), block_ends_of(dataset), shapes_of(dataset)
         names, labels = ([None], None) if shapes is None else sort_into_buckets(shapes)
         if labels is None or len(names) == 1:
-            # As small a table has always been shuffled: by seed and epoch alone.
+            # Small tables of one shape are shuffled by seed and epoch alone.
             key: tuple[int, ...] = (seed,) if length <= shuffle_buffer else self._key
             self._streams = [_Stream(length, None, block_ends, key, shuffle_buffer, global_batch)]
         else:
@@ -90,7 +90,7 @@ class Batches:
         self.buckets: dict[Bucket | None, int] = {
             name: len(stream) for name, stream in zip(names, self._streams, strict=True)
         }
-        """Rows by bucket; the key is None if the dataset does not tell shapes."""
+        """Rows by bucket; the key is None if the dataset does not provide shapes."""
         self._turns: tuple[int, np.ndarray, np.ndarray] | None = None
 
     def rows(self, samples_seen: int) -> np.ndarray:
@@ -113,7 +113,7 @@ class Batches:
         return list(self.buckets)[self._place(samples_seen // self._batch)[0]]
 
     def _place(self, step: int) -> tuple[int, int]:
-        """Return whose batch a step takes, and the number of the batch in that bucket's stream."""
+        """Return the stream that a step takes its batch from, and the number of the batch in it."""
         if len(self._streams) == 1:
             return 0, step
         rows = sum(len(stream) for stream in self._streams)
@@ -137,7 +137,7 @@ class Batches:
 
 
 class _Stream:
-    """The rows of one bucket, epoch after epoch without end."""
+    """Endless stream of the rows of one bucket, epoch after epoch."""
 
     def __init__(
         self,
@@ -182,6 +182,6 @@ class _Stream:
 
 
 def _ends_within(rows: np.ndarray, block_ends: np.ndarray) -> np.ndarray:
-    """Return the ends of the blocks in a bucket's own numbering; blocks that it has no row of are left out."""
+    """Return the ends of the blocks in the numbering of a bucket; blocks without rows in it are left out."""
     block = np.searchsorted(block_ends, rows, side="right")
     return np.append(np.flatnonzero(np.diff(block)) + 1, len(rows))

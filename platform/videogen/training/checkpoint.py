@@ -1,7 +1,7 @@
-"""Checkpoints to resume from: DeepSpeed's shards, the adversary, and a manifest that is written last.
+"""Training checkpoints: DeepSpeed's shards, the adversary, and a manifest that is written last.
 
-A checkpoint without its manifest, or with a file of another size than it says, is refused. One that was written by
-another number of workers is converted to DeepSpeed's universal form on the way in.
+A checkpoint without its manifest, or with a file of a size other than in the manifest, is refused. A checkpoint of
+another number of workers is converted to DeepSpeed's universal form when it is loaded.
 """
 
 import json
@@ -69,7 +69,7 @@ def is_resharded(state: TrainState, zero_stage: int, world_size: int) -> bool:
 
 
 def load(engine: Engine, state: TrainState, folder: str | Path) -> None:
-    """Restore what `save` has written, at any number of workers; `engine` was built with `is_resharded`'s answer."""
+    """Restore a checkpoint at any number of workers; `engine` was built with the result of `is_resharded`."""
     folder = Path(folder)
     if is_resharded(state, engine.zero_stage, dist.get_world_size()):
         with _universal(folder, engine.uses_ema) as converted:
@@ -114,19 +114,19 @@ def _convert(folder: Path, scratch: Path, with_average: bool) -> None:
     (scratch / "latest_universal").write_text(target.name)
     if not with_average:
         return
-    # The converter knows Adam's two slots only, so the average travels a second time, dressed as the first of them.
-    dressed, undressed = scratch / "dressed", scratch / "dressed_universal"
-    shutil.copytree(folder / _TAG, dressed)
-    for path in dressed.glob("*_optim_states.pt"):
+    # The converter supports only Adam's two slots, so a second conversion takes the average in place of the first slot.
+    disguised, converted = scratch / "disguised", scratch / "disguised_universal"
+    shutil.copytree(folder / _TAG, disguised)
+    for path in disguised.glob("*_optim_states.pt"):
         shard = torch.load(path, map_location="cpu", weights_only=False)
         for slots in _slots(shard).values():
             slots["exp_avg"] = slots[SLOT]
         torch.save(shard, path)
-    _run_converter(dressed, undressed)
-    for path in (undressed / "zero").rglob("exp_avg.pt"):
-        path.rename(target / path.relative_to(undressed).with_name(f"{SLOT}.pt"))
-    shutil.rmtree(dressed)
-    shutil.rmtree(undressed)
+    _run_converter(disguised, converted)
+    for path in (converted / "zero").rglob("exp_avg.pt"):
+        path.rename(target / path.relative_to(converted).with_name(f"{SLOT}.pt"))
+    shutil.rmtree(disguised)
+    shutil.rmtree(converted)
 
 
 def _slots(shard: dict[str, Any]) -> dict[int, dict[str, Any]]:
@@ -149,7 +149,7 @@ def _run_converter(source: Path, target: Path) -> None:
 
 
 def _restore_average(engine: Engine, folder: Path) -> None:
-    """Fill the slot that DeepSpeed's universal loader of ZeRO 3 leaves out."""
+    """Restore the average, which DeepSpeed's universal loader of ZeRO 3 ignores."""
     optimizer = engine.deepspeed.optimizer
     for group, flat in zip(optimizer.fp16_groups, optimizer.fp32_partitioned_groups_flat, strict=True):
         average, offset = torch.zeros_like(flat), 0

@@ -1,4 +1,4 @@
-"""Which clips an objective trains on: captioned latents, all latents, or frames of the corpus itself."""
+"""Training data of a stage: captioned latents, all latents, or frames of the corpus."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def data_fingerprint(stage: str, uris: Sequence[str], config: "CascadeConfig") -> str:
-    """Return a hash of the data that a stage would train on; of raw corpora only the list of files is read."""
+    """Return the fingerprint of the data that a stage trains on; of raw corpora only the list of files is read."""
     where = where_of(stage, config)
     if dataset_kind(stage) != "raw":
         return open_clips(dataset_kind(stage), uris, config, where).fingerprint
@@ -23,17 +23,17 @@ def data_fingerprint(stage: str, uris: Sequence[str], config: "CascadeConfig") -
 
 
 def where_of(stage: str, config: "CascadeConfig") -> str:
-    """Return the expression that chooses the stage's clips, "" for all of them.
+    """Return the SQL expression that selects the clips of a stage, "" for all of them.
 
     Raises:
-        UserError: the stage trains on raw videos, which have no columns to choose by.
+        UserError: the stage trains on raw videos, which have no columns to select by.
     """
     training = config.stage_config(stage).training_settings()
     where = training.where if training is not None else ""
     if where and dataset_kind(stage) == "raw":
         raise UserError(
             f"{stage}.training.where is {where!r}, but stage {stage!r} trains on raw videos, which have no columns to "
-            f"choose by: leave it empty."
+            f"select by: leave it empty."
         )
     return where
 
@@ -41,7 +41,7 @@ def where_of(stage: str, config: "CascadeConfig") -> str:
 def require_unchanged(
     dataset: "ClipDataset", stage: str, uris: Sequence[str], config: "CascadeConfig", expected: str
 ) -> None:
-    """Raise `UserError` unless the data still is what `data_fingerprint` told when the run was planned."""
+    """Raise `UserError` unless the data still has the fingerprint `expected` of when the run was planned."""
     found = data_fingerprint(stage, uris, config) if dataset_kind(stage) == "raw" else dataset.fingerprint
     if found != expected:
         raise UserError(
@@ -54,9 +54,9 @@ def open_clips(kind: "DatasetKind", uris: Sequence[str], config: "CascadeConfig"
     """Open the tables of latents (or, for "raw", the corpora) at `uris` as one dataset.
 
     Args:
-        kind: see `dataset_kind`.
+        kind: kind of training data, see `DatasetKind`.
         uris: folders.
-        config: what the clips must fit.
+        config: the cascade, whose sizes and rates the clips must have.
         where: SQL expression over the columns of the tables; only rows for which it holds are in the dataset. Of no
             meaning for "raw".
 

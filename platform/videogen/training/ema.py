@@ -1,7 +1,7 @@
-"""Moving average of the weights, kept as one more slot of the optimizer's state.
+"""Exponential moving average of the weights, kept as one more slot of the optimizer's state.
 
-DeepSpeed hands an optimizer the fp32 master weights that a worker owns: all of them at ZeRO 0, its partition at
-ZeRO 1 to 3. An average that lives there is exact (an average of bf16 weights would stand still), costs no
+DeepSpeed gives an optimizer the fp32 master weights that a worker owns: all of them at ZeRO 0, its partition at
+ZeRO 1 to 3. An average in the optimizer state is exact (an average of bf16 weights would not change), needs no
 communication, takes 1/workers of the memory, and is saved, restored and resharded with the moments of Adam.
 """
 
@@ -15,12 +15,12 @@ SLOT = "ema"
 
 
 def decay_at(step: int, decay: float) -> float:
-    """Return the decay of step 1, 2, ...: it grows to `decay`, so that a short run forgets its random start."""
+    """Return the decay of step 1, 2, ...: it grows to `decay`, so that short runs forget the initial weights too."""
     return min(decay, (1 + step) / (10 + step))
 
 
 class AdamWithEma(torch.optim.AdamW):
-    """AdamW that averages what it has updated; `ema_decay` 0 is plain AdamW."""
+    """AdamW with a moving average of the updated weights; `ema_decay` 0 is plain AdamW."""
 
     def __init__(self, params: Iterable[Any], ema_decay: float = 0.0, **options: Any) -> None:
         super().__init__(params, **options)

@@ -1,4 +1,4 @@
-"""One DeepSpeed engine for every stage: ZeRO 0 to 3, fp32 or bf16, with the moving average inside the optimizer."""
+"""DeepSpeed engine for every stage: ZeRO 0 to 3, fp32 or bf16, with the moving average inside the optimizer."""
 
 import logging
 import math
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 
 def import_deepspeed() -> Any:
-    """Import DeepSpeed so that it builds nothing and says nothing; torch.distributed must be initialised before."""
+    """Import DeepSpeed without building extensions or logging; torch.distributed must be initialised before."""
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     import deepspeed
     import deepspeed.ops
 
-    # Left on, the first engine on a CPU compiles this extension for half a minute; gloo does its work.
+    # Otherwise the first engine on a CPU compiles this extension for half a minute; gloo replaces it.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.utils.logger.setLevel(logging.ERROR)
-    # DeepSpeed calls collectives by the names that torch is about to retire, in every step.
+    # DeepSpeed calls collectives by names that torch has deprecated, in every step.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     return deepspeed
 
@@ -41,9 +41,9 @@ def deepspeed_config(training: "TrainingConfig", plan: "BatchPlan", load_univers
         "gradient_accumulation_steps": plan.accumulation,
         "zero_optimization": {"stage": training.zero_stage},
         "zero_allow_untested_optimizer": True,
-        # At ZeRO 0 the engine below clips, so that it sees the norm before the step.
+        # At ZeRO 0 `Engine.step` clips, so that the norm is known before the step.
         "gradient_clipping": training.max_grad_norm if training.zero_stage else 0.0,
-        # Autocast over fp32 weights: they are their own masters, and objectives need not know the precision.
+        # Autocast over fp32 weights: no separate master weights, and objectives are independent of the precision.
         "torch_autocast": {"enabled": training.precision == "bf16", "dtype": "bfloat16"},
         "checkpoint": {"load_universal": load_universal},
         "steps_per_print": sys.maxsize,
@@ -79,7 +79,7 @@ class Engine:
         )
         self.device = torch.device(self.deepspeed.device)
         if not training.zero_stage and plan.world_size == 1:
-            # DeepSpeed would copy all gradients into a buffer and back again to average them over one worker.
+            # DeepSpeed would copy all gradients into a buffer and back to average them over one worker.
             self.deepspeed.enable_backward_allreduce = False
         if objective.adversary is not None:
             objective.adversary.to(self.device)

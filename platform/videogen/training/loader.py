@@ -1,8 +1,8 @@
-"""Batches in an order that is a pure function of (seed, data, sample counter).
+"""Data loader: batches in an order that is a pure function of (seed, data, sample counter).
 
-So resuming needs one integer and no replay, and the order is the same for any number of workers: at each step the
-workers share the samples [counter, counter + global batch) out among themselves. `videogen.training.buckets` says which
-rows these are. Clips are read by threads, a few steps ahead of training.
+Resuming needs one integer and no replay, and the order is the same for any number of workers: at each step the workers
+divide the samples [counter, counter + global batch) among themselves. `videogen.training.buckets` maps samples to rows.
+Threads read clips a few steps ahead of training.
 """
 
 import logging
@@ -32,7 +32,7 @@ _PREFETCHED_STEPS = 2
 def sample_index(counter: int, seed: int, length: int) -> int:
     """Return the `counter`-th sample of a run on `length` clips: every clip once an epoch, shuffled.
 
-    For tables that the shuffle buffer holds whole, and of one shape; `Batches` is for all.
+    For tables of one shape that fit into the shuffle buffer; `Batches` covers all tables.
     """
     epoch, position = divmod(counter, length)
     return int(epoch_order((seed, epoch), length, shuffle_buffer=length)[position])
@@ -40,7 +40,7 @@ def sample_index(counter: int, seed: int, length: int) -> int:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How a global batch is shared out; refuses sizes that do not divide."""
+    """Division of a global batch into workers and passes; refuses sizes that do not divide."""
 
     global_batch: int
     """Clips of one optimizer step over all workers."""
@@ -71,13 +71,13 @@ class BatchPlan:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What one forward pass reads."""
+    """Input of one forward pass."""
 
     batch: dict[str, "torch.Tensor"]
     first_counter: int
     """Sample counter of the first clip; seeds the noise."""
     bucket: Bucket | None = None
-    """The shape that its clips have in common, if the dataset tells shapes."""
+    """Shape that its clips have in common, if the dataset provides shapes."""
 
 
 class Loader:
@@ -85,10 +85,10 @@ class Loader:
 
     Args:
         dataset: clips by number.
-        fields: what is read of each.
+        fields: columns that are read of each clip.
         collate: turns rows into a batch; runs in a thread.
-        plan: which part of a global batch is this worker's.
-        seed: of the order.
+        plan: this worker's part of a global batch.
+        seed: seed of the order.
         num_readers: threads that read clips.
         shuffle_buffer: clips among which the order is fully random. Each block of rows is read once an epoch if the
             dataset caches `shuffle_buffer / num_workers` clips, and more often if it caches fewer.
@@ -111,13 +111,13 @@ class Loader:
         self._dataset, self._fields, self._collate = dataset, tuple(fields), collate
         self.plan, self._num_readers, self._prefetch_steps = plan, num_readers, prefetch_steps
         self._batches = Batches(dataset, plan.global_batch, seed, shuffle_buffer)
-        self._say_buckets()
+        self._log_buckets()
         self.wait_s = 0.0
         """Seconds that the loop has waited for data so far."""
 
     @property
     def buckets(self) -> dict[Bucket | None, int]:
-        """Clips by the shape of their batches; the key is None if the dataset does not tell shapes."""
+        """Clips by the shape of their batches; the key is None if the dataset does not provide shapes."""
         return self._batches.buckets
 
     def steps(self, samples_seen: int, num_steps: int) -> Iterator[list[MicroBatch]]:
@@ -144,19 +144,19 @@ class Loader:
     def _read(
         self, starts: Sequence[int], ready: "queue.Queue[Any]", slots: threading.Semaphore, stopped: threading.Event
     ) -> None:
-        """Put one step after the other; a step holds a slot from when its clips are asked for until it is taken."""
+        """Queue one step after the other; a step holds a slot from the request of its clips until it is consumed."""
         pool = ThreadPoolExecutor(self._num_readers, thread_name_prefix="clip-reader")
         asked: deque[_Step] = deque()
         remaining = deque(starts)
         try:
             while (remaining or asked) and not stopped.is_set():
-                # Clips of the next steps are asked for before those of this one are waited for.
+                # Request the clips of the next steps before waiting for those of this one.
                 while remaining and slots.acquire(blocking=not asked):
                     if stopped.is_set():
                         return
                     asked.append(self._ask(remaining.popleft(), pool))
                 ready.put(self._collect(asked.popleft()))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the training thread raises it
+        except Exception as error:  # noqa: BLE001 - raised again by the training thread
             ready.put(error)
         finally:
             pool.shutdown(cancel_futures=True)
@@ -167,7 +167,7 @@ class Loader:
         reading = []
         for micro in counters:
             indices = rows[micro.start - samples_seen : micro.stop - samples_seen].tolist()
-            # Each reader gets one task a micro-batch: a task a clip costs more in switching threads than in reading.
+            # One task per reader and micro-batch: with one per clip, switching threads costs more than reading.
             shares = [indices[reader :: self._num_readers] for reader in range(self._num_readers)]
             reading.append([pool.submit(self._read_clips, share) for share in shares])
         return _Step([micro.start for micro in counters], reading, self._batches.bucket(samples_seen))
@@ -184,7 +184,7 @@ class Loader:
             batches.append(MicroBatch(self._collate(rows), counter, step.bucket))
         return batches
 
-    def _say_buckets(self) -> None:
+    def _log_buckets(self) -> None:
         if len(self.buckets) > 1:
             for bucket, rows in self.buckets.items():
                 logger.info("%d clips in batches of %s", rows, bucket)
@@ -200,9 +200,9 @@ class Loader:
 
 @dataclass(frozen=True)
 class _Step:
-    """This worker's part of a step, whose clips are being read."""
+    """This worker's part of a step while its clips are being read."""
 
     first_counters: list[int]
     reading: list[list["Future[list[Any]]"]]
-    """Of each micro-batch what every reader reads: every `num_readers`-th clip."""
+    """For each micro-batch, the clips of every reader: every `num_readers`-th clip."""
     bucket: Bucket | None

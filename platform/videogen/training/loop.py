@@ -1,4 +1,4 @@
-"""The loop that trains every stage. It knows nothing of diffusion and nothing of Ray."""
+"""Training loop of every stage, independent of diffusion and of Ray."""
 
 import math
 import time
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on; the message names the stage, the step, and what to try."""
+    """Training cannot continue; the message names the stage, the step and the remedy."""
 
 
 class Callbacks:
-    """What the surroundings want to know; override what is of use."""
+    """Callbacks of the loop; override those that are needed."""
 
     def on_progress(self, step: int, total: int, loss: float, samples_per_s: float) -> None:
         """Called after every step, with this worker's loss and the samples a second of all workers."""
@@ -48,7 +48,7 @@ def train(
 
         loss = _forward_backward(engine, micro_batches, state, metrics)
         norm = engine.step(rate)
-        # Gradients are averaged over workers: if one saw a bad number, all stop here, before a checkpoint holds it.
+        # Gradients are averaged over workers: if one is not finite, all stop here, before it reaches a checkpoint.
         _require_finite("gradient norm", norm, engine, state, micro_batches)
         if engine.objective.adversary is not None:
             metrics.add(engine.objective.adversary.step())
@@ -72,7 +72,7 @@ def _forward_backward(
     total = 0.0
     for micro in micro_batches:
         loss, logs = engine.forward(micro.batch, noise_generator(state.seed, micro.first_counter))
-        # One wait for the device a step: better than hours of training on weights that are no numbers.
+        # One synchronization with the device per step, to detect values that are not finite before they are trained on.
         value = float(loss.detach())
         _require_finite("loss", value, engine, state, [micro])
         engine.backward(loss, is_last=micro is micro_batches[-1])

@@ -1,7 +1,7 @@
-"""What training measures: `metrics.jsonl`, one line every `log_every` steps, and the same in TensorBoard.
+"""Metrics log of training: `metrics.jsonl`, one line every `log_every` steps, and the same in TensorBoard.
 
 Values are means over the steps since the last line and over all workers. The loss by timestep shows which noise
-levels still learn when the mean has long been flat.
+levels still improve when the mean no longer does.
 """
 
 import json
@@ -24,7 +24,7 @@ NUM_BINS = 10
 
 
 class MetricsLog:
-    """Collects values of every step on every worker; worker 0 writes them into `folder` (None: nobody writes)."""
+    """Collects values of every step on every worker; worker 0 writes them into `folder` (None: not written)."""
 
     def __init__(self, folder: str | Path | None, state: TrainState) -> None:
         self._folder = Path(folder) if folder is not None and _rank() == 0 else None
@@ -45,7 +45,7 @@ class MetricsLog:
             if name == TIMESTEP_LOSS:
                 self._add_bins(*value)
             else:
-                # Tensors are summed as tensors: reading one here would wait for a GPU in every step.
+                # Tensors are summed as tensors: reading one here would synchronize with the GPU in every step.
                 self._sums[name] = self._sums.get(name, 0.0) + value
                 self._counts[name] = self._counts.get(name, 0) + 1
 
@@ -70,18 +70,18 @@ class MetricsLog:
         return line
 
     def flush(self) -> None:
-        """Let readers see everything so far."""
+        """Flush TensorBoard's file."""
         if self._writer is not None:
             self._writer.flush()
 
     def close(self) -> None:
-        """Finish TensorBoard's file."""
+        """Close TensorBoard's file."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
     def _means(self) -> dict[str, float]:
-        """Return the mean of every value over passes and workers, and start anew."""
+        """Return the mean of every value over passes and workers, and reset the sums."""
         names = sorted(self._sums)
         means = torch.tensor([float(self._sums[name]) / self._counts[name] for name in names], dtype=torch.float64)
         self._sums, self._counts = {}, {}
@@ -95,7 +95,7 @@ class MetricsLog:
         self._has_bins = True
 
     def _bin_means(self) -> list[float | None]:
-        """Return the mean loss of each tenth of the timesteps; None where no sample fell."""
+        """Return the mean loss of each tenth of the timesteps; None for an empty bin."""
         if not self._has_bins:
             return []
         _average(self._bins)
@@ -105,7 +105,7 @@ class MetricsLog:
 
     def _write_tensorboard(self, line: dict[str, float], bins: list[float | None]) -> None:
         if self._writer is None:
-            raise RuntimeError("the log was closed: nothing can be written any more")
+            raise RuntimeError("the metrics log is closed")
         step = int(line["step"])
         for name, value in line.items():
             if name != "step":
@@ -116,14 +116,14 @@ class MetricsLog:
 
 
 def _tensorboard(folder: Path, first_step: int) -> "SummaryWriter":
-    """Open TensorBoard's file: before the first step, because a fifth of a second of imports is no part of any step."""
+    """Open TensorBoard's file, before the first step, so that its imports are not part of a measured step."""
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
 
 
 def _drop_lines_after(path: Path, step: int) -> None:
-    """Forget what an interrupted run has logged beyond the checkpoint that this one continues."""
+    """Remove the lines of an interrupted run beyond the checkpoint that this run continues from."""
     if path.exists():
         lines = path.read_text().splitlines(keepends=True)
         path.write_text("".join(line for line in lines if _step_of(line) <= step))
@@ -132,7 +132,7 @@ def _drop_lines_after(path: Path, step: int) -> None:
 def _step_of(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
-    except ValueError:  # a line that a killed process has not finished
+    except ValueError:  # an incomplete line of a killed process
         return math.inf
 
 

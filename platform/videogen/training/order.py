@@ -1,15 +1,15 @@
-"""The order of rows in an epoch: shuffled well, yet read in few large pieces, and a pure function of a few numbers.
+"""Shuffled order of the rows of an epoch: random, read in few large blocks, and a pure function of a few numbers.
 
-Rows lie in blocks (row groups of shards), and a block is what one read brings. A full shuffle reads a block again for
-nearly every row of it. Here blocks are shuffled, and rows only among those of the blocks that are open at the time:
+Rows are stored in blocks (row groups of shards), and one read returns a block. A full shuffle reads a block again for
+nearly every row of it. Here blocks are shuffled, and rows are shuffled only within the blocks that are open:
 
     blocks, shuffled      5 2 | 7 0 | 3 6 | 1 4        dealt to lanes in equal parts, one or more rows of a batch each
     lane 0                5 2   then   7 0             rows are shuffled within a few blocks of their lane,
     lane 1                3 6   then   1 4             and a batch takes the next rows of every lane
 
-So a batch mixes blocks from all over the table. A worker trains on the same positions of every batch, hence on its own
-lanes: it opens only its share of the blocks, although the order knows nothing of the number of workers. All lanes
-together hold `shuffle_buffer` rows; a table that is no larger than that is shuffled fully.
+So a batch mixes blocks from the whole table. A worker trains on the same positions of every batch, hence on its own
+lanes: it opens only its share of the blocks, although the order does not depend on the number of workers. All lanes
+together hold `shuffle_buffer` rows; a smaller table is shuffled fully.
 """
 
 import itertools
@@ -21,7 +21,7 @@ SHUFFLE_BUFFER = 4096
 """Rows among which the order is fully random, over all workers."""
 
 _BLOCKS_OPEN = 2
-"""Blocks that a lane mixes at least."""
+"""Least number of blocks that a lane mixes."""
 
 
 def epoch_order(
@@ -35,13 +35,13 @@ def epoch_order(
     """Return every row once, shuffled.
 
     Args:
-        key: what the order depends on beside sizes, e.g. (seed, epoch).
+        key: seed of the order, e.g. (seed, epoch).
         num_rows: rows of the epoch.
-        block_ends: int64 (num_blocks,), for each block the row after its last one, rising to `num_rows`; None if each
-            row is a read of its own.
-        shuffle_buffer: rows that are mixed at a time.
+        block_ends: int64 (num_blocks,), for each block the row after its last one, ascending to `num_rows`; None if
+            each row is read by itself.
+        shuffle_buffer: rows among which the order is random.
         batch: rows of a global batch.
-        phase: place of the epoch's first row in its batch, since an epoch may begin in the middle of one.
+        phase: position of the epoch's first row in its batch, since an epoch may begin inside a batch.
 
     Returns:
         Integers (num_rows,); uint32 (4 bytes a row) unless the table is small.
@@ -57,7 +57,7 @@ def epoch_order(
     blocks = rng.permutation(len(block_ends))
     sizes = np.diff(block_ends, prepend=0)[blocks]
     ends = np.cumsum(sizes)
-    # Where a block's rows begin in the table less where they begin here; unsigned numbers wrap round and come back.
+    # Offset from a block's position here to its position in the table; unsigned wrap-around cancels in the addition.
     rows = np.repeat((block_ends[blocks] - ends).astype(kind), sizes)
     np.add(rows, np.arange(num_rows, dtype=kind), out=rows)
 
@@ -70,13 +70,13 @@ def epoch_order(
 
 
 def num_lanes(batch: int, shuffle_buffer: int, rows_per_block: float) -> int:
-    """Return into how many lanes a batch is divided: as many as can keep two blocks open in the buffer each."""
+    """Return the number of lanes of a batch: as many as can each keep two blocks open in the buffer."""
     most = max(1, int(shuffle_buffer // (_BLOCKS_OPEN * rows_per_block)))
     return max(lanes for lanes in range(1, min(batch, most) + 1) if batch % lanes == 0)
 
 
 def _shares(num_rows: int, lanes: int, width: int, phase: int) -> np.ndarray:
-    """Return how many of the positions [phase, phase + num_rows) belong to each lane, `width` a batch."""
+    """Return how many of the positions [phase, phase + num_rows) belong to each lane of `width` rows per batch."""
 
     def before(position: int) -> np.ndarray:
         batches, rest = divmod(position, lanes * width)
@@ -86,7 +86,7 @@ def _shares(num_rows: int, lanes: int, width: int, phase: int) -> np.ndarray:
 
 
 def _cuts(block_ends: np.ndarray, lane_ends: np.ndarray, rows_per_lane: int) -> np.ndarray:
-    """Return where the rows are cut into the pieces that are shuffled: at lanes' ends, and between blocks."""
+    """Return the boundaries of the pieces that are shuffled: at the ends of lanes, and between blocks."""
     ends = np.union1d(block_ends, lane_ends)
     lane = np.searchsorted(lane_ends, ends)
     lane_starts = np.concatenate([[0], lane_ends[:-1]])
@@ -96,7 +96,7 @@ def _cuts(block_ends: np.ndarray, lane_ends: np.ndarray, rows_per_lane: int) -> 
 
 
 def _dealt(rows: np.ndarray, shares: np.ndarray, width: int, phase: int) -> np.ndarray:
-    """Return the lanes' rows, which come one lane after the other, in the order in which batches take them."""
+    """Return the rows, given lane after lane, in the order in which batches take them."""
     num_rows, lanes = len(rows), len(shares)
     if lanes == 1:
         return rows

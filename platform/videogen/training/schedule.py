@@ -1,4 +1,4 @@
-"""Learning rate as a function of samples, so that it survives restarts and other numbers of workers."""
+"""Learning rate schedule as a function of samples, independent of restarts and of the number of workers."""
 
 import math
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ _FINAL_SHARE = 0.05
 
 def learning_rate(samples_seen: int, training: "TrainingConfig") -> float:
     """Return the rate of the step that begins at `samples_seen`: linear warm-up, then a cosine to 5 %."""
-    # The first step counts as one, else it would be wasted on a rate of zero.
+    # The first step counts as one; at zero its learning rate would be zero.
     step = samples_seen / training.batch_size + 1
     if step < training.warmup_steps:
         return training.learning_rate * step / training.warmup_steps

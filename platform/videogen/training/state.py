@@ -1,4 +1,4 @@
-"""What must survive an interruption, beside weights and optimizer: where training stands."""
+"""Training state: position of a run, kept in its checkpoints beside weights and optimizer."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
@@ -11,13 +11,13 @@ class TrainState:
     """Position of a run. Everything else (data order, noise, learning rate) is a function of it."""
 
     seed: int
-    """Of data order and training noise."""
+    """Seed of data order and training noise."""
     run: str
-    """Name of the run, which holds a hash of configuration and data."""
+    """Name of the run, with a hash of configuration and data."""
     world_size: int
-    """Workers that wrote the shards beside this state."""
+    """Workers that wrote the shards of the checkpoint."""
     data: str = ""
-    """Fingerprint of the data, of which the order of samples is a function."""
+    """Fingerprint of the data, on which the order of samples depends."""
     samples_seen: int = 0
     """Clips that have entered an optimizer step."""
     step: int = 0
@@ -46,5 +46,5 @@ class TrainState:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Return what `as_dict` described."""
+        """Return the state from the result of `as_dict`."""
         return cls(**values)

@@ -1,4 +1,4 @@
-"""The image VAE of a preset that trains its own: L1 reconstruction and a weak pull to the normal distribution."""
+"""Training of the image VAE: L1 and squared reconstruction error, and a weakly weighted KL divergence."""
 
 from typing import Any
 
@@ -16,14 +16,14 @@ from videogen.stages.objective import Objective
 
 _STD_MOMENTUM = 0.95
 _INITIAL_LOG_VARIANCE = -5.0
-# The squared error pulls colours into place early, the absolute one sharpens edges later.
+# The squared error corrects colours early in training, the absolute error sharpens edges later.
 _SQUARED_WEIGHT = 2.0
-# An error of brightness counts in all three channels at once; this lets an error of colour count as much.
+# An error of brightness counts in all three channels at once; this weights errors of colour as much.
 _COLOUR_WEIGHT = 1.2
 
 
 class AutoencoderObjective(Objective):
-    """Frames in, frames out. The scale of the latents is measured while training and saved with the model."""
+    """Reconstruction of frames. The scale of the latents is measured in training and saved with the model."""
 
     stage = "autoencoder"
     component = "autoencoder"
@@ -32,11 +32,11 @@ class AutoencoderObjective(Objective):
     def __init__(self, config: CascadeConfig, stage: str, model_folder: str) -> None:
         super().__init__(build_network(config))
         _start_linear(self.model)
-        _quieten(self.model.quant_conv)
+        _reduce_posterior_noise(self.model.quant_conv)
         self.kl_weight = config.autoencoder.kl_weight
         self.frames_per_clip = config.autoencoder.frames_per_clip
-        # Low resolutions of the cascade are encoded too, so the VAE sees every size it will be used at. (Of squares;
-        # other frames are as many times smaller.)
+        # The low resolutions of the cascade are encoded too, so the VAE is trained at every size that it is used at.
+        # (Sizes of squares; frames of other aspect ratios are reduced by the same factor.)
         self.sizes = [size * config.vae_scale_factor for size in config.latent_sizes]
         self.register_buffer("latent_std", torch.ones(()))
 
@@ -52,7 +52,7 @@ class AutoencoderObjective(Objective):
     def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
         """Return L1 + KL over a batch at one of the cascade's sizes, drawn by step."""
         frames = batch["frames"]
-        # The largest size is the one people look at, so it gets half of the steps.
+        # The largest size determines the final quality, so half of the steps train it.
         choice = int(torch.randint(2 * len(self.sizes) - 1, (), generator=generator))
         size = self.sizes[min(choice, len(self.sizes) - 1)]
         if size != self.sizes[-1]:
@@ -86,7 +86,7 @@ class AutoencoderObjective(Objective):
 def _start_linear(model: torch.nn.Module) -> None:
     """Let every residual branch start at zero (Fixup, arXiv 1901.09321).
 
-    With random branches the young VAE often loses an axis of colour on the way and takes a thousand steps to find it.
+    With random branches the VAE often loses an axis of colour early and takes about a thousand steps to recover it.
     """
     for module in model.modules():
         if isinstance(module, ResnetBlock2D):
@@ -97,8 +97,8 @@ def _start_linear(model: torch.nn.Module) -> None:
             torch.nn.init.zeros_(module.to_out[0].bias)
 
 
-def _quieten(quant_conv: torch.nn.Conv2d) -> None:
-    """Start the posterior nearly noiseless: at unit variance the noise would drown what the encoder first learns."""
+def _reduce_posterior_noise(quant_conv: torch.nn.Conv2d) -> None:
+    """Start the posterior nearly noiseless: at unit variance the noise would hide what the encoder first learns."""
     half = quant_conv.out_channels // 2
     assert quant_conv.bias is not None
     with torch.no_grad():
@@ -109,8 +109,8 @@ def _quieten(quant_conv: torch.nn.Conv2d) -> None:
 def _vary_colours(frames: Tensor, generator: torch.Generator) -> Tensor:
     """Return images (N, 3, H, W) in [-1, 1] with channels exchanged and saturation raised by up to a factor of four.
 
-    Most pixels of most videos are nearly grey, so a young VAE learns brightness alone for a long time; here colour
-    carries as much of the loss as brightness does.
+    Most pixels of most videos are nearly grey, so a VAE first learns brightness alone; this augmentation gives colour
+    as large a share of the loss.
     """
     count = len(frames)
     order = torch.rand(count, 3, generator=generator).argsort(dim=1).to(frames.device)

@@ -1,4 +1,4 @@
-"""The video decoder, trained on unlabeled video with the encoder frozen (VideoGen, sec. 3.4).
+"""Training of the video decoder on unlabeled video, with the encoder frozen (VideoGen, sec. 3.4).
 
 Loss: L1, distance of the frozen encoder's features, and, in the second part of training, a hinge adversarial term of
 a discriminator that sees time (Align Your Latents, arXiv 2304.08818, sec. 3.1.1).

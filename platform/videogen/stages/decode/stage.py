@@ -1,4 +1,4 @@
-"""Latents to frames, by the video decoder (VideoGen, sec. 3.4)."""
+"""Decoding stage: latents to frames by the video decoder (VideoGen, sec. 3.4)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar

@@ -1,7 +1,7 @@
-"""Decoding a long, large clip in overlapping chunks of frames and tiles of pixels, at bounded memory.
+"""Tiled decoding: clips in overlapping chunks of frames and tiles of pixels, at bounded memory.
 
-Neighbours are blended linearly over their overlap, in time as in space, so that no seam shows. A clip that fits into
-one chunk and one tile is decoded whole.
+Neighbours are blended linearly over their overlap, in time and in space, so that there are no seams. A clip that fits
+into one chunk and one tile is decoded whole.
 """
 
 from collections.abc import Callable

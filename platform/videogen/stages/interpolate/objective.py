@@ -1,4 +1,4 @@
-"""Flow-based temporal super-resolution, trained on unlabeled clips at their full rate (VideoGen, sec. 3.3)."""
+"""Training of the flow network on unlabeled clips at their full frame rate (VideoGen, sec. 3.3)."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Latents of key frames to latents at the full frame rate (VideoGen, sec. 3.3)."""
+"""Interpolation stage: latents of key frames to latents at the full frame rate (VideoGen, sec. 3.3)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar

@@ -1,6 +1,6 @@
-"""The text-to-image model of a preset that trains its own: latent diffusion on single frames (VideoGen, sec. 3.1).
+"""Training of the reference model: latent diffusion on single frames (VideoGen, sec. 3.1).
 
-It is saved as a complete `StableDiffusionPipeline`, the same form in which an off-the-shelf one is used.
+The result is saved as a complete `StableDiffusionPipeline`, as off-the-shelf models are.
 """
 
 from pathlib import Path
@@ -45,10 +45,10 @@ class ReferenceObjective(Objective):
         }
 
     def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
-        """Return the velocity loss on a random early frame of each clip, the text dropped now and then.
+        """Return the velocity loss on a random early frame of each clip, with text dropout.
 
-        The first frame alone would be too few pictures to learn outlines from; a late one shows the motion's end, from
-        where no clip can go on.
+        The first frames alone are too few images to learn outlines from; late frames show the end of a motion, from
+        which a clip cannot continue.
         """
         clips = batch["latents"]
         count = len(clips)

@@ -1,4 +1,4 @@
-"""Prompt to reference image, by any text-to-image pipeline in the Stable Diffusion layout (VideoGen, sec. 3.1)."""
+"""Reference stage: prompt to reference image by a text-to-image pipeline of diffusers (VideoGen, sec. 3.1)."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The frozen CLIP text encoder: off the shelf, or the small one of a preset that must work offline."""
+"""CLIP tokenizer and text encoder: encoding of prompts, and a small fresh pair for presets that work offline."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _WORD_SCALE = 50.0
 
 def build_tokenizer(config: TextConfig) -> CLIPTokenizer:
     """Return a CLIP tokenizer in which each of `config.words` is one token and other words are spelled out."""
-    # A byte-pair encoding trained on the words alone merges each of them completely.
+    # Byte-pair encoding trained on the words alone merges each of them into one token.
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix=_END_OF_WORD))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -38,7 +38,7 @@ def _bpe_state(tokenizer: Tokenizer) -> list[tuple[str, str]]:
 
 
 def build_text_encoder(config: TextConfig, tokenizer: CLIPTokenizer, seed: int) -> CLIPTextModel:
-    """Return a fresh text encoder; it is never trained, random features of the words are enough for a small world."""
+    """Return a fresh text encoder. It is never trained: random features of the words suffice for a small vocabulary."""
     model = config.model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -56,7 +56,7 @@ def build_text_encoder(config: TextConfig, tokenizer: CLIPTokenizer, seed: int) 
                 pad_token_id=tokenizer.pad_token_id,
             )
         )
-    # At CLIP's initial scale the position outweighs the word, and what reads the embeddings learns slowly.
+    # At CLIP's initial scale positions dominate the words, and models that read the embeddings learn slowly.
     encoder.get_input_embeddings().weight.data.mul_(_WORD_SCALE)
     return encoder.eval()
 

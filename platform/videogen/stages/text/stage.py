@@ -1,4 +1,4 @@
-"""Prompt to text embeddings (frozen CLIP text encoder)."""
+"""Text stage: prompts to embeddings of the frozen CLIP text encoder."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
