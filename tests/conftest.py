@@ -71,35 +71,39 @@ MARKER_OF_FIXTURE = {
 }
 EXPENSIVE = frozenset({"ray", "s3", "model", "process", "slow"})
 """Markers that keep a test out of `make test-fast`."""
-_DEFAULT_WEIGHT_S = 0.1
+_WEIGHT_S = {"slow": 30.0, "ray": 8.0, "process": 1.5, "model": 1.0, "s3": 0.3}
+"""Estimated processor time of a test with this marker, all of its processes together."""
+_DEFAULT_WEIGHT_S = 0.05
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by markers and before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by their fixtures, and group them for the processes of pytest-xdist.
+    """Mark tests by their fixtures, and order modules for the processes of pytest-xdist.
 
-    All modules that use the shared cluster are one group; each other module is a group. The heaviest groups come first,
-    so that both processes end at about the same time. The weight of a module is its `weight` marker, in seconds of
-    processor time, or a default for each of its tests.
+    A module is never divided, because its tests share fixtures. pytest-xdist hands out modules in this order, the
+    heaviest first, so that both processes end at about the same time. Each has a cluster of its own, which costs less
+    than one process that waits for the other.
     """
+    weights: Counter[str] = Counter()
     for item in items:
         for fixture in getattr(item, "fixturenames", ()):
             if fixture in MARKER_OF_FIXTURE:
                 item.add_marker(MARKER_OF_FIXTURE[fixture])
-    on_cluster = {item.path for item in items if item.get_closest_marker("ray")}
-    groups = {item.path: "cluster" if item.path in on_cluster else item.path.stem for item in items}
-    weights: Counter[str] = Counter()
-    for path, number in Counter(item.path for item in items).items():
-        marker = next((item.get_closest_marker("weight") for item in items if item.path == path), None)
-        weights[groups[path]] += marker.args[0] if marker else number * _DEFAULT_WEIGHT_S
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(groups[item.path]))
+        item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        weights[item.path.stem] += _weight_s(item)
     if os.environ.get("PYTEST_XDIST_WORKER"):
-        items.sort(key=lambda item: (-weights[groups[item.path]], groups[item.path]))
+        items.sort(key=lambda item: (-weights[item.path.stem], item.path.stem))
+
+
+def _weight_s(item: pytest.Item) -> float:
+    """Return the estimated processor time of a test: its `weight` marker, or that of its most expensive marker."""
+    if marker := item.get_closest_marker("weight"):
+        return float(marker.args[0])
+    return max((_WEIGHT_S.get(marker.name, 0.0) for marker in item.iter_markers()), default=0.0) or _DEFAULT_WEIGHT_S
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Refuse to run where pytest-xdist has not seen the groups: both processes would make clusters and models."""
+    """Refuse to run where pytest-xdist has not seen the groups: it would divide modules and make fixtures twice."""
     if getattr(session.config.option, "loadgroup", False) and not all("@" in item.nodeid for item in session.items):
         raise pytest.UsageError("This pytest-xdist does not read xdist_group: see pytest in constraints.txt.")
 

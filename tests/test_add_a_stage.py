@@ -10,12 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 STAGE = "colour_grade"
 NEW_STAGE = ROOT / "tests" / "new_stage"
 PACKAGE = "platform/videogen"
 
 
+@pytest.mark.weight(90)
 def test_add_a_stage_is_true(tmp_path, ray_cluster):
     """Follow the recipe in a copy of the checkout: the new stage then runs, trains, is saved and is served."""
     import ray

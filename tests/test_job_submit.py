@@ -114,6 +114,7 @@ FEW_STEPS = [
 ]
 
 
+@pytest.mark.weight(250)
 def test_without_data_the_whole_run_is_made_from_corpora_to_videos_and_report_on_s3(submit, s3, tiny):
     """The README's first command and the jobs after it, every URI on S3, with few steps, clips and small frames."""
     small = ["num_frames=2", "base.latent_size=4", "upsample.0.latent_size=8"]

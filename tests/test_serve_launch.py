@@ -31,6 +31,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@pytest.mark.weight(80)
+@pytest.mark.process
 def test_a_running_service_answers_and_ends_clean_and_forgets_nothing(tiny_model: str, tmp_path: Path) -> None:
     port = free_port()
     command = [sys.executable, "-m", "serve", "--model", tiny_model, "--port", str(port), "--storage", str(tmp_path)]

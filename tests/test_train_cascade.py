@@ -216,6 +216,7 @@ def model(tmp_path: Path, tiny_model: str) -> Path:
     return tmp_path / "model"
 
 
+@pytest.mark.slow
 def test_a_failed_stage_names_itself_cause_and_cure_and_the_next_run_continues(model, latents_table, capsys):
     job = load_job("train_cascade").main
     command = ["--data", latents_table, "--output", str(model), "--stages", "interpolate,decode", "--set", *FEW_STEPS]
@@ -249,6 +250,7 @@ def test_a_failed_stage_names_itself_cause_and_cure_and_the_next_run_continues(m
     }
 
 
+@pytest.mark.slow
 def test_a_killed_worker_comes_back_and_the_weights_are_bit_equal(model, latents_table):
     settings = ["steps=120", "batch_size=2", "checkpoint_every=30", "log_every=15", "ema_decay=0.9"]
     config = apply_overrides(load_preset("tiny"), [f"interpolate.training.{setting}" for setting in settings])
