@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -109,7 +110,7 @@ def latents_table(folder: Path, sources: list[str]) -> list[dict]:
             for name in (f"latents_{size}", f"latents_{size}_logvar"):
                 arrays[name] = generator.normal(size=(15, 4, size, size)).astype(np.float16)
         items.append({"item_id": key, "uri": uri})
-        values = {"item_id": key, "clip_id": key, "source": uri, "caption": f"a ball {number}"}
+        values: dict[str, Any] = {"item_id": key, "clip_id": key, "source": uri, "caption": f"a ball {number}"}
         values["version"] = version_of(uri)
         for name, array in arrays.items():
             values |= {name: array.tobytes(), f"{name}_shape": array.shape, f"{name}_dtype": array.dtype.name}

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -84,7 +84,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     heaviest first, so that both processes end at about the same time. Each has a cluster of its own, which costs less
     than one process that waits for the other.
     """
-    weights: Counter[str] = Counter()
+    weights: dict[str, float] = defaultdict(float)
     for item in items:
         for fixture in getattr(item, "fixturenames", ()):
             if fixture in MARKER_OF_FIXTURE:

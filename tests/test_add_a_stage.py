@@ -104,9 +104,11 @@ def _concrete(base: type) -> set[type]:
     package = "videogen.stages"
     for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
         importlib.import_module(module.name)
-    found, unseen = set(), [base]
+    found: set[type] = set()
+    unseen: list[type] = [base]
     while unseen:
-        children = [kind for kind in unseen.pop().__subclasses__() if kind.__module__.startswith(f"{package}.")]
+        subclasses: list[type] = type.__subclasses__(unseen.pop())
+        children = [kind for kind in subclasses if kind.__module__.startswith(f"{package}.")]
         unseen += children
         found |= {kind for kind in children if not inspect.isabstract(kind)}
     return found

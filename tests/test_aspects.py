@@ -5,6 +5,7 @@ import math
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -51,7 +52,7 @@ def test_sizes_are_about_the_presets_area_and_divide_at_every_stage(preset, size
     assert config.aspect_ratios == ("9:16", "1:1", "16:9")
     assert [str(size) for size in config.frame_sizes] == sizes
     for size, name in itertools.product(config.frame_sizes, config.diffusion_stages()):
-        section = config.stage_config(name)
+        section: Any = config.stage_config(name)
         latents = size.scaled(section.latent_size, config.resolution)
         assert latents.scaled(config.resolution // section.latent_size, 1) == size
         assert not any(side % 2 ** (len(section.model.block_out_channels) - 1) for side in latents)
@@ -68,8 +69,8 @@ def test_a_clip_goes_to_the_size_that_cuts_least_of_it_away(width, height):
 
     number = nearest_size(width, height, SIZES)
     assert cut(SIZES[number]) <= min(map(cut, SIZES)) + 1e-9
-    arrays = (np.array([side], np.int64) for side in (width, height))
-    assert nearest_size(*arrays, SIZES).tolist() == [number]
+    widths, heights = (np.array([side], np.int64) for side in (width, height))
+    assert nearest_size(widths, heights, SIZES).tolist() == [number]
 
 
 @pytest.mark.parametrize(
@@ -223,7 +224,7 @@ def test_every_stage_trains_on_frames_that_are_not_square(stage, table, corpus, 
     clips = FrameDataset.open(str(corpus), config) if stage == "autoencoder" else table
     objective = build_objective(stage, config, tiny_model)
     loader = Loader(JoinedClips([clips]), objective.fields, objective.collate, BatchPlan(2), seed=0)
-    sizes = Counter()
+    sizes: Counter[tuple[int, int]] = Counter()
     for bucket, rows in loader.buckets.items():
         sizes[bucket.height, bucket.width] += rows
     assert sizes == {(80, 48): 3, (64, 64): 2, (48, 80): 3}

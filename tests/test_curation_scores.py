@@ -303,9 +303,10 @@ def test_a_picture_that_stands_has_no_watermark(footage):
 
 
 def distance(one: np.ndarray, other: np.ndarray) -> int:
-    hashes = [perceptual_hash(ClipFrames(frames, FPS)) for frames in (one, other)]
-    assert None not in hashes
-    return (hashes[0] ^ hashes[1]).bit_count()
+    first, second = (perceptual_hash(ClipFrames(frames, FPS)) for frames in (one, other))
+    assert first is not None
+    assert second is not None
+    return (first ^ second).bit_count()
 
 
 def test_copies_hash_alike_and_others_do_not(footage):

@@ -1,6 +1,7 @@
 """Planning: which frames become clips, captions found or refused, every video accounted for."""
 
 import itertools
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -195,7 +196,7 @@ def test_joined_datasets_are_one(tmp_path, tiny):
 def test_the_cache_forgets_what_was_used_longest_ago():
     import numpy as np
 
-    cache = ByteCache(2500)
+    cache: ByteCache[np.ndarray] = ByteCache(2500)
     made = []
 
     def make(key):
@@ -203,5 +204,5 @@ def test_the_cache_forgets_what_was_used_longest_ago():
         return np.zeros(1000, np.uint8)
 
     for key in "abacab":
-        cache.get(key, lambda key=key: make(key))
+        cache.get(key, partial(make, key))
     assert made == ["a", "b", "c", "b"]

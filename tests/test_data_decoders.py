@@ -1,6 +1,7 @@
 """Decoders: the same frame for the same number, whichever reads, and what each is not trusted with."""
 
 import os
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,7 +102,8 @@ def test_every_frame_is_the_one_asked_for(name, video):
     info = probe(path)
     indices = order_for(info)
     frames, decoder = read_all(path, info, "auto", indices)
-    assert (frames.dtype, frames.shape[1:]) == (np.uint8, (kind.height, kind.width, 3))
+    assert frames.dtype == np.uint8
+    assert frames.shape[1:] == (kind.height, kind.width, 3)
     assert [number_in(frame) for frame in frames] == [kind.shown[index] for index in indices]
     assert decoder == ("decord" if name in TRUSTED else "pyav")
 
@@ -166,8 +168,9 @@ def test_pyav_takes_over_in_the_middle_of_a_video(video, tmp_path):
         batches = opened.read(range(24))
         first = next(batches)
         assert opened.decoder == "decord"
-        opened._current._reader = None  # what reads it is gone, as after an error in native code
-        opened._current._errors = (AttributeError,)
+        current: Any = opened._current
+        current._reader = None  # what reads it is gone, as after an error in native code
+        current._errors = (AttributeError,)
         rest = np.concatenate(list(batches))
         assert opened.decoder == "pyav"
     assert [number_in(frame) for frame in (*first, *rest)] == list(range(24))

@@ -133,7 +133,8 @@ def test_the_sheet_spreads_its_rows_over_the_table(clips):
 def test_false_colours_use_the_whole_range_of_each_channel():
     latents = np.random.default_rng(0).normal(5, 3, (2, 4, 16, 16)).astype(np.float16)
     picture = false_colour(latents)
-    assert (picture.shape, picture.dtype) == ((2, 16, 16, 3), np.uint8)
+    assert picture.shape == (2, 16, 16, 3)
+    assert picture.dtype == np.uint8
     assert (picture.min(axis=(0, 1, 2)) == 0).all()
     assert (picture.max(axis=(0, 1, 2)) == 255).all()
     assert false_colour(latents[:, :1]).shape == (2, 16, 16, 3)

@@ -44,7 +44,7 @@ def test_a_run_stopped_in_mid_epoch_goes_on_bit_equal(cut, readers, prefetch, tw
 
 def _first(loader: Loader, count: int) -> Iterator[Any]:
     """Yield the first steps and leave with others being read."""
-    steps = loader.steps(0, 100)
+    steps: Any = loader.steps(0, 100)
     for _ in range(count):
         yield next(steps)
     steps.close()
@@ -62,7 +62,7 @@ def test_no_more_steps_are_read_ahead_than_promised():
             return super().row(index, fields)
 
     loader = Loader(Watched([8] * 20), ("number",), collate, BatchPlan(4), 0, num_readers=2, prefetch_steps=2)
-    steps = loader.steps(0, 40)
+    steps: Any = loader.steps(0, 40)
     next(steps)
     assert enough.wait(5)
     next(steps)
@@ -128,7 +128,7 @@ def test_storage_that_keeps_failing_is_given_up_with_the_name_of_the_shard():
 
 def test_mistakes_of_ours_are_not_taken_for_storage():
     with pytest.raises(KeyError):
-        read_shard("a.parquet", lambda: {}["latents"])
+        read_shard("a.parquet", lambda: dict[str, Any]()["latents"])
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "emptied", "removed"])

@@ -15,7 +15,6 @@ from videogen.errors import UserError
 from videogen.models.temporal_conv import compute_temporal_convolutions_flat
 from videogen.models.unet import VideoUNet, build_video_unet
 from videogen.stages import build_objective, count_parameters, load_preset
-from videogen.stages.decode import DecodeConfig
 from videogen.stages.decode.network import VideoAutoencoder
 from videogen.stages.decode.tiling import decode_in_tiles
 from videogen.stages.interpolate.network import FlowInterpolator, backward_warp, blend
@@ -225,7 +224,9 @@ def test_interpolation_learns_a_translation() -> None:
 
 def test_tiles_and_chunks_equal_the_whole_where_pieces_agree() -> None:
     """A decoder that looks at nothing but its own pixel must give the same result in pieces."""
-    config = DecodeConfig.model_construct(chunk_frames=5, overlap_frames=2, tile_size=6, tile_overlap=2)
+    config = load_preset("tiny").decode.model_copy(
+        update={"chunk_frames": 5, "overlap_frames": 2, "tile_size": 6, "tile_overlap": 2}
+    )
 
     def decode(latents: torch.Tensor) -> torch.Tensor:
         return latents[:, :, :3].repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)

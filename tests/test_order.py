@@ -171,7 +171,8 @@ def test_a_step_begins_at_whole_batches_only():
 
 
 def test_shapes_are_sorted_by_size_frames_and_half_octaves_of_rate():
-    shapes = Shapes(*np.array([[64, 64, 64, 32], [96] * 4, [16, 16, 15, 16]]), np.array([23.976, 25, 25, 60.0]))
+    height, width, frames = np.array([[64, 64, 64, 32], [96] * 4, [16, 16, 15, 16]])
+    shapes = Shapes(height, width, frames, np.array([23.976, 25, 25, 60.0]))
     buckets, labels = sort_into_buckets(shapes)
     assert buckets == [Bucket(32, 96, 16, 64.0), Bucket(64, 96, 15, 2**4.5), Bucket(64, 96, 16, 2**4.5)]
     assert labels.tolist() == [2, 2, 1, 0]

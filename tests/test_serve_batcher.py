@@ -126,6 +126,6 @@ def test_closing_lets_no_caller_hang(recorder: Recorder) -> None:
         await asyncio.sleep(0)
         await batcher.close()
         recorder.gate.set()
-        return await asyncio.gather(first, second, return_exceptions=True)
+        return list(await asyncio.gather(first, second, return_exceptions=True))
 
     assert all(isinstance(result, asyncio.CancelledError) for result in run(recorder, scenario))

@@ -17,6 +17,7 @@ from serve.job_store import (
     NewJob,
     new_job_id,
 )
+from serve.protocol import JobStatus
 
 NEW = NewJob("videogen-tiny", "a red circle moving left", "", 7, "64x64", "0.9375", 16.0, 15)
 
@@ -59,7 +60,7 @@ MOVES = {
 
 
 @pytest.mark.parametrize(("before", "after"), itertools.product(LEGAL_TRANSITIONS, LEGAL_TRANSITIONS))
-def test_only_the_transitions_of_the_table_happen(store: JobStore, before: str, after: str) -> None:
+def test_only_the_transitions_of_the_table_happen(store: JobStore, before: JobStatus, after: JobStatus) -> None:
     job_id = bring_to(store, before)
     if after in LEGAL_TRANSITIONS[before]:
         MOVES[after](store, job_id)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -124,7 +125,7 @@ def test_of_many_that_start_at_once_one_wins(table):
         "except UserError as error:\n"
         "    print('refused', flush=True)\n"
     )
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with contextlib.ExitStack() as stack:
         racers = [
             stack.enter_context(subprocess.Popen([sys.executable, "-c", script, table], **pipes)) for _ in range(3)

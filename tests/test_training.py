@@ -52,7 +52,7 @@ def test_a_step_has_the_same_clips_at_any_number_of_workers(world_size, accumula
 
 
 def test_a_run_that_continues_reads_on_where_it_stopped():
-    def batches(samples_seen: int, steps: int) -> list[int]:
+    def batches(samples_seen: int, steps: int) -> list[float]:
         loader = Loader(Numbers(), ("values",), collate, BatchPlan(4), seed=5, num_readers=2)
         return [
             float(value[0])

@@ -134,7 +134,8 @@ def _watch(
     log: NodeKillLog,
 ) -> None:
     """Kill nodes during one run; return when its driver has ended."""
-    due, seen = 0.0, set()
+    due = 0.0
+    seen: set[str] = set()
     while driver.poll() is None:
         time.sleep(0.1)
         phase = "encode" if (table / "clips" / "manifest.json").exists() else "ingest"
