@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from pipelines.runner import step_records
+from pipelines.train.identity import config_hash
 from videogen.config import preset_names
 from videogen.errors import UserError
 from videogen.hashing import json_hash
@@ -43,7 +43,7 @@ STAGE_HASHES = {
 def test_the_identity_of_what_a_preset_trains_does_not_change(preset):
     config = load_preset(preset)
     assert json_hash(config.model_dump(mode="json"), digits=12) == DUMPS[preset]
-    hashes = {name: step_records.config_hash(config, name) for name in config.trainable_stages()}
+    hashes = {name: config_hash(config, name) for name in config.trainable_stages()}
     assert hashes == STAGE_HASHES[preset]
 
 
