@@ -21,7 +21,7 @@ from videogen.data.synthetic import CorpusSize
 from videogen.data.tables import MANIFEST_NAME
 from videogen.errors import UserError
 from videogen.models.pretrained import is_hub_id, open_component, require_parts
-from videogen.stages import STAGES, CascadeConfig, dataset_kind, objective_spec, stage_definition
+from videogen.stages import STAGES, CascadeConfig, dataset_kind, objective_spec, stage_definition, stage_kind
 from videogen.training.datasets import open_clips, where_of
 
 _CORPORA = ("captioned", "unlabeled")
@@ -222,7 +222,7 @@ def _chosen_stages(config: CascadeConfig, names: Sequence[str] | None) -> tuple[
         return known
     chosen = set()
     for name in names:
-        matches = [stage for stage in known if stage == name or (name == "upsample" and stage.startswith("upsample_"))]
+        matches = [stage for stage in known if name in (stage, stage_kind(stage))]
         if not matches:
             raise UserError(f"There is no stage {name!r} to train.{suggest(name, known)} There are {', '.join(known)}.")
         chosen.update(matches)

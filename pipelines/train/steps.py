@@ -20,7 +20,7 @@ from videogen.data.datasets.latents_table import encoder_fingerprint
 from videogen.data.synthetic import CorpusSize
 from videogen.data.tables import MANIFEST_NAME
 from videogen.models.pretrained import copy_component
-from videogen.stages import untrained
+from videogen.stages import dataset_kind, untrained
 
 _ANEW = EncodeOptions(run=RunOptions(replace=True))
 
@@ -43,7 +43,7 @@ class CascadeSteps:
                 nodes.append(self._reference_node())
             if "interpolate" not in self._config.trainable_stages():
                 nodes.append(self._identity_node())
-            nodes += [self._training_node(stage) for stage in self._there.stages if stage != "autoencoder"]
+            nodes += [self._training_node(stage) for stage in self._there.stages if dataset_kind(stage) != "raw"]
         nodes.append(self._assemble_node(tuple(node.name for node in nodes)))
         return nodes
 
@@ -171,7 +171,7 @@ class CascadeSteps:
         init_from = self._there.init_from(stage)
 
         def uris() -> list[str]:
-            return list(self._there.corpora.values()) if stage == "autoencoder" else self._there.table_uris
+            return list(self._there.corpora.values()) if dataset_kind(stage) == "raw" else self._there.table_uris
 
         def done() -> bool:
             if not storage.exists(storage.join(self._output, stage)):
@@ -188,7 +188,7 @@ class CascadeSteps:
                 train_stage(self._config, stage, uris(), self._output, init_from, show)
                 task.update(completed=training.steps)
 
-        if stage == "autoencoder":
+        if dataset_kind(stage) == "raw":
             needs = ["corpora"] if self._there.makes_corpora else []
         else:
             needs = ["text", "autoencoder", *self._there.encodings]
