@@ -8,7 +8,8 @@ import torch
 from videogen.stages.cascade import CascadeConfig
 from videogen.stages.colour_grade.config import ColourGradeConfig
 from videogen.stages.component import Component
-from videogen.stages.stage import Sample, Stage
+from videogen.stages.sample import Sample
+from videogen.stages.stage import Stage
 
 
 class ColourGradeStage(Stage):

@@ -14,7 +14,8 @@ from videogen.diffusion.schedule import NoiseSchedule
 from videogen.stages.base.config import BaseConfig
 from videogen.stages.cascade import CascadeConfig
 from videogen.stages.component import Component
-from videogen.stages.stage import Sample, Stage
+from videogen.stages.sample import Sample
+from videogen.stages.stage import Stage
 
 
 class BaseStage(Stage):

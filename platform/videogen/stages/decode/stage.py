@@ -8,7 +8,8 @@ import torch
 from videogen.stages.cascade import CascadeConfig
 from videogen.stages.component import Component
 from videogen.stages.decode.tiling import decode_in_tiles
-from videogen.stages.stage import Sample, Stage
+from videogen.stages.sample import Sample
+from videogen.stages.stage import Stage
 
 
 class DecodeStage(Stage):

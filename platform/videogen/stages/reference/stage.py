@@ -10,7 +10,8 @@ from PIL import Image
 from videogen.config import FrameSize
 from videogen.stages.cascade import CascadeConfig
 from videogen.stages.component import Component
-from videogen.stages.stage import Sample, Stage
+from videogen.stages.sample import Sample
+from videogen.stages.stage import Stage
 
 _DIFFUSERS_UNIT = 8
 """Pixels that diffusers' text-to-image pipelines want sides to be multiples of."""

@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 
 from videogen.stages.cascade import CascadeConfig
 from videogen.stages.component import Component
-from videogen.stages.stage import Sample, Stage
+from videogen.stages.sample import Sample
+from videogen.stages.stage import Stage
 from videogen.stages.text.network import encode_prompts
 
 

@@ -8,7 +8,7 @@ import torch
 from videogen.diffusion import conditioning
 from videogen.stages.base.stage import BaseStage
 from videogen.stages.cascade import CascadeConfig
-from videogen.stages.stage import Sample
+from videogen.stages.sample import Sample
 from videogen.stages.upsample.config import UpsampleConfig
 
 
