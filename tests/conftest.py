@@ -17,7 +17,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 
 import pytest
 
@@ -113,8 +113,16 @@ _process_events: list[str] = []
 
 
 def _record_process_event(event: str, arguments: tuple[object, ...]) -> None:
-    if event in _PROCESS_EVENTS:
+    if event in _PROCESS_EVENTS and not _is_importing():
         _process_events.append(f"{event} {str(arguments[:1])[:200]}")
+
+
+def _is_importing() -> bool:
+    """Return whether a module is being imported: what it starts then, e.g. `ffmpeg -version`, is no test's own."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code.co_name != "_find_and_load":
+        frame = frame.f_back
+    return frame is not None
 
 
 sys.addaudithook(_record_process_event)

@@ -48,7 +48,6 @@ def frames_of(path) -> np.ndarray:
         return np.stack([frame.copy() for _, frame in video.stream()])
 
 
-@pytest.mark.process
 def test_shots_of_footage_are_those_that_people_see(bikes):
     header, _ = analysed(bikes, WindowSpec(16, 8.0, split_shots=True))
     assert [start for start, _ in header["shots"][1:]] == BIKES_CUTS
@@ -147,6 +146,7 @@ def test_a_video_too_short_has_no_clip_and_that_is_no_error(tmp_path):
         assert header["info"]["num_frames"] == 5
 
 
+@pytest.mark.slow
 def test_frames_are_held_for_one_window_only(bikes):
     frame_bytes = shrink(frames_of(bikes)[0], SHORT_SIDE).nbytes
     choices = CHOICES | {"num_samples": 0}

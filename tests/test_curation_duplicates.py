@@ -58,6 +58,7 @@ def test_hashes_give_what_comparing_all_pairs_gives(phashes, max_distance, num_s
     assert find_duplicates(ids, phashes, max_distance, sources) == by_the_rule(ids, near, sources)
 
 
+@pytest.mark.slow
 def test_every_planted_pair_among_100_000_hashes_is_found_in_seconds():
     rng = np.random.default_rng(0)
     count, planted = 100_000, 1000

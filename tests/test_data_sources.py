@@ -244,6 +244,7 @@ def test_a_version_column_names_the_content(tmp_path, suffix):
     assert changed[1] == rows[1]
 
 
+@pytest.mark.slow
 def test_the_rows_of_a_manifest_are_not_held(tmp_path):
     names = [f"s3://bucket/{index:07}.mp4" for index in range(30_000)]
     path = write_table(tmp_path / "m.parquet", {"video": names, "version": names})

@@ -155,6 +155,7 @@ def test_damage_between_members_and_in_gzip_is_told(tmp_path):
     assert "damaged where a member should begin" in table[0]["error"]
 
 
+@pytest.mark.process
 def test_a_disk_that_is_full_is_no_damage_of_the_shard(tmp_path):
     shard = write_tar(tmp_path / "in" / "0.tar", [("0.mp4", bytes(100_000))])
     job = [sys.executable, str(JOBS / "import_videos.py"), "--input", str(shard), "--output", str(tmp_path / "out")]

@@ -126,6 +126,7 @@ def test_videos_go_along_once_and_are_named_by_what_is_in_them(filmed, tmp_path)
     assert suffixes == [{"mp4"}, {"mp4"}, {"mkv"}]
 
 
+@pytest.mark.process
 def test_without_a_suffix_or_a_container_in_the_table_the_file_itself_is_probed(tmp_path):
     source = tmp_path / "v1.0" / "clip"
     source.parent.mkdir()

@@ -20,6 +20,8 @@ from videogen.stages.decode.tiling import decode_in_tiles
 from videogen.stages.interpolate.network import FlowInterpolator, backward_warp, blend
 from videogen.stages.text.network import build_text_encoder, build_tokenizer, encode_prompts
 
+pytestmark = pytest.mark.model
+
 
 def sd21_unet(**changes: object) -> UNet2DConditionModel:
     """Return a U-Net of the Stable Diffusion 2.1 layout with small random weights."""

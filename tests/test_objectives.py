@@ -6,6 +6,8 @@ import torch
 
 from videogen.stages import apply_overrides, build_objective
 
+pytestmark = pytest.mark.model
+
 
 @pytest.mark.parametrize("passes", [1, 3])
 def test_the_adversary_begins_after_its_share_of_the_steps_however_many_passes_a_step_has(tiny, tiny_model, passes):

@@ -252,7 +252,7 @@ def test_a_failed_stage_names_itself_cause_and_cure_and_the_next_run_continues(m
 
 @pytest.mark.slow
 def test_a_killed_worker_comes_back_and_the_weights_are_bit_equal(model, latents_table):
-    settings = ["steps=120", "batch_size=2", "checkpoint_every=30", "log_every=15", "ema_decay=0.9"]
+    settings = ["steps=80", "batch_size=2", "checkpoint_every=20", "log_every=10", "ema_decay=0.9"]
     config = apply_overrides(load_preset("tiny"), [f"interpolate.training.{setting}" for setting in settings])
     undisturbed = model.with_name("undisturbed")
     shutil.copytree(model, undisturbed)
@@ -261,7 +261,7 @@ def test_a_killed_worker_comes_back_and_the_weights_are_bit_equal(model, latents
     killed: list[int] = []
 
     def kill(now: TrainProgress) -> None:
-        if now.step > 30 and not killed:
+        if now.step > 20 and not killed:
             killed.extend(_training_workers())
             for worker in killed:
                 os.kill(worker, signal.SIGKILL)
@@ -276,7 +276,7 @@ def test_a_killed_worker_comes_back_and_the_weights_are_bit_equal(model, latents
         return {line["step"]: line["loss"] for line in map(json.loads, lines)}
 
     assert losses(model) == losses(undisturbed)
-    assert storage.read_json(f"{model}/stages/interpolate.json")["details"]["samples"] == 240
+    assert storage.read_json(f"{model}/stages/interpolate.json")["details"]["samples"] == 160
 
 
 @pytest.mark.parametrize(

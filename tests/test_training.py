@@ -24,6 +24,8 @@ from videogen.training.state import TrainState
 
 ROOT = Path(__file__).resolve().parent.parent
 EMA = {"ema_decay": 0.9}
+RESHARDED = (0, 2, 3)
+"""ZeRO stages whose checkpoints are resumed with another number of workers."""
 
 
 def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -173,6 +175,15 @@ def two_workers(launch: Callable[..., Path]) -> Path:
     return launch(2, *saves, *averages, accumulated, *bf16)
 
 
+@pytest.fixture(scope="module")
+def one_worker(two_workers: Path, launch: Callable[..., Path]) -> Path:
+    """Return what one worker left: runs that continue those of two workers, and a run that diverges."""
+    for stage in RESHARDED:
+        shutil.copytree(two_workers / f"save{stage}/checkpoint", two_workers / f"reshard{stage}/checkpoint")
+    resumed = [("resume", f"reshard{stage}", {"zero_stage": stage, **EMA}) for stage in RESHARDED]
+    return launch(1, *resumed, ("diverge", "diverge", {}))
+
+
 def weights(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path)
 
@@ -221,14 +232,10 @@ def test_resuming_is_bit_equal(two_workers, launch):
 
 
 @pytest.mark.process
-def test_resuming_with_another_number_of_workers(two_workers, launch):
-    stages = (0, 2, 3)
-    for stage in stages:
-        shutil.copytree(two_workers / f"save{stage}/checkpoint", two_workers / f"reshard{stage}/checkpoint")
-    launch(1, *[("resume", f"reshard{stage}", {"zero_stage": stage, **EMA}) for stage in stages])
-    # ZeRO 0 needs no conversion: what the converted ones must equal.
-    for stage in stages[1:]:
-        assert difference(two_workers / f"reshard{stage}/weights.pt", two_workers / "reshard0/weights.pt") < 1e-6
+def test_resuming_with_another_number_of_workers(one_worker):
+    # ZeRO 0 needs no conversion, so the converted checkpoints must give its weights.
+    for stage in RESHARDED[1:]:
+        assert difference(one_worker / f"reshard{stage}/weights.pt", one_worker / "reshard0/weights.pt") < 1e-6
 
 
 @pytest.mark.process
@@ -247,8 +254,7 @@ def test_an_unfinished_checkpoint_is_refused(two_workers, tmp_path):
 
 
 @pytest.mark.process
-def test_a_loss_that_is_no_number_stops_with_stage_step_and_cure(launch):
-    folder = launch(1, ("diverge", "diverge", {}))
-    sentence = (folder / "diverge/error.txt").read_text()
+def test_a_loss_that_is_no_number_stops_with_stage_step_and_cure(one_worker):
+    sentence = (one_worker / "diverge/error.txt").read_text()
     for word in ("loss", "'base'", "nan", "step 3", "learning_rate"):
         assert word in sentence
