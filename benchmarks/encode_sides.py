@@ -150,7 +150,7 @@ def _kernels(job: Mapping[str, Any]) -> Seconds:
 
 
 def _measure(plan: Sequence[Mapping[str, Any]], models: Mapping[str, str], config: CascadeConfig) -> Seconds:
-    from pipelines.encode._workers import encode_frames
+    from pipelines.encode.workers import encode_frames
 
     sizes = [size * config.vae_scale_factor for size in config.latent_sizes]
     spent = dict.fromkeys(["decode", *models], 0.0)
@@ -179,7 +179,7 @@ def _core_s() -> float:
 
 
 def _decode(video: Mapping[str, Any], sizes: Sequence[int]) -> Iterator[list[np.ndarray]]:
-    """Yield each clip of a video at every size, as `pipelines.encode._workers.decode_batch` makes them."""
+    """Yield each clip of a video at every size, as `pipelines.encode.workers.decode_batch` makes them."""
     from videogen.data.video import read_clip, resize_frames
 
     indices = [index for one in video["indices"] for index in one]

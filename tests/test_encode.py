@@ -19,12 +19,12 @@ import torch
 
 from pipelines import cluster
 from pipelines.cluster import pools
-from pipelines.encode import _workers as _encode_unit
 from pipelines.encode import pipeline as encoding
-from pipelines.encode._encoders import find_encoders
-from pipelines.encode._workers import EncodeActor, decode_batch, decode_clips, encode_frames
+from pipelines.encode import workers
+from pipelines.encode.encoders import find_encoders
 from pipelines.encode.pipeline import encode
 from pipelines.encode.plan import EncodeOptions, find_autoencoder, prepare
+from pipelines.encode.workers import EncodeActor, decode_batch, decode_clips, encode_frames
 from pipelines.ingest.pipeline import IngestOptions, ingest
 from pipelines.runner.plan import BatchLimits, write_plan
 from tests.conftest import load_job
@@ -52,8 +52,8 @@ def corpus(world_corpus: Path, tmp_path: Path) -> Path:
 def as_beside_gpus(monkeypatch):
     """Let decoding and encoding be two operators, as where there are GPUs; the actors here do without one."""
 
-    def shares(num_units, memory_bytes, actors=None, on_gpus=None):
-        share = pools.shares(num_units, memory_bytes, actors, on_gpus=True)
+    def shares(num_batches, memory_bytes, actors=None, on_gpus=None):
+        share = pools.shares(num_batches, memory_bytes, actors, on_gpus=True)
         assert share.task is not None
         return replace(share, actor={**share.actor, "num_gpus": None})
 
@@ -91,7 +91,7 @@ def test_latents_are_those_of_a_direct_call(latents_table, tiny_model, world_cor
 
 def planned_items(latents_table: str, captioned: bool = True) -> list[pa.RecordBatch]:
     clips = ClipsTable.open(f"{latents_table}/clips")
-    return list(encoding._items(clips, "true", captioned))
+    return list(encoding.planned_clips(clips, "true", captioned))
 
 
 def test_latents_do_not_depend_on_how_clips_are_grouped(latents_table, world_corpus, tiny, tiny_model, tmp_path):
@@ -121,7 +121,7 @@ def test_latents_that_float16_cannot_hold_are_a_failure_and_no_row(
         mean, logvar = encode_frames(vae, frames)
         return mean * next(factors), logvar
 
-    monkeypatch.setattr(_encode_unit, "encode_frames", overflow)
+    monkeypatch.setattr(workers, "encode_frames", overflow)
     done = EncodeActor(job.task)(decode_batch(pa.Table.from_pylist([unit.as_row()]), job.task))
     record = PartRecord.from_json(done["record"][0].as_py())
     assert [(one.status, one.stage) for one in record.outcomes] == [("failed", "encode"), ("ok", "")]
@@ -130,10 +130,10 @@ def test_latents_that_float16_cannot_hold_are_a_failure_and_no_row(
 
 
 def test_without_gpus_nothing_crosses_from_decoders_to_encoders(ray_cluster):
-    alone = pools.shares(num_units=100, memory_bytes=1 << 20)
+    alone = pools.shares(num_batches=100, memory_bytes=1 << 20)
     assert alone.task is None
     assert alone.actor["num_cpus"] == 1
-    beside = pools.shares(num_units=100, memory_bytes=1 << 20, on_gpus=True)
+    beside = pools.shares(num_batches=100, memory_bytes=1 << 20, on_gpus=True)
     assert beside.task is not None
     assert beside.actor["num_gpus"] == 1
     # Where there is no GPU yet, an autoscaler begins with one.
@@ -278,7 +278,7 @@ def test_a_version_that_a_manifest_gives_is_taken_on_trust(corpus, tiny, tiny_mo
 
 def test_units_are_bounded_in_bytes(world_corpus, tiny, tiny_model, tmp_path):
     job = prepare(str(world_corpus), str(tmp_path), tiny, tiny_model)
-    assert encoding._clips_per_unit(job) == 32
+    assert encoding.clips_per_batch(job) == 32
 
 
 def test_a_killed_encoding_continues(world_corpus, latents_table, tiny, tiny_model, ray_cluster, tmp_path, monkeypatch):

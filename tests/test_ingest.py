@@ -167,7 +167,7 @@ def test_what_failed_may_fail_again_without_stopping_a_run(camera_clip, ray_clus
     """Of six videos three are bad, which is borne; that all three that are tried again fail must be, too."""
     monkeypatch.setattr(ledgered, "FailureBreaker", partial(FailureBreaker, min_inputs=3))
     # A unit a graph: what each of several graphs has done is counted.
-    monkeypatch.setattr(ledgered, "_UNITS_AT_ONCE", 1)
+    monkeypatch.setattr(ledgered, "BATCHES_AT_ONCE", 1)
     monkeypatch.setattr(ingesting, "VIDEOS_PER_BATCH", 2)
     videos = tmp_path / "videos"
     videos.mkdir()

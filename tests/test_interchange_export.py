@@ -12,7 +12,7 @@ from tests._interchange import export, read_tars, run_import
 from tests._tables import clips_table, latents_table
 from tests.conftest import load_job
 from videogen import storage
-from videogen.data.interchange._source_videos import SourceVideo
+from videogen.data.interchange import SourceVideo
 from videogen.data.video import write_mp4
 from videogen.errors import UserError
 

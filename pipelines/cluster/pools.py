@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import ray.data
 
-_UNITS_WORTH_AN_ACTOR, _UNITS_WORTH_A_DECODER = 4, 2
-"""An actor that loads a network takes as long to start as to do a few units; one that decodes too has more to do."""
+_BATCHES_PER_ACTOR, _BATCHES_PER_DECODER = 4, 2
+"""Actors that load a network start as slowly as they process a few batches; actors that also decode have more work."""
 _MAX_ACTORS = 256
 _MEMORY_SHARE = 0.5
 """Of a machine's memory that all operators together may declare."""
@@ -25,18 +25,18 @@ class Shares:
     """Resources of one worker of each of two operators: tasks that decode, and actors with a network."""
 
     task: dict[str, Any] | None
-    """None: without GPUs, an actor decodes its units itself."""
+    """None: without GPUs, an actor decodes its batches itself."""
     actor: dict[str, Any]
     pool: "ray.data.ActorPoolStrategy"
     num_workers: tuple[int, int]
     """Of each step, at the start."""
 
 
-def shares(num_units: int, memory_bytes: int, actors: int | None = None, on_gpus: bool | None = None) -> Shares:
+def shares(num_batches: int, memory_bytes: int, actors: int | None = None, on_gpus: bool | None = None) -> Shares:
     """Divide the connected cluster between decoding tasks and network actors.
 
     Args:
-        num_units: number of batches of work items.
+        num_batches: number of batches of work items.
         memory_bytes: memory of one worker of either kind.
         actors: size of the pool; None derives it from the cluster and the number of batches.
         on_gpus: whether each actor takes a GPU; None: if the cluster has GPUs.
@@ -47,7 +47,7 @@ def shares(num_units: int, memory_bytes: int, actors: int | None = None, on_gpus
     num_gpus = int(connection.total().gpus)
     on_gpus = num_gpus > 0 if on_gpus is None else on_gpus
     num_free = max(1, num_gpus if on_gpus else int(ray.available_resources().get("CPU", 1)))
-    most_useful = max(1, num_units // (_UNITS_WORTH_AN_ACTOR if on_gpus else _UNITS_WORTH_A_DECODER))
+    most_useful = max(1, num_batches // (_BATCHES_PER_ACTOR if on_gpus else _BATCHES_PER_DECODER))
     size = actors or min(num_free, most_useful)
     # With an autoscaler the current size is a minimum.
     grows = connection.may_grow() and actors is None
@@ -72,7 +72,7 @@ def shares(num_units: int, memory_bytes: int, actors: int | None = None, on_gpus
 
 
 def two_steps(
-    units: "ray.data.Dataset", decode: Callable[..., "pa.Table"], network: type, task: Any, share: Shares
+    batches: "ray.data.Dataset", decode: Callable[..., "pa.Table"], network: type, task: Any, share: Shares
 ) -> tuple["ray.data.Dataset", tuple[int, int]]:
     """Return the graph of `decode(batch, task)`, then `network(task)(batch)`, and the workers of each operator.
 
@@ -82,11 +82,11 @@ def two_steps(
     one: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": 1}
     if share.task is None:
         arguments = (decode, network, task)
-        graph = units.map_batches(
+        graph = batches.map_batches(
             _DecodeThenNetwork, fn_constructor_args=arguments, compute=share.pool, **share.actor, **one
         )
     else:
-        decoded = units.map_batches(decode, fn_args=(task,), **share.task, **one)
+        decoded = batches.map_batches(decode, fn_args=(task,), **share.task, **one)
         graph = decoded.map_batches(network, fn_constructor_args=(task,), compute=share.pool, **share.actor, **one)
     return graph, share.num_workers
 

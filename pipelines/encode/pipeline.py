@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from pipelines import cluster
 from pipelines.cluster.pools import shares, two_steps
 from pipelines.cluster.progress import Progress, shown
-from pipelines.encode._workers import EncodeActor, decode_batch
 from pipelines.encode.plan import CLIPS_FOLDER, EncodeJob, EncodeOptions, clips_of_folder, prepare
+from pipelines.encode.workers import EncodeActor, decode_batch
 from pipelines.ingest.pipeline import IngestOptions, ingest
 from pipelines.runner.plan import BatchLimits
 from pipelines.runner.run import (
@@ -49,10 +49,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CLIPS_PER_BATCH = 32
-_UNIT_BYTES = 64 << 20
-"""Decoded frames of one unit, which cross the object store together."""
+_BATCH_BYTES = 64 << 20
+"""Decoded frames of one batch, which cross the object store together."""
 _WORKER_BYTES = 5 << 29
-"""Declared for each decoder and encoder: what a child may occupy and frames of units; the networks of a preset."""
+"""Memory declared per worker: its decoder child, the frames of its batches, and the networks of a preset."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def encode(
         chosen = _chosen(clips, options)
         with Lease(job.output) as lease, Ledger(job.output, job.identity, lease) as ledger:
             fingerprint = Fingerprint(SCHEMA_VERSION, clips.fingerprint)
-            ledger.plan(fingerprint.over(_items(clips, chosen, job.corpus.has_captions)))
+            ledger.plan(fingerprint.over(planned_clips(clips, chosen, job.corpus.has_captions)))
             lost = _lost_videos(job, clips)
             encoded_now = run_pending(ledger, _work(job, options), options.run, progress, lost)
             if encoded_now or not is_unchanged(ledger, fingerprint.value()):
@@ -145,7 +145,7 @@ def _chosen(clips: ClipsTable, options: EncodeOptions) -> str:
     return conjunction(*conditions) if conditions else "true"
 
 
-def _items(clips: ClipsTable, where: str, captioned: bool) -> Iterator[pa.RecordBatch]:
+def planned_clips(clips: ClipsTable, where: str, captioned: bool) -> Iterator[pa.RecordBatch]:
     """Yield clips as planned items; the item id includes the caption."""
     names = [name for name in clips.index_schema.names if name not in ("item_id", "shard", "row", "dropped_by")]
     for batch in clips.batches(names, where):
@@ -160,21 +160,22 @@ def _items(clips: ClipsTable, where: str, captioned: bool) -> Iterator[pa.Record
 def _work(job: EncodeJob, options: EncodeOptions) -> Work:
     task = job.task
 
-    def graph(units: "ray.data.Dataset", num_units: int) -> tuple["ray.data.Dataset", Sequence[int]]:
+    def graph(batches: "ray.data.Dataset", num_batches: int) -> tuple["ray.data.Dataset", Sequence[int]]:
         on_gpus = cluster.total().gpus > 0 or (cluster.may_grow() and _trains_on_gpus(job.config))
         if on_gpus:
             instead = "--set base.training.use_gpu=false, and the same for the other stages, encodes on CPUs"
             cluster.say_if_waiting("Encoding", cluster.Resources(cpus=1, gpus=options.encoders or 1), instead)
-        share = shares(num_units, _WORKER_BYTES, options.encoders, on_gpus)
-        return two_steps(units, decode_batch, EncodeActor, task, share)
+        share = shares(num_batches, _WORKER_BYTES, options.encoders, on_gpus)
+        return two_steps(batches, decode_batch, EncodeActor, task, share)
 
-    return Work("encode", "clips", BatchLimits(_clips_per_unit(job)), graph, ("decode_s", "encode_s"))
+    return Work("encode", "clips", BatchLimits(clips_per_batch(job)), graph, ("decode_s", "encode_s"))
 
 
-def _clips_per_unit(job: EncodeJob) -> int:
+def clips_per_batch(job: EncodeJob) -> int:
+    """Return the clips of a batch whose decoded frames cross the object store together."""
     largest = max(size.height * size.width for size in job.spec.frame_sizes) / job.spec.size**2
     clip_bytes = job.spec.num_frames * int(sum(size**2 for size in job.task.pixel_sizes) * largest) * 3
-    return max(1, min(CLIPS_PER_BATCH, _UNIT_BYTES // clip_bytes))
+    return max(1, min(CLIPS_PER_BATCH, _BATCH_BYTES // clip_bytes))
 
 
 def _trains_on_gpus(config: CascadeConfig) -> bool:

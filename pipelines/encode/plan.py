@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.encode._encoders import Encoders, find_encoders
-from pipelines.encode._workers import EncodeTask
 from pipelines.encode.corpus import Corpus
+from pipelines.encode.encoders import Encoders, find_encoders
+from pipelines.encode.workers import EncodeTask
 from pipelines.ingest.pipeline import require_own_clips
 from pipelines.runner.preflight import require_apart, require_kind, require_same
 from pipelines.runner.run import RunOptions

@@ -49,11 +49,11 @@ def analyse_batch(table: pa.Table, task: IngestTask) -> pa.Table:
         task: settings of the run.
     """
     started = time.perf_counter()
-    unit = WorkItemBatch.of(table.to_pylist()[0])
+    batch = WorkItemBatch.of(table.to_pylist()[0])
     rows: list[dict[str, Any]] = []
     samples: list[list[bytes]] = []
     outcomes = []
-    items = unit.items()
+    items = batch.items()
     # Also detects unreachable storage, which is no fault of a video.
     versions = find_versions([item["uri"] for item in items])
     for item, (version, num_bytes) in zip(items, versions, strict=True):
@@ -63,7 +63,7 @@ def analyse_batch(table: pa.Table, task: IngestTask) -> pa.Table:
         outcomes.append(outcome.with_prior_attempts(item))
     return pa.table(
         {
-            "unit_id": [unit.unit_id],
+            "unit_id": [batch.unit_id],
             "rows": pa.array(
                 [_ipc(pa.Table.from_pylist(rows, schema=clips_schema(task.spec.scores)))], pa.large_binary()
             ),

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     import ray.data
 
 VIDEOS_PER_BATCH = 32
-_UNIT_BYTES = 1 << 30
+_BATCH_BYTES = 1 << 30
 _WORKER_BYTES = 5 << 29
 """Declared for each worker that analyses videos: what its child may occupy, and a little."""
 _LEARNED_BYTES = 4 << 30
@@ -202,19 +202,19 @@ def _items(source: Source, needs_captions: bool) -> Iterator[pa.RecordBatch]:
 def _work(task: IngestTask) -> Work:
     operators = ("analyse_s", "learn_s") if task.spec.is_learned else ("analyse_s",)
 
-    def graph(units: "ray.data.Dataset", num_units: int) -> tuple["ray.data.Dataset", Sequence[int]]:
+    def graph(batches: "ray.data.Dataset", num_batches: int) -> tuple["ray.data.Dataset", Sequence[int]]:
         one: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": 1}
         if task.spec.is_learned:
             from pipelines.ingest._model_workers import ModelActor
 
-            return two_steps(units, analyse_batch, ModelActor, task, shares(num_units, _LEARNED_BYTES))
+            return two_steps(batches, analyse_batch, ModelActor, task, shares(num_batches, _LEARNED_BYTES))
         # Ray fuses two tasks with the same resources: nothing crosses the object store.
         each = {"num_cpus": 1, "memory": affordable(_WORKER_BYTES)}
-        found = units.map_batches(analyse_batch, fn_args=(task,), **each, **one)
+        found = batches.map_batches(analyse_batch, fn_args=(task,), **each, **one)
         graph = found.map_batches(commit_batch, fn_args=(task,), **each, **one)
         return graph, [max(1, int(cluster.total().cpus))]
 
-    return Work("ingest", "videos", BatchLimits(VIDEOS_PER_BATCH, _UNIT_BYTES), graph, operators)
+    return Work("ingest", "videos", BatchLimits(VIDEOS_PER_BATCH, _BATCH_BYTES), graph, operators)
 
 
 def _publish(

@@ -19,7 +19,7 @@ from videogen.hashing import content_hash
 
 _FOLDER = "plan"
 _PLAN_FILE = re.compile(rf"\.?[0-9a-f]{{12}}-\d{{5}}\.parquet(\.[0-9a-f]+{re.escape(storage.PARTIAL)})?")
-_UNITS_PER_FILE = 256
+_BATCHES_PER_FILE = 256
 """A worker reads the whole footer of a file for each of its batches."""
 
 
@@ -72,25 +72,25 @@ def write_plan(
         limit: maximum number of batches.
     """
     folder = storage.join(table_uri, _FOLDER)
-    units: list[WorkItemBatch] = []
+    planned: list[WorkItemBatch] = []
     groups = _groups(batches, size)
     run = uuid.uuid4().hex[:12]
     group = next(groups, None)
-    while group is not None and (limit is None or len(units) < limit):
-        uri = storage.join(folder, f"{run}-{len(units) // _UNITS_PER_FILE:05d}.parquet")
+    while group is not None and (limit is None or len(planned) < limit):
+        uri = storage.join(folder, f"{run}-{len(planned) // _BATCHES_PER_FILE:05d}.parquet")
         with storage.atomic_stream(uri) as file, pq.ParquetWriter(file, group.schema) as writer:
-            for number in range(_UNITS_PER_FILE):
-                if group is None or (limit is not None and len(units) >= limit):
+            for number in range(_BATCHES_PER_FILE):
+                if group is None or (limit is not None and len(planned) >= limit):
                     break
                 writer.write_table(group, row_group_size=len(group))
-                units.append(WorkItemBatch(_unit_id(identity, group), uri, number, len(group)))
+                planned.append(WorkItemBatch(_unit_id(identity, group), uri, number, len(group)))
                 group = next(groups, None)
-    return units
+    return planned
 
 
-def remove_plan(units: Sequence[WorkItemBatch]) -> None:
+def remove_plan(planned: Sequence[WorkItemBatch]) -> None:
     """Remove the plan files of `write_plan`; those of other runs stay."""
-    storage.remove_files(sorted({unit.plan for unit in units}))
+    storage.remove_files(sorted({batch.plan for batch in planned}))
 
 
 def remove_abandoned_plans(table_uri: str, lease: Lease) -> None:

@@ -36,7 +36,7 @@ _PACK_CPUS = 0.5
 """Packing mostly waits for storage."""
 _PACK_BYTES = 512 << 20
 """Declared for packing a shard: a few row groups at a time."""
-_UNITS_AT_ONCE = 8192
+BATCHES_AT_ONCE = 8192
 """Batches per Ray Data graph, whose driver holds one block for each."""
 _MAX_LIMIT_S = 86_400
 _CHAINED = "The above exception was the direct cause"
@@ -124,9 +124,9 @@ def run_pending(
     """
     if ledger.lease is not None:
         remove_abandoned_plans(ledger.uri, ledger.lease)
-    units = write_plan(ledger.uri, ledger.pending(retry_failed=options.retry_failed), ledger.identity, work.size)
-    num_items = sum(unit.num_items for unit in units)
-    if units:
+    batches = write_plan(ledger.uri, ledger.pending(retry_failed=options.retry_failed), ledger.identity, work.size)
+    num_items = sum(batch.num_items for batch in batches)
+    if batches:
         cluster.connect()
         settings = {**asdict(options), "cpus": cluster.total().cpus, "gpus": cluster.total().gpus}
         log = RunLog(ledger.uri, work.name, work.unit, num_items, settings)
@@ -135,24 +135,24 @@ def run_pending(
         breaker = FailureBreaker(options.max_failure_rate, errors=errors, done_well=before[OK] + before[FILTERED])
         try:
             with progress.task(work.name, total=num_items, unit=work.unit) as task, log:
-                _run(units, ledger, work, breaker, task, log)
+                _run(batches, ledger, work, breaker, task, log)
         except TooManyFailuresError:
             # Readers keep seeing the previous version of the table.
             ledger.write_outcomes(FAILED, ERRORS_NAME, lost_before)
             raise
-    remove_plan(units)
+    remove_plan(batches)
     return num_items
 
 
 def _run(
-    units: Sequence[WorkItemBatch], ledger: Ledger, work: Work, breaker: FailureBreaker, task: Task, log: RunLog
+    batches: Sequence[WorkItemBatch], ledger: Ledger, work: Work, breaker: FailureBreaker, task: Task, log: RunLog
 ) -> None:
     import ray.exceptions
 
     counts = dict.fromkeys((OK, FILTERED, FAILED), 0)
     seconds = dict.fromkeys(work.operators, 0.0)
     try:
-        for record, slowest in _records(units, work):
+        for record, slowest in _records(batches, work):
             ledger.add([record])
             for outcome in record.outcomes:
                 counts[outcome.status] += 1
@@ -169,12 +169,12 @@ def _run(
         raise RuntimeError(f"{work.name} stopped: {reason}; run the same command again to continue") from error
 
 
-def _records(units: Sequence[WorkItemBatch], work: Work) -> Iterator[tuple[PartRecord, str | None]]:
+def _records(batches: Sequence[WorkItemBatch], work: Work) -> Iterator[tuple[PartRecord, str | None]]:
     """Run the graph; yield the record of each batch, and the current bottleneck."""
     import ray.data
 
-    for start in range(0, len(units), _UNITS_AT_ONCE):
-        rows = [unit.as_row() for unit in units[start : start + _UNITS_AT_ONCE]]
+    for start in range(0, len(batches), BATCHES_AT_ONCE):
+        rows = [batch.as_row() for batch in batches[start : start + BATCHES_AT_ONCE]]
         graph, workers = work.graph(ray.data.from_items(rows, override_num_blocks=len(rows)), len(rows))
         bottleneck = Bottleneck(dict(zip(work.operators, workers, strict=True)))
         for row in graph.iter_rows():

@@ -4,6 +4,7 @@ from videogen.data.interchange._export import ARRAY_FORMS, ExportOptions
 from videogen.data.interchange._huggingface_export import export_huggingface
 from videogen.data.interchange._huggingface_import import import_huggingface
 from videogen.data.interchange._importing import find_shards, import_videos
+from videogen.data.interchange._source_videos import SourceVideo
 from videogen.data.interchange._unpacking import MAX_VIDEO_BYTES, ImportResult
 from videogen.data.interchange._webdataset_export import export_webdataset
 from videogen.data.interchange._webdataset_import import import_webdataset
@@ -13,6 +14,7 @@ __all__ = [
     "MAX_VIDEO_BYTES",
     "ExportOptions",
     "ImportResult",
+    "SourceVideo",
     "export_huggingface",
     "export_webdataset",
     "find_shards",

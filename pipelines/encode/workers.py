@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.encode._encoders import Encoders
+from pipelines.encode.encoders import Encoders
 from pipelines.runner.plan import WorkItemBatch
 from pipelines.runner.timeouts import video_limit_s
 from videogen.config import FrameSize
@@ -89,9 +89,9 @@ def decode_batch(table: pa.Table, task: EncodeTask) -> pa.Table:
         task: settings of the run.
     """
     started = time.perf_counter()
-    unit = WorkItemBatch.of(table.to_pylist()[0])
+    batch = WorkItemBatch.of(table.to_pylist()[0])
     decoded, outcomes, frames = [], [], []
-    for item, result in decode_clips(_decoder(task.limit_s), unit.items(), task):
+    for item, result in decode_clips(_decoder(task.limit_s), batch.items(), task):
         if isinstance(result, Outcome):
             outcomes.append(result.with_prior_attempts(item))
             continue
@@ -99,7 +99,7 @@ def decode_batch(table: pa.Table, task: EncodeTask) -> pa.Table:
         decoded.append({**item, "decoder": result.decoder})
         frames.append(result.frames)
     columns = {
-        "unit_id": pa.array([unit.unit_id]),
+        "unit_id": pa.array([batch.unit_id]),
         "clips": pa.array([json.dumps(decoded)]),
         "outcomes": pa.array([json.dumps([outcome.as_dict() for outcome in outcomes])]),
         "seconds": pa.array([time.perf_counter() - started]),
