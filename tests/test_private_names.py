@@ -61,7 +61,7 @@ def _patched(call: ast.Call, modules: dict[str, str]) -> str:
     if isinstance(first, ast.Constant) and isinstance(first.value, str):
         return first.value
     if isinstance(first, ast.Name) and first.id in modules and rest and isinstance(rest[0], ast.Constant):
-        return f"{modules[first.id]}.{rest[0].value}"
+        return f"{modules[first.id]}.{rest[0].value!r}".replace("'", "")
     return ""
 
 
