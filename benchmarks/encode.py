@@ -167,7 +167,8 @@ class _Bench:
     def _run_ours(self, vae: str, number: int) -> list[float]:
         outputs = self._outputs(vae, number)
         runs = [[self._clips_table(which), outputs[which]] for which in (0, 1)]
-        return _side({"do": "ours", "model": self._model(vae), "runs": runs, "encoders": self._cores})
+        seconds: list[float] = _side({"do": "ours", "model": self._model(vae), "runs": runs, "encoders": self._cores})
+        return seconds
 
     def _run_peer(self, peer: str, number: int) -> list[float]:
         outputs = self._outputs(peer, number)
@@ -180,7 +181,8 @@ class _Bench:
             self.absent[peer] = answer["absent"]
             _log(number, peer, answer)
             return []
-        return answer["seconds"]
+        seconds: list[float] = answer["seconds"]
+        return seconds
 
     def _compare(self, number: int) -> None:
         """Raise if the rows of two contenders differ."""

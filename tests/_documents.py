@@ -33,7 +33,7 @@ class Fence(NamedTuple):
 
 
 def fences(document: Path) -> Iterator[Fence]:
-    """Yield the fenced blocks of a document, without the indentation of a list that they stand in."""
+    """Yield the fenced blocks of a document, without the indentation of an enclosing list."""
     text = document.read_text()
     for match in _FENCE.finditer(text):
         body = re.sub(f"^{match['indent']}", "", match["text"], flags=re.MULTILINE)
@@ -47,7 +47,7 @@ def prose(document: Path) -> str:
 
 
 def links(document: Path) -> list[str]:
-    """Return the targets of a document's links and images that are not addresses of the web."""
+    """Return the targets of a document's links and images, except web addresses."""
     text = re.sub(r"`[^`\n]*`", "", prose(document))
     targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:href|src)="([^"]+)"', text)
     return [target for target in targets if not target.startswith(("http://", "https://"))]

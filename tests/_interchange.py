@@ -1,4 +1,4 @@
-"""Runs of the jobs that import and export data sets of others, and what they read and write."""
+"""Helpers that run the import and export jobs, and read and write their files."""
 
 import io
 import tarfile
@@ -23,7 +23,7 @@ def run_import(source, output, *options):
 
 
 def write_tar(path, files, mode="w"):
-    """Write a tar; values are contents, or a TarInfo for what is no file."""
+    """Write a tar archive; values are file contents, or a TarInfo for a member that is not a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, mode) as tar:
         for name, content in files:

@@ -1,4 +1,4 @@
-"""A small table, made by hand: what the tests of ledger, parts and crashes plan, do, pack and read."""
+"""Small hand-made table, which the tests of ledger, parts and crashes plan, write, pack and read."""
 
 from collections.abc import Iterator, Sequence
 
@@ -46,7 +46,7 @@ def work(uri: str, numbers: Sequence[int], *, identity: str = IDENTITY, broken: 
 
 
 def finish(uri: str, numbers: Sequence[int], ledger: Ledger, shard_bytes: int = 9000, per_unit: int = 4) -> dict:
-    """Do what is left to do of a plan, and publish."""
+    """Process the pending batches of a plan, and publish."""
     for batch in ledger.pending(planned(numbers)):
         left = batch["n"].to_pylist()
         for start in range(0, len(left), per_unit):
@@ -66,7 +66,7 @@ def run(uri: str, numbers: Sequence[int], **options) -> dict:
 
 
 def read(uri: str, manifest: dict) -> list[tuple]:
-    """Return the rows of a table as its readers find them: through the index, in the shards."""
+    """Return the rows of a table as readers find them, in the shards by way of the index."""
     shards = [read_table(storage.join(uri, shard["name"])) for shard in manifest["shards"]]
     for shard, told in zip(shards, manifest["shards"], strict=True):
         assert shard.num_rows == told["rows"]

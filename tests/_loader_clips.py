@@ -21,7 +21,7 @@ from videogen.training.loader import BatchPlan, Loader
 
 
 class Numbered:
-    """Clips in memory that are their own number, with blocks and shapes."""
+    """Clips in memory whose content is their number, with blocks and shapes."""
 
     def __init__(self, sizes: Sequence[int], labels: Sequence[int] | None = None, name: str = "numbered") -> None:
         self.fingerprint = name
@@ -44,7 +44,7 @@ class Numbered:
 
 
 class ParquetClips:
-    """Clips in the row groups of parquet shards, read as tables of latents are; counts what it reads."""
+    """Clips in the row groups of parquet shards, read as tables of latents are; counts reads."""
 
     def __init__(self, uri: str, cached_groups: int = 10**6, first_wait_s: float = 0.01) -> None:
         names = storage.list_files(uri, [".parquet"])
@@ -120,7 +120,7 @@ def batches_of(dataset: ClipDataset, batch: int, buffer: int, num_steps: int, fi
 
 
 def write_latents(uri: str, num_clips: int) -> LatentsTable:
-    """Write and open a table of latents as encoding would: clip i has the latents i, and the rate 8 or 24 a second."""
+    """Write and open a table of latents as the encode job does: clip i has latents of value i, and 8 or 24 fps."""
     spec = ClipSpec(num_frames=1, fps=24.0, size=16)
     schema = latents_schema([2], captioned=False)
     rows = [_latents_row(number) for number in range(num_clips)]

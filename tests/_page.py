@@ -1,4 +1,4 @@
-"""An HTML page as a browser takes it apart."""
+"""Parsed HTML page."""
 
 from html.parser import HTMLParser
 
@@ -6,7 +6,7 @@ _VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "me
 
 
 class Page(HTMLParser):
-    """The elements of a page, their attributes, and its text; a closing tag that closes nothing fails the test."""
+    """The elements of a page, their attributes, and its text; an unmatched closing tag fails the test."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class Page(HTMLParser):
 
     @property
     def text(self) -> str:
-        """All text in one."""
+        """All text, joined."""
         return "".join(self.texts)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -47,5 +47,5 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
     def has(self, text: str) -> bool:
-        """Tell whether a text stands in one piece somewhere."""
+        """Return whether one text node contains the given text."""
         return any(text in part for part in self.texts)

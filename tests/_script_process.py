@@ -1,4 +1,4 @@
-"""Runs a script as its own process would, in a fork of one that has imported what nearly all of them import.
+"""Scripts run in a fork of a process that has already imported what most of them import.
 
 Environment, arguments, working directory and the ends of stdout and stderr are the child's own; nothing that a script
 does stays behind.
@@ -26,7 +26,7 @@ def run_in_fork(
     """Run `python SCRIPT ARGUMENTS...` ("-m" and a module's name are a script too).
 
     Returns:
-        How it ended and what it printed, and the seconds of processor time it took.
+        The completed process with its output, and its processor time in seconds.
     """
     with tempfile.TemporaryDirectory() as folder:
         written = [str(Path(folder, name)) for name in ("stdout", "stderr", "seconds")]

@@ -1,4 +1,4 @@
-"""Small finished tables, written through the real ledger, for tests of what reads tables."""
+"""Small finished tables, written through the real ledger, for tests of table readers."""
 
 import io
 from pathlib import Path
@@ -18,7 +18,7 @@ LATENT_SIZES = (4, 8)
 
 
 def write_table(uri, manifest, items, rows_of_item, failures, columns, verdicts=None, rows_per_group=2):
-    """Write a table of units of two items each; a failed item has (stage, error)."""
+    """Write a table of batches of two items each; a failed item has (stage, error)."""
     identity = "0123456789"
     with Ledger(uri, identity) as ledger:
         ids = [item["item_id"] for item in items]
@@ -124,12 +124,12 @@ def latents_table(folder: Path, sources: list[str]) -> list[dict]:
 
 
 def version_of(uri: str) -> str:
-    """Return the version of a local file; of others something."""
+    """Return the version of a local file, and a placeholder for any other URI."""
     return find_versions([uri])[0][0] or "x" if uri.startswith("/") else "x"
 
 
 def filled(schema: pa.Schema, **values) -> dict:
-    """Return a row with these values; other columns that must have one get nothing in particular."""
+    """Return a row with these values, and placeholders in the other required columns."""
     nothing = {pa.string(): "x", pa.bool_(): False}
     row = {field.name: None if field.nullable else nothing.get(field.type, 1) for field in schema}
     assert set(values) <= set(row), set(values) - set(row)

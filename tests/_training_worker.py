@@ -66,7 +66,7 @@ def training_config(**changes: Any) -> TrainingConfig:
 
 
 class Run:
-    """One worker's side of a run."""
+    """State of one worker in a run."""
 
     def __init__(self, training: TrainingConfig, resume_from: str | None = None) -> None:
         rank, world_size = dist.get_rank(), dist.get_world_size()
@@ -89,7 +89,7 @@ class Run:
 
 
 class SaveShards(Callbacks):
-    """Save a checkpoint where it is due."""
+    """Save a checkpoint when one is due."""
 
     def __init__(self, run: Run, folder: str) -> None:
         self.run, self.folder = run, folder
@@ -142,7 +142,7 @@ def average(out: Path, options: dict[str, Any]) -> None:
 
 
 def diverge(out: Path, options: dict[str, Any]) -> None:
-    """Feed a loss that is no number in the third step, and keep what the loop says."""
+    """Return NaN as the loss of the third step, and record the loop's error."""
     run = Run(training_config(**options))
     healthy, steps = run.objective.forward, iter(range(100))
 

@@ -1,6 +1,6 @@
-"""What the tests share: one Ray cluster, one S3 server, and small corpora and models, each made once when first wanted.
+"""Shared fixtures: a Ray cluster, an S3 server, small corpora and models; each is created once, on first use.
 
-Nothing heavy is imported here: a test that needs no torch and no Ray starts at once, if it runs alone.
+Nothing heavy is imported here, so that a test without torch and Ray starts quickly when it runs alone.
 """
 
 import atexit

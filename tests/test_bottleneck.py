@@ -1,6 +1,5 @@
-"""Which operator is said to hold the others up."""
+"""Detection of the operator that limits a pipeline."""
 
-from pipelines.runner import bottleneck
 from pipelines.runner.bottleneck import Bottleneck
 
 
@@ -19,7 +18,7 @@ def test_it_is_the_one_whose_workers_have_most_to_do_not_the_one_with_most_worke
 
 def test_it_is_that_of_the_last_minute(monkeypatch):
     now = 0.0
-    monkeypatch.setattr(bottleneck.time, "monotonic", lambda: now)
+    monkeypatch.setattr("time.monotonic", lambda: now)
     found = Bottleneck({"decode_s": 1, "encode_s": 1})
     for second in range(600):
         now = float(second)

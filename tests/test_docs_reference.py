@@ -13,7 +13,9 @@ from tests._documents import ROOT
 from tools.reference import configuration, environment, python_api, tables
 from tools.reference.pages import render_pages
 from videogen.data.datasets import columns
+from videogen.data.datasets.clips_schema import clips_schema
 from videogen.data.datasets.latents_schema import array_columns
+from videogen.data.tables import ERRORS_SCHEMA
 
 DECISIONS = sorted(path for path in (ROOT / "docs/explanation/decisions").glob("*.md") if path.name != "index.md")
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
@@ -50,10 +52,10 @@ def test_every_configuration_key_is_described():
 @pytest.mark.parametrize(
     ("schema", "described"),
     [
-        (tables.clips_schema(()), columns.CLIPS),
+        (clips_schema(()), columns.CLIPS),
         (tables.added_by_index(), columns.CLIPS_INDEX),
         (tables.latents_scalars(), columns.LATENTS),
-        (tables.ERRORS_SCHEMA, columns.ERRORS),
+        (ERRORS_SCHEMA, columns.ERRORS),
         (MANIFEST_SCHEMA, MANIFEST_COLUMNS),
     ],
     ids=["clips", "clips index", "latents", "errors", "generated"],

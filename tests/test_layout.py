@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 STDLIB_PLATFORM = str(Path(sysconfig.get_paths()["stdlib"]) / "platform.py")
@@ -147,6 +148,19 @@ def test_job_is_thin_and_says_how_it_is_run(job):
     source = job.read_text()
     assert f"python jobs/{job.name}" in (ast.get_docstring(ast.parse(source)) or ""), "the docstring shows the command"
     assert len(source.splitlines()) < 200, "what a job does belongs into pipelines/ or videogen"
+
+
+# --- one list of checks ------------------------------------------------------------------------------------------
+
+
+def test_pre_commit_runs_exactly_the_commands_of_make_lint():
+    recipe = re.search(r"^lint:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert recipe is not None
+    commands = [line.strip().replace("$(BIN)/", ".venv/bin/") for line in recipe[1].splitlines()]
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    hooks = [hook for repo in config["repos"] for hook in repo["hooks"]]
+    assert [hook["entry"] for hook in hooks] == commands
+    assert not any(hook["pass_filenames"] for hook in hooks), "all of them check the whole tree"
 
 
 # --- what is installed is what is declared -----------------------------------------------------------------------

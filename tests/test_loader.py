@@ -1,4 +1,4 @@
-"""How training data is read: resuming, real parquet shards, storage that fails, choosing, and data that changes."""
+"""Training loader: resuming, parquet shards, failing storage, selection of clips, and data that changes."""
 
 import contextlib
 import itertools

@@ -1,4 +1,4 @@
-"""What is loaded for good is kept from the garbage collector, which is then as it was."""
+"""Startup without garbage collection: loaded objects are exempt, and the collector's settings are restored."""
 
 import subprocess
 import sys

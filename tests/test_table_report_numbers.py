@@ -1,4 +1,4 @@
-"""What the report page draws and counts: bars, steps, rates, and a survey of any number of rows."""
+"""Numbers of the table report: bars, steps, rates, and a survey of any number of rows."""
 
 import numpy as np
 import pyarrow as pa

@@ -1,4 +1,4 @@
-"""What is left behind: collected when nobody can want it any more, and what kill -9 leaves costs nothing."""
+"""Leftovers of crashed runs: collected once unreachable, and harmless after kill -9."""
 
 import json
 import os

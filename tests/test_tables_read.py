@@ -1,4 +1,4 @@
-"""The one reader of published tables: kinds and versions are checked, rows are whole, damage is named."""
+"""Reader of published tables: kinds and versions are checked, rows are complete, damage is reported."""
 
 import pickle
 from pathlib import Path

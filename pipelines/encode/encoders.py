@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from videogen import storage
 from videogen.data.datasets.latents_table import encoder_fingerprint
@@ -112,7 +112,7 @@ def _folder_of(model: str) -> str:
     return hub_folder(model, _WANTED, "Autoencoder") if is_hub_id(model) else model
 
 
-def _require_shape(uri: str, settings: dict, config: CascadeConfig) -> None:
+def _require_shape(uri: str, settings: dict[str, Any], config: CascadeConfig) -> None:
     factor = 2 ** (len(settings.get("block_out_channels", ())) - 1)
     channels = settings.get("latent_channels")
     if settings.get("_class_name") != "AutoencoderKL":

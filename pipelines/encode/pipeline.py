@@ -219,12 +219,13 @@ def _lost_videos(job: EncodeJob, clips: ClipsTable) -> list[pa.RecordBatch]:
 
 def _outcomes(uri: str) -> list[pa.RecordBatch]:
     try:
-        return pq.read_table(pa.BufferReader(storage.read_bytes(uri))).to_batches()
+        batches: list[pa.RecordBatch] = pq.read_table(pa.BufferReader(storage.read_bytes(uri))).to_batches()
     except (FileNotFoundError, pa.ArrowException) as error:
         manifest = storage.join(storage.parent(uri), MANIFEST_NAME)
         raise UserError(
             f"{uri!r} is gone or damaged: remove {manifest!r} and run the same command again, which does nothing twice."
         ) from error
+    return batches
 
 
 def _without_indices(batch: pa.RecordBatch) -> pa.RecordBatch:

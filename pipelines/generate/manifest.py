@@ -80,7 +80,8 @@ def made_by(output: str) -> str | None:
 
 def read_manifest(output: str) -> list[Row]:
     """Return the rows of a run's manifest."""
-    return _read(output).to_pylist()
+    rows: list[Row] = _read(output).to_pylist()
+    return rows
 
 
 def finished_rows(output: str, requests: Iterable[Request], maker: str, with_intermediates: bool) -> dict[str, Row]:

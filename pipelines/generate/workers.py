@@ -6,7 +6,7 @@ Blocks between stages are arrow tables with the columns of `BLOCK_SCHEMA`; see `
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,8 @@ BLOCK_SCHEMA = pa.schema(
         ("error", pa.string()),
     ]
 )
+
+_Result = TypeVar("_Result")
 
 
 class Prepare:
@@ -137,7 +139,7 @@ class StageActor:
     def _alone(self, row: dict[str, Any], sample: "Sample") -> "Sample | None":
         return self._guarded(row, lambda: self.stage([sample])[0])
 
-    def _guarded(self, row: dict[str, Any], work: Callable[[], Any]) -> Any:
+    def _guarded(self, row: dict[str, Any], work: Callable[[], _Result]) -> _Result | None:
         """Return the result of `work`, or None after setting the row's error."""
         try:
             return work()

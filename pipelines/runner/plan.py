@@ -47,7 +47,8 @@ class WorkItemBatch:
         """Read the items in the order of the plan."""
         filesystem, path = storage.arrow_filesystem(self.plan)
         with filesystem.open_input_file(path) as file, pq.ParquetFile(file) as plan:
-            return plan.read_row_group(self.group).to_pylist()
+            rows: list[dict[str, Any]] = plan.read_row_group(self.group).to_pylist()
+            return rows
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ def cpus_for(config: CascadeConfig, stage: str) -> float:
         cluster.say_if_waiting(f"Stage {stage!r}", needed, instead)
         return training.cpus_per_worker
     require_room(config, stage)
-    return min(training.cpus_per_worker, ray.cluster_resources()["CPU"] // training.num_workers)
+    num_cpus: float = ray.cluster_resources()["CPU"]
+    return min(training.cpus_per_worker, num_cpus // training.num_workers)
 
 
 def require_room(config: CascadeConfig, stage: str) -> None:

@@ -103,7 +103,8 @@ def _fit(config: CascadeConfig, job: TrainJob) -> dict[str, Any]:
     given_up = ray.get(job.progress_actor.cause.remote(job.run_name))
     if given_up:
         raise StageError(given_up)
-    return result.return_value
+    returned: dict[str, Any] = result.return_value
+    return returned
 
 
 def _trainer(config: CascadeConfig, job: TrainJob) -> Any:

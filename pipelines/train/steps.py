@@ -4,16 +4,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from pipelines.cluster.connection import Resources
 from pipelines.cluster.progress import Progress
 from pipelines.encode.corpus import Corpus
 from pipelines.encode.pipeline import encode
 from pipelines.encode.plan import EncodeOptions, is_of_other, is_of_other_release, prepare
 from pipelines.runner import step_records
 from pipelines.runner.run import RunOptions
-from pipelines.train.dag import Node, Resources
+from pipelines.train.dag import Node
 from pipelines.train.demo_corpus import make_demonstration_corpus
+from pipelines.train.identity import identity
 from pipelines.train.inputs import CascadeInput, Encoding
-from pipelines.train.stage import TrainProgress, identity, train_stage
+from pipelines.train.stage import TrainProgress, train_stage
 from videogen import storage
 from videogen.data.datasets.clips import ClipSpec
 from videogen.data.datasets.latents_table import encoder_fingerprint

@@ -1,4 +1,4 @@
-"""Strange videos, made on the spot: one function a kind, each good or bad for a known reason.
+"""Unusual videos, generated on demand: one function per kind, each readable or not for a known reason.
 
     make("h264_b_frames", path, seed=0)     # writes the file
     KINDS["h264_b_frames"].good             # whether the platform must read it, and .why

@@ -1,4 +1,4 @@
-"""Damaged videos, some of them good as far as they go, and files that are no videos."""
+"""Damaged videos, some of them readable in part, and files that are not videos."""
 
 import os
 import struct
@@ -15,7 +15,7 @@ def _over_reported(path: Path, seed: int) -> None:
     encode(path, pictures(seed=seed), options=X264 | GOP, muxer={"movflags": "+faststart"})
     data = path.read_bytes()
     with av.open(str(path)) as container:
-        offsets = sorted(packet.pos for packet in container.demux(video=0) if packet.size)
+        offsets = sorted(packet.pos or 0 for packet in container.demux(video=0) if packet.size)
     path.write_bytes(data[: offsets[12]])
 
 
@@ -24,7 +24,7 @@ def _cut_off(path: Path, seed: int) -> None:
     encode(path, pictures(seed=seed), options=X264 | GOP, muxer={"movflags": "+faststart"})
     data = path.read_bytes()
     with av.open(str(path)) as container:
-        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+        packets = [(packet.pos or 0, packet.size) for packet in container.demux(video=0) if packet.size]
     path.write_bytes(data[: packets[11][0] + packets[11][1] // 2])
 
 
@@ -100,7 +100,7 @@ def _one_damaged(path: Path, seed: int) -> None:
     encode(path, pictures(seed=seed), options=X264 | GOP, muxer={"movflags": "+faststart"})
     data = bytearray(path.read_bytes())
     with av.open(str(path)) as container:
-        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+        packets = [(packet.pos or 0, packet.size) for packet in container.demux(video=0) if packet.size]
     start, size = packets[10]
     # Its length and its first bytes stay, so that it is recognised as a frame.
     data[start + 24 : start + size] = np.random.default_rng(seed).bytes(size - 24)
@@ -138,7 +138,7 @@ def _fifo(path: Path, seed: int) -> None:
 
 
 def gif(width: int, height: int, count: int) -> bytes:
-    """Return a GIF of large frames, of which each says only one pixel: 35 bytes a frame."""
+    """Return a GIF of large frames, each of which stores only one pixel: 35 bytes a frame."""
     header = b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + bytes([0, 0, 0, 255, 255, 255])
     control = b"\x21\xf9\x04\x04\x0a\x00\x00\x00"
     image = b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\x00"

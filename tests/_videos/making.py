@@ -1,4 +1,4 @@
-"""What kinds of videos are made of: numbered pictures, and encoding them in every way that PyAV has."""
+"""Building blocks of the test videos: numbered pictures, and their encoding with PyAV."""
 
 import contextlib
 import os
@@ -43,7 +43,7 @@ class Kind:
 
     @property
     def num_frames(self) -> int:
-        """How many frames a probe must count."""
+        """Number of frames that a probe must count."""
         return len(self.shown)
 
 
@@ -56,7 +56,7 @@ def make(kind: str, path: Path, seed: int = 0) -> None:
 
 
 def picture(number: int, width: int = WIDTH, height: int = HEIGHT, seed: int = 0) -> np.ndarray:
-    """Return frame `number` as it is displayed: its bits above, a moving square on a gradient below."""
+    """Return frame `number` as displayed: the bits of its number above, a moving square on a gradient below."""
     rng = np.random.default_rng(seed)
     left, right = rng.integers(40, 216, (2, 3))
     ramp = np.linspace(0, 1, width)[None, :, None]
@@ -98,7 +98,7 @@ def encode(
     setup: Callable[[Any], None] | None = None,
     color_range: int = 0,
 ) -> None:
-    """Encode frames; `ticks` are their times in units of `time_base`, `color_range` is 0 (not said) or FULL."""
+    """Encode frames; `ticks` are their times in units of `time_base`, `color_range` is 0 (unspecified) or FULL."""
     with _own_priority(), av.open(str(path), "w", options=muxer or {}, format=container_format) as container:
         stream = container.add_stream(codec, rate=Fraction(1) / time_base, options=options or {})
         stream.height, stream.width = frames[0].shape[:2]

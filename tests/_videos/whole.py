@@ -1,4 +1,4 @@
-"""Whole videos, each strange in one way."""
+"""Complete videos, each with one unusual property."""
 
 import struct
 from collections.abc import Callable

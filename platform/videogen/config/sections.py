@@ -145,7 +145,8 @@ class UNetConfig(Section):
     @property
     def downsampling(self) -> int:
         """Factor by which the lowest level is smaller than the first, per side."""
-        return 2 ** (len(self.block_out_channels) - 1)
+        factor: int = 2 ** (len(self.block_out_channels) - 1)
+        return factor
 
 
 class TimestepConfig(StageSection):

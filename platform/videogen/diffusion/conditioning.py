@@ -52,7 +52,7 @@ def upsample(latents: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     batch = latents.shape[0]
     frames = latents.transpose(1, 2).flatten(0, 1)
     larger = functional.interpolate(frames, size=tuple(size), mode="bilinear", align_corners=False)
-    return larger.unflatten(0, (batch, -1)).transpose(1, 2)
+    return larger.reshape(batch, -1, *larger.shape[1:]).transpose(1, 2)
 
 
 def motion_score(latents: torch.Tensor) -> torch.Tensor:

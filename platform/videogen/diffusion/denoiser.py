@@ -50,7 +50,7 @@ class VideoDenoiser:
             low_res: (B, C, F, H, W), upsampled, for upsample stages.
         """
         inputs = unet_input(noisy, reference, reference_present, low_res)
-        output = self.unet(inputs, timesteps, prompt_embeds, conditions)
+        output: torch.Tensor = self.unet(inputs, timesteps, prompt_embeds, conditions)
         if self.reference_deviation is None:
             return output
         present = reference_present.to(noisy.dtype).reshape(-1, 1, 1, 1, 1)

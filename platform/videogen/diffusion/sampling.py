@@ -40,7 +40,7 @@ def sample_latents(
     present = torch.ones(noise.shape[0], device=noise.device)
 
     def predict(latents: torch.Tensor, timestep: torch.Tensor, with_text: bool, with_reference: bool) -> torch.Tensor:
-        return denoiser(
+        velocity: torch.Tensor = denoiser(
             latents,
             timestep.expand(len(latents)),
             prompt_embeds if with_text else negative_prompt_embeds,
@@ -49,8 +49,9 @@ def sample_latents(
             conditions=conditions,
             low_res=low_res,
         )
+        return velocity
 
-    latents = noise * scheduler.init_noise_sigma
+    latents: torch.Tensor = noise * scheduler.init_noise_sigma
     for timestep in scheduler.timesteps:
         inputs = scheduler.scale_model_input(latents, timestep)
         velocity = guided(functools.partial(predict, inputs, timestep), sampling)

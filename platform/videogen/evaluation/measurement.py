@@ -46,7 +46,7 @@ class Measurement:
     """Margin of the best matching template over the second best, 0..1."""
 
     def shows(self, colour: str, shape: str, direction: str) -> bool:
-        """Tell whether colour, shape and direction are all as asked."""
+        """Return whether colour, shape and direction are all as asked."""
         return (self.colour, self.shape, self.direction) == (colour, shape, direction)
 
 
@@ -183,7 +183,7 @@ def _shape(coverage: np.ndarray, centres: np.ndarray) -> tuple[str, float]:
 
 
 def _touches_edge(coverage: np.ndarray) -> np.ndarray:
-    """Tell for each frame whether the shape touches the frame's edge, bool (F,)."""
+    """Return for each frame whether the shape touches the frame's edge, bool (F,)."""
     edges = [coverage[:, 0], coverage[:, -1], coverage[:, :, 0], coverage[:, :, -1]]
     touches: np.ndarray = np.logical_or.reduce([edge.max(axis=1) > 0.5 for edge in edges])
     return touches
@@ -211,7 +211,7 @@ def _templates() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _inside(name: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Tell which points lie in the shape of unit area centred at the origin."""
+    """Return a mask of the points in the shape of unit area centred at the origin."""
     inside: np.ndarray
     if name == "circle":
         inside = np.hypot(x, y) <= np.sqrt(1 / np.pi)

@@ -35,14 +35,16 @@ def load_component(kind: type[Component], source: str, subfolder: str, **options
                     f"(unet/, vae/, text_encoder/, tokenizer/)."
                 )
             with storage.local_copy(storage.join(source, subfolder)) as folder:
-                return _load(kind, str(folder), **options)
-        return _load(kind, source, subfolder=subfolder, **options)
+                component: Component = _load(kind, str(folder), **options)
+        else:
+            component = _load(kind, source, subfolder=subfolder, **options)
     except OSError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"Cannot load {subfolder!r} from {source!r} ({reason}): give a local folder or s3:// URI in the Stable "
             f"Diffusion layout, or a hub id that this machine can reach."
         ) from error
+    return component
 
 
 def _load(kind: Any, source: str, **options: Any) -> Any:
@@ -52,7 +54,7 @@ def _load(kind: Any, source: str, **options: Any) -> Any:
 
 
 def is_hub_id(source: str) -> bool:
-    """Tell whether `source` can only be the name of a model on the hub: `owner/name`, with no folder `owner` here."""
+    """Return whether `source` can only be the name of a model on the hub: `owner/name`, with no folder `owner` here."""
     owner = source.partition("/")[0]
     return bool(_HUB_ID.fullmatch(source)) and owner not in (".", "..") and not Path(owner).exists()
 

@@ -24,7 +24,7 @@ class TemporalConv3d(nn.Conv3d):
             dilation=(self.dilation[0], 1),
             groups=self.groups,
         )
-        return flat.unflatten(-1, (height, width))
+        return flat.reshape(*flat.shape[:-1], height, width)
 
 
 def compute_temporal_convolutions_flat(model: nn.Module) -> None:

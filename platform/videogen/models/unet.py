@@ -203,7 +203,7 @@ def build_video_unet(
     conditions: tuple[str, ...],
 ) -> VideoUNet:
     """Return a fresh `VideoUNet` of a preset's widths."""
-    model = VideoUNet(
+    model: VideoUNet = VideoUNet(
         sample_size=sample_size,
         in_channels=in_channels,
         out_channels=out_channels,

@@ -136,7 +136,8 @@ class _Cascade(Section):
     @property
     def vae_scale_factor(self) -> int:
         """Pixels a side that one latent pixel stands for."""
-        return 2 ** (len(self.autoencoder.model.block_out_channels) - 1)
+        factor: int = 2 ** (len(self.autoencoder.model.block_out_channels) - 1)
+        return factor
 
     @property
     def latent_sizes(self) -> tuple[int, ...]:

@@ -16,13 +16,13 @@ from videogen.storage.uris import S3_SCHEME, absolute, is_remote
 
 
 def exists(uri: str) -> bool:
-    """Tell whether a file or a non-empty folder is at `uri`."""
+    """Return whether a file or a non-empty folder is at `uri`."""
     filesystem, path = fsspec_filesystem(uri)
     return bool(filesystem.exists(path))
 
 
 def is_dir(uri: str) -> bool:
-    """Tell whether `uri` is a folder."""
+    """Return whether `uri` is a folder."""
     filesystem, path = fsspec_filesystem(uri)
     return bool(filesystem.isdir(path))
 

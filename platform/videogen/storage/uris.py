@@ -9,7 +9,7 @@ FILE_SCHEME = "file://"
 
 
 def is_remote(uri: str) -> bool:
-    """Tell whether `uri` is on S3."""
+    """Return whether `uri` is on S3."""
     return str(uri).startswith(S3_SCHEME)
 
 

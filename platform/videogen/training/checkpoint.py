@@ -64,7 +64,7 @@ def read_state(folder: str | Path) -> TrainState:
 
 
 def is_resharded(state: TrainState, zero_stage: int, world_size: int) -> bool:
-    """Tell whether the shards must be converted; at ZeRO 0 every worker holds everything."""
+    """Return whether the shards must be converted; at ZeRO 0 every worker holds everything."""
     return zero_stage > 0 and state.world_size != world_size
 
 
@@ -132,7 +132,9 @@ def _convert(folder: Path, scratch: Path, with_average: bool) -> None:
 def _slots(shard: dict[str, Any]) -> dict[int, dict[str, Any]]:
     """Return the optimizer's slots by group; ZeRO 1 and 2 nest them differently from ZeRO 3."""
     optimizer = shard["optimizer_state_dict"]
-    return optimizer.get("base_optimizer_state", optimizer.get("optimizer_state_dict"))["state"]
+    groups = optimizer.get("base_optimizer_state", optimizer.get("optimizer_state_dict"))
+    state: dict[int, dict[str, Any]] = groups["state"]
+    return state
 
 
 def _run_converter(source: Path, target: Path) -> None:

@@ -87,7 +87,8 @@ class Engine:
     def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
         """Return the loss of one micro-batch (CPU tensors) and its logs."""
         moved = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
-        return self.deepspeed(moved, generator)
+        result: tuple[Tensor, dict[str, Any]] = self.deepspeed(moved, generator)
+        return result
 
     def backward(self, loss: Tensor, is_last: bool = True) -> None:
         """Add the gradients of one micro-batch; after the step's last one they are averaged over workers."""

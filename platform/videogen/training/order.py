@@ -82,7 +82,8 @@ def _shares(num_rows: int, lanes: int, width: int, phase: int) -> np.ndarray:
         batches, rest = divmod(position, lanes * width)
         return batches * width + np.clip(rest - np.arange(lanes) * width, 0, width)
 
-    return before(phase + num_rows) - before(phase)
+    counts: np.ndarray = before(phase + num_rows) - before(phase)
+    return counts
 
 
 def _cuts(block_ends: np.ndarray, lane_ends: np.ndarray, rows_per_lane: int) -> np.ndarray:

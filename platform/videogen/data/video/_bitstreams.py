@@ -1,7 +1,7 @@
 """Codec bitstream parsing for packet properties that demuxers do not report."""
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import av.packet
@@ -10,12 +10,12 @@ _START_CODE = re.compile(rb"\x00\x00\x01(.)", re.DOTALL)
 _SLICE, _IDR_SLICE = 1, 5
 
 
-def is_hidden(codec: str, packet: "av.packet.Packet") -> bool:
+def is_hidden(codec: str, packet: "av.packet.Packet[Any]") -> bool:
     """Return whether a packet is never displayed: VP8 sends some reference pictures in packets of their own."""
     return codec == "vp8" and not memoryview(packet)[0] >> 4 & 1
 
 
-def is_clean_entry(codec: str, header: bytes, packet: "av.packet.Packet") -> bool:
+def is_clean_entry(codec: str, header: bytes, packet: "av.packet.Packet[Any]") -> bool:
     """Return whether a key frame decodes completely on its own.
 
     H.264 also flags recovery points, after which pictures become complete gradually, as key frames. The type of the

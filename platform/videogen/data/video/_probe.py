@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from videogen.data.video._bitstreams import is_clean_entry, is_hidden
 from videogen.data.video._info import VideoError, VideoInfo, reason_of
@@ -94,7 +94,7 @@ def video_stream(container: "av.container.InputContainer") -> "av.video.stream.V
     """
     import av.stream
 
-    stream = container.streams.best("video")
+    stream = cast("av.video.stream.VideoStream | None", container.streams.best("video"))
     if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
         raise VideoError("it has no video stream")
     # Without a decoder there is no codec context.

@@ -103,7 +103,8 @@ class BaseObjective(Objective):
     def key_frames(self, rows: list[dict[str, Any]], field: str) -> Tensor:
         """Return the scaled latents (B, C, F, h, w) of the key frames in one column."""
         clips = tensor_column(rows, field)[:, :: self.frame_step]
-        return clips.transpose(1, 2).contiguous() * self.scaling_factor
+        latents: Tensor = clips.transpose(1, 2).contiguous() * self.scaling_factor
+        return latents
 
     def noised(self, data: Tensor, largest: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return `data` (B, ...) with noise of a random timestep up to `largest`, and the timesteps (B,)."""

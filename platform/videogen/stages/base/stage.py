@@ -82,4 +82,6 @@ class BaseStage(Stage):
         images = self.tensor(samples, "reference_image").permute(0, 3, 1, 2) / 127.5 - 1
         pixels = self.sides(samples).scaled(2 ** (len(self.autoencoder.config.block_out_channels) - 1), 1)
         images = functional.interpolate(images, size=pixels, mode="bilinear", antialias=True)
-        return self.autoencoder.encode(images).latent_dist.mode() * self.autoencoder.config.scaling_factor
+        latents = self.autoencoder.encode(images).latent_dist.mode()
+        scaled: torch.Tensor = latents * self.autoencoder.config.scaling_factor
+        return scaled

@@ -56,7 +56,8 @@ class HingeAdversary:
         """Return the decoder's side for frames (B, F, 3, H, W), and keep both for the discriminator's own step."""
         self._pending.append((real.detach(), fake.detach()))
         with _frozen(self.model):
-            return -self.model(fake.float()).mean()
+            loss: Tensor = -self.model(fake.float()).mean()
+            return loss
 
     def step(self) -> dict[str, float]:
         """Take the discriminator's step on what `generator_loss` has kept; nothing kept, nothing done."""
@@ -69,7 +70,7 @@ class HingeAdversary:
                 functional.relu(1 - self.model(real.float())).mean()
                 + functional.relu(1 + self.model(fake.float())).mean()
             )
-            (loss / len(self._pending)).backward()
+            torch.autograd.backward(loss / len(self._pending))
             total += float(loss.detach()) / len(self._pending)
         self._pending.clear()
         if dist.is_initialized() and dist.get_world_size() > 1:

@@ -72,7 +72,7 @@ class VideoAutoencoder(AutoencoderKLTemporalDecoder):
     def from_image_autoencoder(cls, autoencoder: AutoencoderKL) -> "VideoAutoencoder":
         """Return the video autoencoder that decodes every frame as `autoencoder` does."""
         config = autoencoder.config
-        model = cls(
+        model: VideoAutoencoder = cls(
             down_block_types=tuple(config.down_block_types),
             block_out_channels=tuple(config.block_out_channels),
             layers_per_block=config.layers_per_block,
@@ -102,7 +102,8 @@ class VideoAutoencoder(AutoencoderKLTemporalDecoder):
         batch, frames = latents.shape[:2]
         flat = self.post_quant_conv(latents.flatten(0, 1) / self.config.scaling_factor)
         # A GroupNorm over a single frame would see other statistics than training did, so frames stay together.
-        return self.decode(flat, num_frames=frames).sample.unflatten(0, (batch, frames))
+        decoded: torch.Tensor = self.decode(flat, num_frames=frames).sample
+        return decoded.reshape(batch, frames, *decoded.shape[1:])
 
     def forward(self, latents: torch.Tensor, **_: Any) -> torch.Tensor:
         """Decode clips; see `decode_video`."""
@@ -111,4 +112,5 @@ class VideoAutoencoder(AutoencoderKLTemporalDecoder):
 
 def build_network(config: CascadeConfig, name: str = "decode") -> VideoAutoencoder:  # noqa: ARG001 - as in every folder
     """Return the video autoencoder that decodes every frame as a fresh image VAE does."""
-    return VideoAutoencoder.from_image_autoencoder(build_image_autoencoder(config))
+    model: VideoAutoencoder = VideoAutoencoder.from_image_autoencoder(build_image_autoencoder(config))
+    return model

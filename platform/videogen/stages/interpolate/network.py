@@ -108,7 +108,8 @@ class FlowInterpolator(ModelMixin, ConfigMixin):
 def build_network(config: CascadeConfig, name: str = "interpolate") -> FlowInterpolator:  # noqa: ARG001 - as in every folder
     """Return the fresh flow network of a preset."""
     channels = config.autoencoder.model.latent_channels
-    return FlowInterpolator(latent_channels=channels, **config.interpolate.model.model_dump())
+    model: FlowInterpolator = FlowInterpolator(latent_channels=channels, **config.interpolate.model.model_dump())
+    return model
 
 
 def backward_warp(values: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
@@ -161,7 +162,7 @@ class _FlowBlock(nn.Module):
         size: Sequence[int] = inputs.shape[-2:]
         if scale > 1:
             inputs = functional.avg_pool2d(inputs, scale, ceil_mode=True)
-        output = self.out(self.layers(inputs))
+        output: torch.Tensor = self.out(self.layers(inputs))
         if scale > 1:
             output = functional.interpolate(output, size=size, mode="bilinear", align_corners=False)
             # Flow is in pixels of the full size; a coarse block works in its own.

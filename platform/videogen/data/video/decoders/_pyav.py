@@ -27,9 +27,9 @@ class PyavDecoder(Decoder):
         # The packets are read again: their times would make VideoInfo large, and the file is in the page cache.
         with open_container(path) as container:
             self._index = index_packets(container, video_stream(container))
-        self._number_of = {pts: number for number, pts in enumerate(self._index.pts)}
+        self._number_of: dict[int | None, int] = {pts: number for number, pts in enumerate(self._index.pts)}
         self._container: av.container.InputContainer | None = None
-        self._frames: Iterator[tuple[int, Any]] = iter(())
+        self._frames: Iterator[tuple[int, av.video.frame.VideoFrame]] = iter(())
         self._next = _UNKNOWN
         """Number of the frame that `_frames` is expected to yield next."""
 
@@ -101,9 +101,11 @@ class PyavDecoder(Decoder):
         if key is not None:
             self._container.seek(key, stream=stream, backward=True, any_frame=False)
         self._next = self._key_number(key)
-        self._frames = self._decode(stream)
+        self._frames = self._decode(self._container, stream)
 
-    def _decode(self, stream: Any) -> Iterator[tuple[int, Any]]:
+    def _decode(
+        self, container: "av.container.InputContainer", stream: "av.video.stream.VideoStream"
+    ) -> Iterator[tuple[int, "av.video.frame.VideoFrame"]]:
         """Yield the number and the frame of everything that can be decoded from here on.
 
         After a damaged frame, all frames up to the next key frame are skipped because they depend on it.
@@ -111,7 +113,7 @@ class PyavDecoder(Decoder):
         import av
 
         count, damaged = 0, False
-        for packet in _with_flush(packets_of(self._container, stream)):
+        for packet in _with_flush(packets_of(container, stream)):
             try:
                 frames = packet.decode() if packet is not None else stream.codec_context.decode(None)
             except MemoryError:
