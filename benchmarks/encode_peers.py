@@ -2,7 +2,7 @@
 
 encode.py runs this file, one contender per process. Each reads the same plan (a row a video: source, clip ids, frame
 numbers), decodes with decord, resizes with Pillow, calls the same VAE with the same batches of frames, and writes
-float16 posteriors as parquet. None isolates the decoder, continues after a kill, or records what became of each clip.
+float16 posteriors as parquet. None isolates the decoder, resumes after a kill, or records the outcome of each clip.
 Each has the settings that were fastest on two cores.
 """
 
@@ -49,7 +49,7 @@ class Task:
 
 
 def main() -> None:
-    """Run one contender on both corpora; print its seconds, or why it cannot run."""
+    """Run one contender on both corpora; print its seconds, or the reason that it cannot run."""
     job = json.loads(sys.argv[1])
     start, run = _PEERS[job["peer"]]
     try:

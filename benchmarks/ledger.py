@@ -2,9 +2,9 @@
 
     python benchmarks/ledger.py --items 10000 100000 1000000
 
-Each phase of a run is a process of its own, so that its peak of memory is its own. The ledger's database caches what it
-has read up to a limit (--memory-mb): below the limit memory grows with the table. The phases of workers, writing and
-packing batches of 32 items with one small row each, are not the ledger's and are shown beside it.
+Each phase runs in a separate process, so that its peak memory is measured alone. The ledger's database caches its reads
+up to a limit (--memory-mb): below the limit memory grows with the table. The phases of workers, writing and packing
+batches of 32 items with one small row each, are not part of the ledger and are shown beside it.
 """
 
 import argparse

@@ -4,9 +4,9 @@
 
 The corpus is a folder of empty files, a thousand in each sub-folder, or a parquet manifest that names as many videos
 with their versions, so that only the manifest is read. The benchmark opens the source and reads all of its videos, as
-`jobs/ingest.py` does first. Each measurement is a process of its own, so that its peak of memory is its own. Files are
-in the operating system's caches. S3 is not measured: there a request returns a thousand names, and its time is the
-service's.
+`jobs/ingest.py` does first. Each measurement runs in a separate process, so that its peak memory is
+measured alone. Files are in the operating system's caches. S3 is not measured: there a request returns a thousand
+names, and the service determines its time.
 """
 
 import argparse

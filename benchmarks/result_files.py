@@ -118,7 +118,7 @@ def load_results(folder: Path = RESULTS) -> dict[str, list[dict[str, Any]]]:
 
 
 def machine() -> dict[str, Any]:
-    """Return what is known of this machine."""
+    """Return a description of this machine."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

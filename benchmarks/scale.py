@@ -166,7 +166,7 @@ def _measure_analysis(options: argparse.Namespace) -> float:
 
 
 def _measure_decoding(options: argparse.Namespace) -> float:
-    """Return core seconds per clip, reading all clips of a video at once as the pipeline does."""
+    """Return core seconds per clip; all clips of a video are read in one pass, as in the pipeline."""
     from videogen.data.curation import WindowSpec
     from videogen.data.video import probe, read_clip
 

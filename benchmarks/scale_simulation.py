@@ -40,7 +40,7 @@ class Simulated:
 
     @property
     def error(self) -> float:
-        """Of the prediction, as a share of what was simulated."""
+        """Error of the prediction, relative to the simulated time."""
         return self.predicted_s / self.simulated_s - 1
 
 
@@ -89,7 +89,7 @@ class _Cluster:
 
 
 def _simulate(shape: Shape, costs: Costs, options: argparse.Namespace) -> Simulated:
-    """Run empty batches, which shows what Ray itself takes, and then batches that sleep."""
+    """Run empty batches, which measures Ray's own cost, and then batches that sleep."""
     share = options.cores_a_process
     decode_s, encode_s = costs.batch_clips * costs.decode_s, costs.batch_clips * costs.encode_s
     decoders, encoders = shape.decoders // share, shape.encoders // share

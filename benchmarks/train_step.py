@@ -109,7 +109,7 @@ def _platform(folder: Path, config: CascadeConfig, stage: str, pair: int) -> tup
 
 
 def _bare(folder: Path, config: CascadeConfig, stage: str) -> tuple[float, dict[int, float]]:
-    """Return the same of the bare loop, in a new process with one thread and the platform's malloc settings."""
+    """Return seconds a step and losses of the bare loop: a new process, one thread, the platform's malloc settings."""
     job = folder / "bare.json"
     job.write_text(json.dumps({"config": config.model_dump(mode="json"), "stage": stage, "folder": str(folder)}))
     env = {**os.environ, **KEEP_FREED_MEMORY, "OMP_NUM_THREADS": "1"}

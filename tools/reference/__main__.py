@@ -3,7 +3,7 @@
     python -m tools.reference
     python -m tools.reference --check
 
-With --check nothing is written, and the exit status is 1 if a page is not what the code says now.
+With --check nothing is written, and the exit status is 1 if a page is stale.
 """
 
 import argparse

@@ -62,7 +62,7 @@ def _sections(
 
 
 def _section_of(annotation: Any) -> type[BaseModel] | None:
-    """Return the section that a field holds: one, one or none, a tuple or a mapping of them."""
+    """Return the section type inside a field: plain, optional, in a tuple or in a mapping."""
     for kind in (annotation, *get_args(annotation)):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind
@@ -90,7 +90,7 @@ def _default(field: FieldInfo) -> Any:
 
 
 def type_name(annotation: Any) -> str:
-    """Return a type as a reader of YAML knows it."""
+    """Return the name of a type in YAML terms."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
         return " or ".join("null" if one is type(None) else type_name(one) for one in arguments)
@@ -140,7 +140,7 @@ _LEFT_OUT = object()
 
 
 def _plain(value: Any) -> str:
-    """Return a value as YAML has it."""
+    """Return a value in YAML syntax."""
     if value is None:
         return code("null")
     if isinstance(value, bool):

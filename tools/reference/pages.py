@@ -9,7 +9,7 @@ _MARK = "<!-- figures: "
 
 
 def render_pages() -> dict[str, str]:
-    """Return by path in the repository the text of every page that is generated, or that shows generated tables."""
+    """Return the text of every generated page, and of every page with generated tables, by its path."""
     results_folder = ROOT / "benchmarks" / "results"
     generated = {
         "docs/reference/jobs.md": jobs.render(),

@@ -73,7 +73,7 @@ def _section(name: str, results: list[dict[str, Any]]) -> str:
 
 
 def _origin(result: Mapping[str, Any]) -> str:
-    """Return date, commit and machine; what is not known is left out."""
+    """Return the known ones of date, commit and machine."""
     machine = result["machine"] or {}
     parts = [(result["date"] or "Date not recorded").partition("T")[0]]
     if result["commit"]:

@@ -83,7 +83,7 @@ def added_by_index() -> "pa.Schema":
 
 
 def latents_scalars() -> "pa.Schema":
-    """Return the columns of a table of latents but its arrays."""
+    """Return the columns of a table of latents except its arrays."""
     return latents_schema((), captioned=False)
 
 

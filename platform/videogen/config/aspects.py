@@ -11,7 +11,10 @@ import math
 import re
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, overload
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SQUARE = "1:1"
 
@@ -70,6 +73,14 @@ def _rounded(squared: Fraction, multiple: int) -> int:
     """Return the multiple nearest by factor to the square root of `squared`; at least one multiple."""
     count = math.isqrt(math.floor(squared / multiple**2))
     return multiple * max(1, count + (squared >= count * (count + 1) * multiple**2))
+
+
+@overload
+def nearest_size(width: int, height: int, sizes: Sequence[FrameSize]) -> int: ...
+
+
+@overload
+def nearest_size(width: "np.ndarray", height: "np.ndarray", sizes: Sequence[FrameSize]) -> "np.ndarray": ...
 
 
 def nearest_size(width: Any, height: Any, sizes: Sequence[FrameSize]) -> Any:

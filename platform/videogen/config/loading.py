@@ -4,13 +4,16 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from importlib import resources
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pydantic
 import yaml
 
 from videogen.cli import suggest
 from videogen.errors import UserError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 ConfigT = TypeVar("ConfigT", bound=pydantic.BaseModel)
 
@@ -163,7 +166,7 @@ def _describe_first_error(
     return f"{key + ': ' if key else ''}{message}{given}."
 
 
-def _renamed(problem: Any) -> str | None:
+def _renamed(problem: "ErrorDetails") -> str | None:
     """Return the present name of the key that an error is about, if it was renamed."""
     is_unknown = problem["type"] == "extra_forbidden" and problem["loc"]
     return RENAMED_KEYS.get(str(problem["loc"][-1])) if is_unknown else None
@@ -179,7 +182,7 @@ def _known_keys(path: Sequence[int | str], kind: type[pydantic.BaseModel]) -> li
     return list(section.model_fields)
 
 
-def _section_type(annotation: Any) -> type[pydantic.BaseModel] | None:
+def _section_type(annotation: object) -> type[pydantic.BaseModel] | None:
     """Return the pydantic model inside `X`, `X | None` or `tuple[X, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
         return annotation

@@ -80,7 +80,7 @@ class _Cascade(Section):
 
     @field_validator("aspect_ratios", mode="before")
     @classmethod
-    def _are_texts(cls, ratios: Any) -> Any:
+    def _are_texts(cls, ratios: object) -> object:
         ratios = ratios.split(",") if isinstance(ratios, str) else ratios
         if not isinstance(ratios, list | tuple) or not ratios or not all(isinstance(ratio, str) for ratio in ratios):
             raise ValueError("it must be one or several of width:height, e.g. 1:1,16:9,9:16")
@@ -93,7 +93,7 @@ class _Cascade(Section):
 
     @field_validator("num_frames_buckets", mode="before")
     @classmethod
-    def _are_several(cls, buckets: Any) -> Any:
+    def _are_several(cls, buckets: object) -> object:
         if isinstance(buckets, str):
             buckets = [int(part) if part.strip().isdecimal() else part for part in buckets.split(",")]
         buckets = [buckets] if isinstance(buckets, int) else buckets

@@ -113,7 +113,7 @@ def write_text(uri: str, text: str) -> None:
     write_bytes(uri, text.encode())
 
 
-def write_json(uri: str, value: Any) -> None:
+def write_json(uri: str, value: object) -> None:
     """Write an indented JSON file atomically."""
     write_text(uri, json.dumps(value, indent=2) + "\n")
 

@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from videogen.data.video._bitstreams import is_clean_entry, is_hidden
 from videogen.data.video._info import VideoError, VideoInfo, reason_of
@@ -12,6 +12,7 @@ from videogen.data.video._local_file import MAX_FILE_BYTES, local_file
 
 if TYPE_CHECKING:
     import av.container
+    import av.packet
     import av.video.stream
 
 CONTAINERS = "mov,mp4,matroska,webm,avi,gif,mpegts,mpeg,flv,asf,ogg,mpegvideo,h264,hevc"
@@ -107,7 +108,9 @@ def video_stream(container: "av.container.InputContainer") -> "av.video.stream.V
     return stream
 
 
-def packets_of(container: "av.container.InputContainer", stream: "av.video.stream.VideoStream") -> Iterator[Any]:
+def packets_of(
+    container: "av.container.InputContainer", stream: "av.video.stream.VideoStream"
+) -> Iterator["av.packet.Packet[av.video.stream.VideoStream]"]:
     """Yield a stream's packets in decoding order, up to the end of the file or the point where it is truncated."""
     import av
 
