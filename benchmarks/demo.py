@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.result_files import add_save_option, report
+from tools.result_files import add_save_option, report
 from videogen import storage
 from videogen.cli import parser, run_job
 

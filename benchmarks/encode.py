@@ -40,7 +40,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks.encode_sides import EQUAL, NO_OP, REAL, Seconds
-from benchmarks.result_files import add_save_option, report, spread
+from tools.result_files import add_save_option, report, spread
 from videogen.cli import parser, run_job
 from videogen.errors import UserError
 from videogen.stages import load_preset

@@ -21,7 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from benchmarks.result_files import add_save_option, report
+from tools.result_files import add_save_option, report
 from videogen.cli import parser, run_job
 from videogen.data.tables import MEMORY_MB, Ledger, Outcome, PartRecord, pack_shard, write_part
 from videogen.errors import UserError

@@ -22,7 +22,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.result_files import add_save_option, report
+from tools.result_files import add_save_option, report
 from videogen.cli import parser, run_job
 from videogen.data.sources import open_source
 

@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 runs[name, workers].append(result)
                 print(f"round {number}: {name} {workers} {json.dumps(result)}", file=sys.stderr)
     # Not at the top: the other environment runs this file too, and has no platform.
-    from benchmarks.result_files import report
+    from tools.result_files import report
 
     report("loader", _figures(runs, options), options)
 
@@ -115,7 +115,7 @@ def _require_equal_clips(folder: str, options: argparse.Namespace) -> None:
 
 
 def _figures(runs: dict[tuple[str, int], list[dict[str, float]]], options: argparse.Namespace) -> dict[str, Any]:
-    from benchmarks.result_files import spread
+    from tools.result_files import spread
 
     rows = []
     for (name, workers), theirs in runs.items():

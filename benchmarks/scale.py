@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.result_files import add_save_option, report
 from benchmarks.scale_model import Costs, Prediction, Shape, predict
 from benchmarks.scale_simulation import Simulated, simulate_clusters
+from tools.result_files import add_save_option, report
 from videogen.cli import parser, run_job
 from videogen.errors import UserError
 

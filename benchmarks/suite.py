@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.result_files import add_save_option, report
+from tools.result_files import add_save_option, report
 from videogen.cli import parser, run_job
 
 _TARGETS = ("test-fast", "test")

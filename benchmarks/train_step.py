@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.result_files import add_save_option, report, spread
+from tools.result_files import add_save_option, report, spread
 from videogen.cli import parser, run_job
 from videogen.errors import UserError
 from videogen.stages import CascadeConfig, apply_overrides, config_from_dict, load_preset

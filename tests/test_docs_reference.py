@@ -7,11 +7,11 @@ import re
 import pyarrow as pa
 import pytest
 
-from benchmarks.result_files import FIELDS
 from pipelines.generate.manifest import MANIFEST_COLUMNS, MANIFEST_SCHEMA
 from tests._documents import ROOT
 from tools.reference import configuration, environment, python_api, tables
 from tools.reference.pages import render_pages
+from tools.result_files import FIELDS
 from videogen.data.datasets import columns
 from videogen.data.datasets.clips_schema import clips_schema
 from videogen.data.datasets.latents_schema import array_columns

@@ -23,7 +23,8 @@ from videogen.config import FrameSize
 from videogen.errors import UserError
 from videogen.stages import CascadeConfig, config_from_dict
 from videogen.stages.assembly import build_stages, components, possible_components, run_stages
-from videogen.stages.registry import STAGES, build_network
+from videogen.stages.classes import build_network
+from videogen.stages.registry import STAGES
 from videogen.stages.sample import Sample, new_sample
 from videogen.stages.stage import Stage
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.result_files import save_result
+from tools.result_files import save_result
 
 _campaigns = pytest.StashKey[list[dict[str, Any]]]()
 _outcome = pytest.StashKey[str]()

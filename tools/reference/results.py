@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.result_files import load_results, render_figures, render_rows
 from tools.reference.markdown import code, escape, page
+from tools.result_files import load_results, render_figures, render_rows
 
 _INTRODUCTION = """
 The newest result of each benchmark, from `benchmarks/results/`. Absolute speeds depend on the machine; ratios compare

@@ -7,19 +7,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from videogen.stages.cascade import CascadeConfig, apply_overrides, config_from_dict, load_preset
+from videogen.stages.classes import build_network, objective_class, stage_class
 from videogen.stages.component import Component
 from videogen.stages.configuration import NOT_THE_MODEL, load_cascade_config
 from videogen.stages.definition import DatasetKind, ObjectiveSpec, Preview, StageDefinition
-from videogen.stages.registry import (
-    STAGES,
-    build_network,
-    dataset_kind,
-    objective_class,
-    objective_spec,
-    stage_class,
-    stage_definition,
-    stage_kind,
-)
+from videogen.stages.registry import STAGES, dataset_kind, objective_spec, stage_definition, stage_kind
 from videogen.stages.sample import Sample, new_sample
 
 if TYPE_CHECKING:

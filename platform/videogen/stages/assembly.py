@@ -10,9 +10,10 @@ import torch
 
 from videogen.errors import UserError
 from videogen.stages.cascade import CascadeConfig
+from videogen.stages.classes import build_network, objective_class, stage_class
 from videogen.stages.component import Component
 from videogen.stages.objective import Objective
-from videogen.stages.registry import STAGES, build_network, objective_class, stage_class, stage_definition
+from videogen.stages.registry import STAGES, stage_definition
 from videogen.stages.sample import Sample
 from videogen.stages.stage import Stage
 

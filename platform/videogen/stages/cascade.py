@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from types import GenericAlias
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import pydantic
 from pydantic import Field, field_validator, model_validator
@@ -24,6 +24,7 @@ from videogen.config import (
     parse_ratio,
     read_preset,
 )
+from videogen.stages.definition import SectionT
 from videogen.stages.registry import STAGES, stage_definition, stage_kind
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from videogen.stages.reference import ReferenceConfig
     from videogen.stages.text import TextConfig
     from videogen.stages.upsample import UpsampleConfig
-
-SectionT = TypeVar("SectionT", bound=StageSection)
 
 
 class _Cascade(Section):
@@ -138,6 +137,11 @@ class _Cascade(Section):
         """Pixels a side that one latent pixel stands for."""
         factor: int = 2 ** (len(self.autoencoder.model.block_out_channels) - 1)
         return factor
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latents."""
+        return self.autoencoder.model.latent_channels
 
     @property
     def latent_sizes(self) -> tuple[int, ...]:

@@ -1,20 +1,57 @@
 """Definition of a stage: its configuration section, classes, training data, summary and preview.
 
 The `__init__.py` of each stage folder holds one `DEFINITION`. It is light: the modules `stage`, `network` and
-`objective` of the folder are imported by `videogen.stages.registry` when they are used.
+`objective` of the folder are imported by `videogen.stages.classes` when they are used.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol, TypeVar
 
 from videogen.config import StageSection
 
-if TYPE_CHECKING:
-    from videogen.stages.cascade import CascadeConfig
-
 DatasetKind = Literal["captioned", "any", "raw"]
 """Training data: "captioned" latents, "any" latents, or "raw" frames of the corpus."""
+
+SectionT = TypeVar("SectionT", bound=StageSection)
+
+
+class CascadeSizes(Protocol):
+    """Sizes of a cascade that definitions of stages refer to; `CascadeConfig` has them."""
+
+    @property
+    def num_frames(self) -> int:
+        """Key frames."""
+        ...
+
+    @property
+    def num_output_frames(self) -> int:
+        """Frames of the finished video."""
+        ...
+
+    @property
+    def temporal_factor(self) -> int:
+        """Frames per key frame."""
+        ...
+
+    @property
+    def resolution(self) -> int:
+        """Side of the finished video in pixels."""
+        ...
+
+    @property
+    def latent_sizes(self) -> tuple[int, ...]:
+        """Sides of the latents, from the base stage to the last upsample stage."""
+        ...
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latents."""
+        ...
+
+    def stage_config(self, name: str, section: type[SectionT], /) -> SectionT:
+        """Return the section of a stage."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -26,7 +63,7 @@ class ObjectiveSpec:
     data: DatasetKind
     image_model: Literal["unet", "vae"] | None = None
     """Folder of an image model in the Stable Diffusion layout whose weights the stage can start from."""
-    applies: Callable[["CascadeConfig"], bool] = lambda _: True
+    applies: Callable[[CascadeSizes], bool] = lambda _: True
     """Whether there is anything to train in a cascade."""
 
 
@@ -39,7 +76,7 @@ class Preview:
     """Key of the stage's output that is shown: one image, latents (decoded as images), or frames."""
 
 
-def _no_shape(config: "CascadeConfig", name: str) -> str:  # noqa: ARG001 - see `StageDefinition.output_shape`
+def _no_shape(config: CascadeSizes, name: str) -> str:  # noqa: ARG001 - see `StageDefinition.output_shape`
     return ""
 
 
@@ -57,7 +94,7 @@ class StageDefinition:
     """None for a stage that is never trained."""
     preview: Preview | None = None
     """None for a stage whose output is not shown."""
-    output_shape: Callable[["CascadeConfig", str], str] = _no_shape
+    output_shape: Callable[[CascadeSizes, str], str] = _no_shape
     """Return the size of the output of the stage with a name, in words."""
     weights: str | None = None
     """Folder of the model with the weights of the stage; None: the folder of the stage's own name."""
@@ -74,16 +111,16 @@ class StageDefinition:
         return f"{self.preview.title} {number}" if self.max_count > 1 and number.isdecimal() else self.preview.title
 
 
-def image_shape(config: "CascadeConfig", name: str) -> str:  # noqa: ARG001 - see `StageDefinition.output_shape`
+def image_shape(config: CascadeSizes, name: str) -> str:  # noqa: ARG001 - see `StageDefinition.output_shape`
     """Return the size of one image of the finished video."""
     return f"{config.resolution} x {config.resolution} px"
 
 
-def video_shape(config: "CascadeConfig", name: str) -> str:  # noqa: ARG001 - see `StageDefinition.output_shape`
+def video_shape(config: CascadeSizes, name: str) -> str:  # noqa: ARG001 - see `StageDefinition.output_shape`
     """Return the size of the finished video."""
     return f"{config.num_output_frames} x {config.resolution} x {config.resolution} px"
 
 
-def latents_shape(config: "CascadeConfig", num_frames: int, size: int) -> str:
+def latents_shape(config: CascadeSizes, num_frames: int, size: int) -> str:
     """Return the size of latents of `num_frames` frames of `size` latent pixels per side."""
-    return f"{num_frames} x {config.autoencoder.model.latent_channels} x {size} x {size}"
+    return f"{num_frames} x {config.latent_channels} x {size} x {size}"

@@ -1,21 +1,10 @@
-"""Registry of stages: one line per kind, and lookup of the definition and classes of each by name.
-
-Importing this module is light; the modules of a stage folder are imported when they are asked for, so that a worker
-that runs one stage imports the libraries of no other.
-"""
+"""Registry of stages: one line per kind, and lookup of the definition of each by name."""
 
 import re
-from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from videogen.stages.definition import DatasetKind, ObjectiveSpec, StageDefinition
-
-if TYPE_CHECKING:
-    from videogen.stages.cascade import CascadeConfig
-    from videogen.stages.objective import Objective
-    from videogen.stages.stage import Stage
 
 STAGES = (
     "text",
@@ -47,21 +36,6 @@ def _definition(kind: str) -> StageDefinition:
     return definition
 
 
-def stage_class(name: str) -> "type[Stage]":
-    """Return the class that runs a stage, with all that it imports."""
-    class_name = stage_definition(name).class_name
-    if class_name is None:
-        raise KeyError(f"{name!r} is not run in generation: it has no stage class")
-    found: type[Stage] = getattr(_module(name, "stage"), class_name)
-    return found
-
-
-def objective_class(name: str) -> "Callable[..., Objective]":
-    """Return the class of the objective of a stage, with all that it imports."""
-    found: Callable[..., Objective] = getattr(_module(name, "objective"), objective_spec(name).class_name)
-    return found
-
-
 def objective_spec(name: str) -> ObjectiveSpec:
     """Return how a stage is trained.
 
@@ -77,12 +51,3 @@ def objective_spec(name: str) -> ObjectiveSpec:
 def dataset_kind(name: str) -> DatasetKind:
     """Return the kind of data that a stage is trained on."""
     return objective_spec(name).data
-
-
-def build_network(config: "CascadeConfig", name: str) -> Any:
-    """Return the fresh network of a stage with weights of its own, on torch's default device."""
-    return _module(name, "network").build_network(config, name)
-
-
-def _module(name: str, module: str) -> Any:
-    return import_module(f"videogen.stages.{stage_kind(name)}.{module}")

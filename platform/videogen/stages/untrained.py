@@ -5,7 +5,7 @@ import tempfile
 from videogen import storage
 from videogen.models.pretrained import copy_component, open_component
 from videogen.stages.cascade import CascadeConfig
-from videogen.stages.registry import build_network
+from videogen.stages.classes import build_network
 
 TEXT_PARTS = ("tokenizer", "text_encoder")
 

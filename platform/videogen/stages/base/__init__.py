@@ -1,17 +1,12 @@
 """Base stage: text and reference image to latents of key frames at the lowest resolution."""
 
-from typing import TYPE_CHECKING
-
 from videogen.stages.base.config import BaseConfig
-from videogen.stages.definition import ObjectiveSpec, Preview, StageDefinition, latents_shape
-
-if TYPE_CHECKING:
-    from videogen.stages.cascade import CascadeConfig
+from videogen.stages.definition import CascadeSizes, ObjectiveSpec, Preview, StageDefinition, latents_shape
 
 __all__ = ["DEFINITION", "BaseConfig", "key_frames_shape"]
 
 
-def key_frames_shape(config: "CascadeConfig", name: str) -> str:
+def key_frames_shape(config: CascadeSizes, name: str) -> str:
     """Return the size of the latents of the key frames of one stage."""
     return latents_shape(config, config.num_frames, config.stage_config(name, BaseConfig).latent_size)
 

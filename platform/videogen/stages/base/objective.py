@@ -16,8 +16,8 @@ from videogen.models.pretrained import load_component
 from videogen.stages.autoencoder.network import load_autoencoder
 from videogen.stages.base.config import BaseConfig
 from videogen.stages.cascade import CascadeConfig
+from videogen.stages.classes import build_network
 from videogen.stages.objective import Objective, tensor_column
-from videogen.stages.registry import build_network
 from videogen.stages.text.network import encode_prompts, load_text_encoder
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from tools.reference.markdown import escape, table
 
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
 FIELDS = ("benchmark", "command", "commit", "date", "machine", "versions", "figures", "note")
 """Keys of a result file. What is not known of an old run is null."""
 _PACKAGES = ("torch", "ray", "pyarrow", "duckdb", "diffusers", "deepspeed", "decord")
