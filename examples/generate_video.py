@@ -8,7 +8,7 @@ A model folder is a diffusers pipeline: `from_pretrained` loads it, `to` moves i
 import argparse
 from pathlib import Path
 
-from videogen.data.video.frames import write_mp4
+from videogen.data.video import write_mp4
 from videogen.pipeline import VideoGenPipeline
 
 

@@ -11,10 +11,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from videogen.data.curation.analyse import AnalyseRequest, analyse_request
-from videogen.data.curation.clip_frames import ClipFrames
-from videogen.data.curation.scores import SCORES, Score
-from videogen.data.curation.windows import WindowSpec
+from videogen.data.curation import AnalyseRequest, WindowSpec, analyse_request
+from videogen.data.curation.scores import SCORES, ClipFrames, Score
 
 
 class Colourfulness(Score):

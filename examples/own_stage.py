@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from videogen.data.video.frames import write_mp4
+from videogen.data.video import write_mp4
 from videogen.pipeline import VideoGenPipeline
 from videogen.stages import Component, Sample, Stage, new_sample, run_stages
 
@@ -21,7 +21,6 @@ from videogen.stages import Component, Sample, Stage, new_sample, run_stages
 class GammaStage(Stage):
     """Brightens or darkens the finished frames."""
 
-    kind: ClassVar = "gamma"
     consumes: ClassVar = ("frames",)
     produces: ClassVar = ("frames",)
     gamma: float = 1.0
