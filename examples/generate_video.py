@@ -2,7 +2,7 @@ r"""Generate one video in Python, without Ray.
 
     python examples/generate_video.py --model runs/demo/model --prompt "a red circle moving left" --output red.mp4
 
-A model folder is a diffusers pipeline: `from_pretrained` loads it, `to` moves it to a device, and a call returns frames.
+A model folder is a diffusers pipeline: `from_pretrained` loads it, `to` moves it to a device, a call returns frames.
 """
 
 import argparse
