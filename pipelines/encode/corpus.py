@@ -6,7 +6,7 @@ from typing import Any
 from videogen import storage
 from videogen.data.datasets.clips_schema import CLIPS
 from videogen.data.datasets.clips_table import ClipsTable
-from videogen.data.sources import Video, open_corpus
+from videogen.data.sources import Video, open_readable_corpus
 from videogen.data.tables import kind_of
 from videogen.hashing import json_hash
 
@@ -24,13 +24,12 @@ class Corpus:
     """
 
     def __init__(self, uri: str, captions: str | None = None, what: str = "Data") -> None:
-        storage.require_readable(uri, what)
-        self.uri = storage.absolute(uri)
+        self.uri = storage.readable_uri(uri, what)
         self.clips = ClipsTable.open(self.uri) if is_clips_table(self.uri) else None
         if self.clips is not None:
             self.has_captions = self.clips.has_captions
             return
-        self._source = open_corpus(self.uri, captions, what)
+        self._source = open_readable_corpus(self.uri, captions, what)
         self.has_captions = self._source.has_captions
 
     def first(self, count: int) -> list[Video]:

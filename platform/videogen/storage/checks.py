@@ -10,9 +10,8 @@ import uuid
 from collections.abc import Iterator
 
 from videogen.errors import UserError
-from videogen.storage.files import remove, write_bytes
 from videogen.storage.filesystems import fsspec_filesystem
-from videogen.storage.uris import FILE_SCHEME, absolute, is_remote, join
+from videogen.storage.uris import FILE_SCHEME, S3_SCHEME, absolute, is_remote
 
 
 def readable_uri(uri: str, what: str) -> str:
@@ -25,8 +24,16 @@ def readable_uri(uri: str, what: str) -> str:
     Raises:
         UserError: nothing readable is at `uri`.
     """
-    require_readable(uri, what)
-    return absolute(uri)
+    with _explained(uri, what, "read"):
+        location = _location(uri, what)
+        filesystem, path = fsspec_filesystem(location, fail_fast=True)
+        if filesystem.isfile(path):
+            filesystem.cat_file(path, start=0, end=1)
+        elif not filesystem.exists(path):
+            raise UserError(f"{what} {uri!r} does not exist: check the spelling, or create it first.")
+        elif not filesystem.ls(path, detail=False):
+            raise UserError(f"{what} {uri!r} is an empty folder: put its files there, or give another URI.")
+        return location
 
 
 def writable_uri(uri: str, what: str) -> str:
@@ -39,47 +46,31 @@ def writable_uri(uri: str, what: str) -> str:
     Raises:
         UserError: nothing can be written under `uri`.
     """
-    require_writable(uri, what)
-    return absolute(uri)
+    with _explained(uri, what, "write"):
+        location = _location(uri, what)
+        # A local folder is not created: the job may still be refused for another reason.
+        folder = location if location.startswith(S3_SCHEME) else _nearest_existing(location)
+        filesystem, path = fsspec_filesystem(f"{folder}/.writable-{uuid.uuid4().hex}", fail_fast=True)
+        filesystem.pipe_file(path, b"")
+        filesystem.rm_file(path)
+        return location
 
 
 def require_readable(uri: str, what: str) -> None:
     """Raise `UserError` unless a readable file or non-empty folder is at `uri`; `what` names it in the message."""
-    with _explained(uri, what, "read"):
-        _require_text(uri, what)
-        filesystem, path = fsspec_filesystem(uri, fail_fast=True)
-        if filesystem.isfile(path):
-            filesystem.cat_file(path, start=0, end=1)
-            return
-        if not filesystem.exists(path):
-            raise UserError(f"{what} {uri!r} does not exist: check the spelling, or create it first.")
-        if not filesystem.ls(path, detail=False):
-            raise UserError(f"{what} {uri!r} is an empty folder: put its files there, or give another URI.")
+    readable_uri(uri, what)
 
 
 def require_writable(uri: str, what: str) -> None:
     """Raise `UserError` unless files can be written under the folder `uri`; nothing is left behind."""
-    with _explained(uri, what, "write"):
-        _require_text(uri, what)
-        folder = absolute(uri)
-        if not is_remote(folder):
-            # The folder is not created: the job may still be refused for another reason.
-            folder = _nearest_existing(folder)
-        probe = join(folder, f".writable-{uuid.uuid4().hex}")
-        if is_remote(probe):
-            filesystem, path = fsspec_filesystem(probe, fail_fast=True)
-            filesystem.pipe_file(path, b"")
-            filesystem.rm_file(path)
-            return
-        write_bytes(probe, b"")
-        remove(probe)
+    writable_uri(uri, what)
 
 
-def _require_text(uri: str, what: str) -> None:
-    """Refuse an empty URI, e.g. from an unset shell variable, which would mean the working directory."""
+def _location(uri: str, what: str) -> str:
+    """Return `uri` absolute; refuse an empty one (an unset variable), which would mean the working directory."""
     if not str(uri).removeprefix(FILE_SCHEME).strip():
         raise UserError(f"{what} is empty: give a path or an s3:// URI.")
-    absolute(uri)
+    return absolute(uri)
 
 
 def _nearest_existing(path: str) -> str:

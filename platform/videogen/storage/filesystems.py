@@ -29,8 +29,9 @@ def fsspec_filesystem(uri: str, fail_fast: bool = False) -> tuple["fsspec.Abstra
     """
     import fsspec
 
-    if not is_remote(uri):
-        return fsspec.filesystem("file"), absolute(uri)
+    location = absolute(uri)
+    if not location.startswith(S3_SCHEME):
+        return fsspec.filesystem("file"), location
     attempts = _MAX_ATTEMPTS_FAIL_FAST if fail_fast else _MAX_ATTEMPTS
     options: dict[str, Any] = {
         # Not cached: a listing must include files that another process has just written.
@@ -39,7 +40,7 @@ def fsspec_filesystem(uri: str, fail_fast: bool = False) -> tuple["fsspec.Abstra
         # boto3 reads this variable itself, but fsspec caches instances by options: a new endpoint needs a new instance.
         "endpoint_url": os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
     }
-    path = uri.removeprefix(S3_SCHEME).rstrip("/")
+    path = location.removeprefix(S3_SCHEME)
     if fail_fast:
         return fsspec.filesystem("s3", **options), path
     from videogen.storage.retrying_s3 import RetryingS3FileSystem

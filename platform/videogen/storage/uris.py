@@ -20,7 +20,7 @@ def absolute(uri: str) -> str:
         UserError: an unsupported scheme, or `s3://` without a bucket.
     """
     uri = str(uri)
-    if is_remote(uri):
+    if uri.startswith(S3_SCHEME):
         if not uri.removeprefix(S3_SCHEME).strip("/"):
             raise UserError(f"{uri!r} names no bucket: write s3://BUCKET/FOLDER.")
         return uri.rstrip("/")

@@ -15,7 +15,8 @@ CAPTIONS_NAMES = tuple(f"captions{suffix}" for suffix in TABLE_SUFFIXES)
 
 def find_captions(folder: str) -> str | None:
     """Return the URI of the caption table in a folder, or None if there is none."""
-    return next((found for name in CAPTIONS_NAMES if storage.exists(found := storage.join(folder, name))), None)
+    filesystem, path = storage.fsspec_filesystem(folder)
+    return next((f"{folder}/{name}" for name in CAPTIONS_NAMES if filesystem.exists(f"{path}/{name}")), None)
 
 
 class CaptionJoin:

@@ -102,12 +102,15 @@ def open_corpus(uri: str, captions: str | None = None, what: str = "Input") -> "
 
     Every job that reads captions opens its videos here. Arguments and errors are those of `open_source`.
     """
-    location = storage.absolute(uri)
-    storage.require_readable(location, what)
+    return open_readable_corpus(storage.readable_uri(uri, what), captions, what)
+
+
+def open_readable_corpus(location: str, captions: str | None = None, what: str = "Input") -> "Source":
+    """Open a source as `open_corpus` does, at an absolute URI that `storage.readable_uri` has returned."""
     is_dir = storage.is_dir(location)
     if captions is None and is_dir:
         captions = find_captions(location)
-    return _open(location, uri, captions, what, is_dir)
+    return _open(location, location, captions, what, is_dir)
 
 
 def _open(location: str, uri: str, captions: str | None, what: str, is_dir: bool) -> "Source":
