@@ -19,11 +19,10 @@ import pyarrow as pa
 
 from pipelines.encode.encoders import Encoders
 from pipelines.runner.plan import WorkItemBatch
-from pipelines.runner.timeouts import video_limit_s
 from videogen.config import FrameSize
 from videogen.data.datasets.clips import ClipSpec
 from videogen.data.datasets.latents_schema import ROWS_PER_GROUP, latents_row, latents_schema
-from videogen.data.isolation import DecoderDiedError, IsolatedDecoder
+from videogen.data.isolation import DecoderDiedError, IsolatedDecoder, video_limit_s
 from videogen.data.sources import find_versions, version_mismatch
 from videogen.data.tables import FAILED, OK, Outcome, write_part
 from videogen.data.video import DecodedClip, VideoError, resize_frames

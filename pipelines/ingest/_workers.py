@@ -13,10 +13,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.runner.plan import WorkItemBatch
-from pipelines.runner.timeouts import video_limit_s
 from videogen.data.datasets.clips import too_short
 from videogen.data.datasets.clips_schema import IngestSpec, clip_rows, clips_schema
-from videogen.data.isolation import DecoderDiedError, IsolatedDecoder, shared_decoder
+from videogen.data.isolation import DecoderDiedError, IsolatedDecoder, shared_decoder, video_limit_s
 from videogen.data.sources import find_versions, version_mismatch
 from videogen.data.tables import FAILED, FILTERED, OK, Outcome, write_part
 from videogen.data.video import VideoError

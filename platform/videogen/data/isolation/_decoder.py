@@ -17,9 +17,10 @@ from videogen.data.isolation._child import MEBIBYTE, Child, DecoderDiedError
 from videogen.data.video import MAX_FILE_BYTES, DecodedClip, Size, VideoError, VideoInfo
 from videogen.errors import UserError
 
-__all__ = ["DecodedClip", "DecoderDiedError", "IsolatedDecoder", "shared_decoder"]
+__all__ = ["DecodedClip", "DecoderDiedError", "IsolatedDecoder", "shared_decoder", "video_limit_s"]
 
 _SECONDS_PER_FRAME = 0.5
+_BYTES_PER_LIMIT = 60e6
 
 _FFMPEG_MESSAGE = re.compile(r"^\[\w+ @ 0x\w+\]", re.MULTILINE)
 
@@ -169,3 +170,12 @@ def shared_decoder() -> IsolatedDecoder:
 @functools.cache
 def _decoder_of(_pid: int) -> IsolatedDecoder:
     return IsolatedDecoder()
+
+
+def video_limit_s(limit_s: float, num_bytes: int | None) -> float:
+    """Return the time limit of a video in seconds: `limit_s`, plus `limit_s` per 60 MB of its file.
+
+    With 60 s, an hour of 1080p video may take half an hour; a small file that blocks a decoder for hours is a poison
+    input.
+    """
+    return limit_s * (1 + (num_bytes or 0) / _BYTES_PER_LIMIT)
