@@ -92,7 +92,7 @@ def _listed(generated: str, maker: str, held_out: HeldOut) -> list[Row]:
         raise UserError(f"Generated videos {generated!r} have no {MANIFEST_NAME}: give an output of jobs/generate.py.")
     theirs = made_by(generated)
     if theirs is None:
-        print(f"warning: {generated} does not say which model made it; taken for this one", file=sys.stderr)
+        print(f"warning: {generated} does not record its model; assuming this one", file=sys.stderr)
     elif theirs != maker:
         raise UserError(
             f"Generated videos {generated!r} were made by another model or with other settings: give the same --set as "

@@ -120,10 +120,10 @@ def _check(options: argparse.Namespace) -> None:
     if not 0.5 < options.duplicate_cosine <= 1:
         raise UserError(f"--duplicate-cosine is {options.duplicate_cosine}, but it is above 0.5, up to 1.")
     if options.aesthetic and not options.embedding:
-        raise UserError("--aesthetic judges CLIP embeddings: give the CLIP model's folder with --embedding too.")
+        raise UserError("--aesthetic scores CLIP embeddings: give the CLIP model's folder with --embedding too.")
     if options.headers_only and (options.embedding or options.captioner):
         raise UserError(
-            "--headers-only looks at no picture, but --embedding and --captioner do: give one or the other."
+            "--headers-only decodes no frames, which --embedding and --captioner need: give one or the other."
         )
 
 

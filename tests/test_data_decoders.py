@@ -209,7 +209,7 @@ def test_a_decoder_asked_for_by_name_is_not_replaced(video):
 def test_frames_that_do_not_exist_are_refused(decoder, video):
     info = probe(video("h264"))
     for indices, wrong in (([0, 24], 24), ([-1], -1)):
-        with pytest.raises(VideoError, match=f"frame {wrong} was asked of a video of 24"):
+        with pytest.raises(VideoError, match=f"frame {wrong} was requested from a video of 24"):
             read_all(video("h264"), info, decoder, indices)
 
 

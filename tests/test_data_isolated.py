@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import videogen
 from tests._videos import KINDS, make
 from videogen import storage
 from videogen.data import video
@@ -316,3 +318,24 @@ def test_fetched_files_are_limited_in_size(clip, s3):
         decoder.read_frames(f"{s3}/clip.mp4", [0], 64)
     with IsolatedDecoder() as decoder:
         assert decoder.read_frames(f"{s3}/clip.mp4", [0], 64).shape == (1, 64, 64, 3)
+
+
+def test_the_child_imports_the_package_of_its_parent(tmp_path):
+    """Also where the package comes with a job's working directory instead of an installation."""
+    shipped = tmp_path / "shipped"
+    shutil.copytree(Path(videogen.__file__).parent, shipped / "videogen", ignore=shutil.ignore_patterns("__pycache__"))
+    code = (
+        "import pathlib, sys, videogen\n"
+        "from videogen.data.isolation import IsolatedDecoder\n"
+        "with IsolatedDecoder() as decoder:\n"
+        "    try:\n"
+        "        decoder.probe('nowhere.mp4')\n"
+        "    except Exception:\n"
+        "        pass\n"
+        "    environment = pathlib.Path(f'/proc/{decoder.child_pid}/environ').read_bytes().split(b'\\0')\n"
+        "print(next(one for one in environment if one.startswith(b'PYTHONPATH=')).decode())\n"
+    )
+    command = [sys.executable, "-c", code]
+    environment = os.environ | {"PYTHONPATH": str(shipped)}
+    printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    assert printed.strip().split("=", 1)[1].split(os.pathsep)[0] == str(shipped)

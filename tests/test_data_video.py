@@ -93,7 +93,7 @@ def test_a_missing_video_and_a_missing_frame_raise_video_error(clip, tmp_path):
         probe(str(tmp_path / "missing.mp4"))
     with pytest.raises(VideoError):
         read_frames(str(tmp_path / "missing.mp4"), [0], 64)
-    with pytest.raises(VideoError, match="frame 15 was asked of a video of 15"):
+    with pytest.raises(VideoError, match="frame 15 was requested from a video of 15"):
         read_frames(str(clip), [0, 15], 64)
 
 

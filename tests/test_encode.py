@@ -367,7 +367,7 @@ def test_a_hanging_video_is_given_up(world_corpus, tiny, tiny_model, tmp_path):
     # Together, and twice the first alone: then its time is used up.
     assert [outcome.attempts for outcome in outcomes] == [2] + 49 * [0]
     assert "stopped after 0." in outcomes[0].error
-    assert outcomes[-1].error == "it was not tried: the 1 s for this video had been used up"
+    assert outcomes[-1].error == "not attempted: the time budget of 1 s for this video is exhausted"
 
 
 def test_nothing_but_corrupt_videos_is_refused(tiny, tiny_model, tmp_path):

@@ -15,7 +15,7 @@ from pipelines import cluster
 from pipelines.encode.pipeline import encode
 from pipelines.ingest import pipeline as ingesting
 from pipelines.ingest.pipeline import IngestOptions, ingest
-from pipelines.runner import run as ledgered
+from pipelines.runner import run
 from pipelines.runner.failure_breaker import FailureBreaker
 from pipelines.runner.run import RunOptions
 from tests.conftest import load_job
@@ -165,9 +165,9 @@ def test_only_new_replaced_and_retried_videos_are_looked_at(camera_clip, ray_clu
 
 def test_what_failed_may_fail_again_without_stopping_a_run(camera_clip, ray_cluster, tmp_path, monkeypatch):
     """Of six videos three are bad, which is borne; that all three that are tried again fail must be, too."""
-    monkeypatch.setattr(ledgered, "FailureBreaker", partial(FailureBreaker, min_inputs=3))
+    monkeypatch.setattr(run, "FailureBreaker", partial(FailureBreaker, min_inputs=3))
     # A unit a graph: what each of several graphs has done is counted.
-    monkeypatch.setattr(ledgered, "BATCHES_AT_ONCE", 1)
+    monkeypatch.setattr(run, "BATCHES_AT_ONCE", 1)
     monkeypatch.setattr(ingesting, "VIDEOS_PER_BATCH", 2)
     videos = tmp_path / "videos"
     videos.mkdir()
@@ -224,8 +224,8 @@ def test_a_rule_may_end_in_a_comment(camera_clip, ray_cluster, tmp_path):
     [
         ("", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
-        ("[]", "none of a table"),
-        ('{"name": "of something else"}', "none of a table"),
+        ("[]", "not a table manifest"),
+        ('{"name": "of something else"}', "not a table manifest"),
         ('{"kind": "clips", "schema_version": 99}', "schema version 99, but this release writes 2"),
         ('{"kind": "clips", "schema_version": 2}', "damaged .key 'identity': Field required"),
     ],
@@ -341,7 +341,7 @@ def test_a_bearable_share_of_failures_stops_nothing():
         (["--max-failure-rate", "7"], "share from 0 to 1"),
         (["--duplicate-distance", "65"], "0 to 16 bits"),
         (["--aesthetic", "somewhere"], "--embedding"),
-        (["--headers-only", "--captioner", "somewhere"], "looks at no picture"),
+        (["--headers-only", "--captioner", "somewhere"], "decodes no frames"),
         (["--embedding", "/nowhere"], "--embedding '/nowhere' does not exist"),
         (["--embedding", "MODEL"], "Embedding model '.*' is a model of type 'gpt2'"),
         (["--captioner", "MODEL"], "Captioner '.*' is a model of type 'gpt2'"),

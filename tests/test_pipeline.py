@@ -1,6 +1,7 @@
 """`VideoGenPipeline`: saving, loading, and the same frames whatever is around a sample."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -100,3 +101,19 @@ def test_a_folder_that_is_no_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="not a finished model"):
         load_cascade_config(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"decode": ["videogen.models.autoencoder", "VideoAutoencoder"]}, "earlier release.*train_cascade.py again"),
+        ({"cascade": None}, "another kind of model"),
+    ],
+)
+def test_a_model_of_an_earlier_release_is_refused_in_one_sentence(tiny_model, tmp_path, change, said):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | change))
+    with pytest.raises(UserError, match=said):
+        VideoGenPipeline.from_pretrained(folder)

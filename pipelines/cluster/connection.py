@@ -47,7 +47,7 @@ class Resources:
     cpus: float = 0
     gpus: float = 0
     alone: bool = False
-    """The step spreads over the whole cluster by itself."""
+    """Whether the step needs the whole cluster."""
 
 
 def connect() -> None:
@@ -145,8 +145,8 @@ def say_if_waiting(what: str, needed: Resources, instead: str) -> None:
     now = total()
     if now.gpus < needed.gpus or now.cpus < needed.cpus:
         logger.warning(
-            "%s waits for %g CPUs and %g GPUs; the cluster has %g and %g now, and unless it grows this lasts for ever "
-            "(`ray status` tells): %s.",
+            "%s waits for %g CPUs and %g GPUs; the cluster has %g and %g now, and the step "
+            "does not start until nodes join (see `ray status`): %s.",
             *(what, needed.cpus, needed.gpus, now.cpus, now.gpus, instead),
         )
 

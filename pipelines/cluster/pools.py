@@ -17,7 +17,7 @@ _BATCHES_PER_ACTOR, _BATCHES_PER_DECODER = 4, 2
 """Actors that load a network start as slowly as they process a few batches; actors that also decode have more work."""
 _MAX_ACTORS = 256
 _MEMORY_SHARE = 0.5
-"""Of a machine's memory that all operators together may declare."""
+"""Fraction of a node's memory that all operators together may declare."""
 
 
 @dataclass(frozen=True)

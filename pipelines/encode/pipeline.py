@@ -223,7 +223,8 @@ def _outcomes(uri: str) -> list[pa.RecordBatch]:
     except (FileNotFoundError, pa.ArrowException) as error:
         manifest = storage.join(storage.parent(uri), MANIFEST_NAME)
         raise UserError(
-            f"{uri!r} is gone or damaged: remove {manifest!r} and run the same command again, which does nothing twice."
+            f"{uri!r} is gone or damaged: remove {manifest!r} and run the same command again; finished work is not "
+            f"repeated."
         ) from error
     return batches
 
@@ -254,6 +255,6 @@ def _manifest(
 
 def _nothing_encoded(ledger: Ledger, counts: Mapping[str, int]) -> str:
     if not counts["planned"]:
-        return "The policy of the clips table, or --where, leaves no clip with what it needs: loosen it."
+        return "The policy of the clips table, or --where, leaves no clip that can be encoded: relax it."
     first = next(ledger.failures()).slice(0, 1).to_pylist()[0]
     return f"None of the {counts['planned']} clips could be encoded; of {first['uri']!r}: {first['error']}."

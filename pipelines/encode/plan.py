@@ -22,7 +22,7 @@ from videogen.hashing import content_hash
 from videogen.stages import CascadeConfig
 
 CLIPS_FOLDER = "clips"
-"""Where in a table of latents the clips of a folder of videos are."""
+"""Sub-folder of a latents table with the clips table of a raw input."""
 _SAME_FPS = 1e-6
 
 
@@ -34,7 +34,7 @@ class EncodeOptions:
     """Actors with the VAE; None: one for each GPU of the cluster, or without GPUs one for each free core, and more as
     the cluster grows."""
     where: str | None = None
-    """SQL expression over the columns of the clips table, which clips must pass beside its policy."""
+    """SQL condition on the columns of the clips table, applied in addition to its policy."""
     with_dropped: bool = False
     """Whether clips that the policy drops are taken as well."""
     decoder: str = "auto"
@@ -95,7 +95,7 @@ def prepare(
     corpus = Corpus(input_uri, captions, "Input")
     if corpus.clips is not None and captions is not None:
         raise UserError(
-            f"--captions {captions!r} has no effect on a clips table, whose clips have theirs: give it to "
+            f"--captions {captions!r} has no effect on a clips table, which has its own captions: give it to "
             f"jobs/ingest.py."
         )
     options = options or EncodeOptions()

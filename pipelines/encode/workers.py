@@ -32,15 +32,15 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
 _spent_s: defaultdict[tuple[str, str], float] = defaultdict(float)
-"""Seconds that this process has read each content of each file in vain, because its decoder died."""
+"""Seconds lost to dead decoders in this process, by source and version."""
 
 Item = dict[str, Any]
 """A planned clip: item_id and the columns of the clips table that its row keeps."""
 
 _ATTEMPTS = 2
 """For a decoder that died or was stopped; a video that is plainly unreadable is not tried again."""
-_PATIENCE = 3
-"""Readings of a video that may take all the time they have, in one process, before the rest of it is given up."""
+_MAX_TIMEOUTS = 3
+"""Time limits that one video may use up per process before the rest of it is given up."""
 _FRAMES_AT_ONCE = 16
 """Frames in one call of the VAE: always counted from a clip's first frame, so a clip's latents depend on it alone."""
 _CAPTIONS_KEPT = 4096
@@ -164,7 +164,7 @@ class _VideoReader:
 
     def read(self, item: Item) -> DecodedClip | Outcome:
         """Return one clip, or the reason why it cannot be read."""
-        said = f"it was not tried: the {_PATIENCE * self.limit_s:.0f} s for this video had been used up"
+        said = f"not attempted: the time budget of {_MAX_TIMEOUTS * self.limit_s:.0f} s for this video is exhausted"
         outcome = _failed(item, "decode", said, attempts=0)
         for attempt in range(1, _ATTEMPTS + 1):
             if self._left_s <= 0:
@@ -179,7 +179,7 @@ class _VideoReader:
 
     @property
     def _left_s(self) -> float:
-        return _PATIENCE * self.limit_s - _spent_s[self.source, self.version]
+        return _MAX_TIMEOUTS * self.limit_s - _spent_s[self.source, self.version]
 
     def _read(self, indices: Sequence[int]) -> DecodedClip:
         started = time.monotonic()

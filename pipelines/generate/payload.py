@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 _KEPT = "kept/"
-"""Prefix of what is carried to the end for its own sake; see `keep`."""
+"""Key prefix of intermediate results, which are saved with the video; see `keep`."""
 
 
 def pack(sample: Mapping[str, Any], names: set[str]) -> bytes:

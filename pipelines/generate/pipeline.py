@@ -145,7 +145,7 @@ def _graph(plan: _Plan) -> "ray.data.Dataset":
         resources["label_selector"] = selector
     if cluster.may_grow():
         takes = cluster.Resources(1 + num_actors * cpus, num_actors * options.gpus_per_worker)
-        cluster.say_if_waiting("Generating", takes, "fewer --workers and a smaller share in --gpus take less")
+        cluster.say_if_waiting("Generating", takes, "use fewer --workers or a smaller --gpus")
         batches = math.ceil((len(plan.requests) - len(plan.finished)) / options.batch_size)
         most = max(options.workers, min(batches, _MAX_WORKERS))
         pool = ray.data.ActorPoolStrategy(min_size=options.workers, max_size=most)

@@ -37,7 +37,7 @@ class IngestTask:
     limit_s: float
     """Seconds that a small video may take."""
     needs_captions: bool
-    """Whether a video without a caption is left out: the corpus is captioned and nobody describes the rest."""
+    """Whether videos without a caption are filtered: the corpus is captioned and no captioner is set."""
 
 
 def analyse_batch(table: pa.Table, task: IngestTask) -> pa.Table:

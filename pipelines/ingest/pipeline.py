@@ -55,9 +55,9 @@ if TYPE_CHECKING:
 VIDEOS_PER_BATCH = 32
 _BATCH_BYTES = 1 << 30
 _WORKER_BYTES = 5 << 29
-"""Declared for each worker that analyses videos: what its child may occupy, and a little."""
+"""Memory declared per analysis worker, for its decoder child."""
 _LEARNED_BYTES = 4 << 30
-"""The same where networks look too."""
+"""Memory declared per worker that also runs networks."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class IngestOptions:
     """Rules that a clip must pass to be kept."""
     run: RunOptions = field(default_factory=RunOptions)
     dedup: DedupThresholds = field(default_factory=DedupThresholds)
-    """What near duplicates are."""
+    """Thresholds of near duplicates."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class IngestResult:
     kept: int
     """Clips that no rule drops."""
     done_now: int
-    """Videos that were looked at by this call."""
+    """Videos that this call processed."""
     seconds: float
 
 
@@ -236,8 +236,8 @@ def _publish(
     columns = [name for name in clips_schema(spec.scores).names if name not in planned | set(BLOB_COLUMNS)]
     columns += ["embedding"] if spec.embedding else []
     located = ledger.index_rows(columns=columns)
-    judging = apply_policy(located, spec, options.policy, options.dedup)
-    with progress.task("publish", total=1, unit="tables") as task, judging as verdicts:
+    applied = apply_policy(located, spec, options.policy, options.dedup)
+    with progress.task("publish", total=1, unit="tables") as task, applied as result:
         manifest = {
             "kind": KIND,
             "schema_version": SCHEMA_VERSION,
@@ -247,12 +247,12 @@ def _publish(
             "has_captions": source.has_captions or spec.captioner is not None,
             "source": source.uri,
             "input_fingerprint": input_fingerprint,
-            "kept": verdicts.kept,
-            "funnel": verdicts.funnel,
+            "kept": result.kept,
+            "funnel": result.funnel,
             "facts": ledger.metrics(),
             "decoders": decoder_versions(),
         }
-        ledger.publish(manifest, verdicts.batches())
+        ledger.publish(manifest, result.batches())
         task.advance()
 
 

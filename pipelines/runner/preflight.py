@@ -58,7 +58,9 @@ def require_kind(output: str, kind: TableKind) -> None:
         return
     found, version = manifest.get("kind"), manifest.get("schema_version")
     if not isinstance(found, str):
-        raise UserError(f"Output {output!r} holds a {MANIFEST_NAME} that is none of a table: give another --output.")
+        raise UserError(
+            f"Output {output!r} holds a {MANIFEST_NAME} that is not a table manifest: give another --output."
+        )
     if found != kind.name:
         raise UserError(f"Output {output!r} holds a table of {found}, not of {kind.name}: give another --output.")
     if version != kind.schema_version:
@@ -93,8 +95,7 @@ def require_same(output: str, identity: str, settings: Mapping[str, Any], replac
     else:
         what = "made by another release, or with other weights"
     raise UserError(
-        f"Output {output!r} holds a table {what}: give another --output, or --replace to make this one anew from all "
-        f"of its input."
+        f"Output {output!r} holds a table {what}: give another --output, or --replace to rebuild it from all inputs."
     )
 
 

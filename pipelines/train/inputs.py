@@ -151,7 +151,7 @@ class CascadeInput:
             raise UserError(
                 f"Data {self.data!r} has no {'captioned ' if captioned else ''}latents of clips of {missing[0]} "
                 f"frames, which num_frames and num_frames_buckets ask for: encode them too (--set num_frames="
-                f"{(missing[0] - 1) // self.config.temporal_factor + 1}), or do not ask for them."
+                f"{(missing[0] - 1) // self.config.temporal_factor + 1}), or remove these lengths."
             )
 
     def _check_videos(self) -> None:
@@ -210,8 +210,8 @@ class CascadeInput:
                 require_same_encoder(self.tables[0], encoder_fingerprint(str(vae)), f"the VAE of {pretrained!r}")
             return None
         raise UserError(
-            f"The latents in {self.data!r} are of an autoencoder that is not there (fingerprint {wanted}): copy its "
-            f"folder to {storage.join(self.output, 'autoencoder')!r}, or give the videos with --data instead."
+            f"The latents in {self.data!r} were made by an autoencoder that was not found (fingerprint {wanted}): copy "
+            f"its folder to {storage.join(self.output, 'autoencoder')!r}, or give the videos with --data instead."
         )
 
 

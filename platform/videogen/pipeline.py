@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from videogen.errors import UserError
 from videogen.stages import CascadeConfig, config_from_dict
 from videogen.stages.assembly import build_stages, components, possible_components, run_stages
 from videogen.stages.classes import build_network
+from videogen.stages.configuration import INDEX, load_cascade_config
 from videogen.stages.registry import STAGES
 from videogen.stages.sample import Sample, new_sample
 from videogen.stages.stage import Stage
@@ -76,6 +77,19 @@ class VideoGenPipeline(DiffusionPipeline):
             ),
         ]
     )
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
+        """Load a pipeline from a local model folder, or from the hub, as diffusers' own method does.
+
+        Raises:
+            UserError: the folder is not a finished model, or was written by an earlier release.
+        """
+        folder = str(pretrained_model_name_or_path)
+        if Path(folder).is_dir():
+            _require_current(folder)
+        pipeline: Self = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        return pipeline
 
     def stages(self) -> list[Stage]:
         """Return the stages in order, with the pipeline's components and device."""
@@ -132,6 +146,18 @@ class VideoGenPipeline(DiffusionPipeline):
         if min(size) < multiple or size.height % multiple or size.width % multiple:
             raise UserError(f"Frames of {size} pixels are requested, but both sides must be multiples of {multiple}.")
         return size
+
+
+def _require_current(folder: str) -> None:
+    """Refuse a model folder whose index names classes of an earlier release, which diffusers could not import."""
+    wanted = components(load_cascade_config(folder))
+    index = storage.read_json(storage.join(folder, INDEX))
+    for name, component in wanted.items():
+        if index.get(name) != [component.package, component.class_name]:
+            raise UserError(
+                f"{folder!r} was written by an earlier release ({INDEX} has {index.get(name)} for {name!r}): run "
+                f"jobs/train_cascade.py again with the same options, which keeps finished stages."
+            )
 
 
 def assemble(folder: str, config: CascadeConfig) -> None:

@@ -62,7 +62,7 @@ def read_preset(name: str) -> dict[str, Any]:
     try:
         values = _read_yaml(text)
     except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"Preset file {name!r} is not YAML ({' '.join(str(error).split())}): mend it.") from error
+        raise UserError(f"Preset file {name!r} is not YAML ({' '.join(str(error).split())}): correct it.") from error
     if not isinstance(values, dict):
         raise UserError(f"Preset file {name!r} must hold a mapping of sections such as `base:`.")
     return values

@@ -162,5 +162,5 @@ class TimestepConfig(StageSection):
     )
     loss_weighting: Literal["velocity", "sample"] = Field(
         default="velocity",
-        description="prediction whose squared error is the loss; sample gives timesteps of little noise less weight",
+        description="target of the squared error: velocity, or the clean sample (less weight on low-noise timesteps)",
     )

@@ -77,7 +77,7 @@ def hub_folder(model: str, patterns: Sequence[str], what: str = "Model") -> str:
     except (OSError, ValueError) as error:  # the hub's own errors, of the network and of the name, derive from these
         reason = str(error).strip().splitlines()[0].rstrip(".:")
         raise UserError(
-            f"{what} {model!r} is neither a folder nor a model that the hub gives out ({reason}): check the spelling, "
+            f"{what} {model!r} is neither a folder nor a model available on the hub ({reason}): check the spelling, "
             f"or give a folder or s3:// URI."
         ) from error
 

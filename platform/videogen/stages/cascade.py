@@ -164,9 +164,9 @@ class _Cascade(Section):
 
     @property
     def frame_sizes(self) -> tuple[FrameSize, ...]:
-        """Height and width in pixels of what is trained on, one for each aspect ratio, from the tallest to the widest.
+        """Height and width in pixels of training frames, one per aspect ratio, from the tallest to the widest.
 
-        A stage's latents are as many times smaller as for the square, which `resolution` is a side of.
+        The latents of a stage are smaller by the factor of the square, whose side is `resolution`.
         """
         side, pixels = self.base.latent_size, self._pixels_per_base
         return tuple(
@@ -194,7 +194,7 @@ class _Cascade(Section):
         return tuple(sorted(one.num_output_frames for one in self.of_each_length()))
 
     def of_each_length(self) -> tuple[Self, ...]:
-        """Return the cascade as it is for the clips of each length: its own first, then the buckets."""
+        """Return one configuration per clip length: num_frames first, then the buckets."""
         alone = self.model_copy(update={"num_frames_buckets": ()})
         return (alone, *(alone.model_copy(update={"num_frames": frames}) for frames in self.num_frames_buckets))
 

@@ -55,9 +55,7 @@ def import_videos(
     if max_video_bytes < 1:
         raise UserError(f"A size limit of {max_video_bytes} bytes for videos is not possible: give a positive number.")
     if f"{storage.absolute(output)}/".startswith(f"{storage.absolute(root)}/"):
-        raise UserError(
-            f"Output {output!r} is in the folder of the shards, where a second run would take it for one: give another."
-        )
+        raise UserError(f"Output {output!r} is in the folder of the shards: a later run would import it. Give another.")
     if not _is_tar(shards[0]):
         return _huggingface_import.import_huggingface(shards, output, root, video, caption, max_video_bytes, advance)
     if video is not None:

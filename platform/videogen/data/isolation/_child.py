@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import videogen
 from videogen.data.isolation._process import LENGTHS, pack, resident_bytes
 from videogen.data.video import READS, VideoError
 
@@ -47,7 +48,7 @@ class Child:
     def __init__(self, max_memory_bytes: int, max_file_bytes: int) -> None:
         self._max_memory_bytes = max_memory_bytes
         # The child must import this very package, also if it came with a job's working directory.
-        source_root = str(Path(__file__).parents[2])
+        source_root = str(Path(videogen.__file__).parents[1])
         search = [source_root, *filter(None, [os.environ.get("PYTHONPATH")])]
         life_line, self._life_line = os.pipe()
         module = [sys.executable, "-m", "videogen.data.isolation._server"]

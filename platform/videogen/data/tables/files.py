@@ -145,7 +145,7 @@ class PartRecord:
 
 
 _STORED_NAMES = {"batch_id": "unit_id", "metrics": "facts"}
-"""Fields of `PartRecord` whose name in files is another one; existing tables use it."""
+"""Stored names of renamed fields of `PartRecord`; existing tables use them."""
 
 
 @dataclass(frozen=True)

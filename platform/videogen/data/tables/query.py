@@ -345,7 +345,7 @@ def _require_pure(connection: "duckdb.DuckDBPyConnection", function: str, expres
     if found and not kinds:
         raise UserError(f"{what} {expression!r} uses {function}(), which is not a function of one row.")
     if any(stability in ("VOLATILE", "CONSISTENT_WITHIN_QUERY") for _, stability in found) and function.isidentifier():
-        raise UserError(f"{what} {expression!r} uses {function}(), whose result is not decided by the row alone.")
+        raise UserError(f"{what} {expression!r} uses {function}(), whose result depends on more than the row.")
 
 
 def reason(error: Exception) -> str:

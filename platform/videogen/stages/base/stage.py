@@ -62,7 +62,7 @@ class BaseStage(Stage):
         return [{"latents": clip.transpose(0, 1).contiguous().cpu().numpy()} for clip in latents]
 
     def sides(self, samples: Sequence[Sample]) -> FrameSize:
-        """Return height and width of the latents: as many times smaller than the reference image as a square's are."""
+        """Return height and width of the latents: those of the reference image times latent_size / resolution."""
         height, width = samples[0]["reference_image"].shape[:2]
         return FrameSize(height, width).scaled(self.section.latent_size, self.resolution)
 

@@ -10,7 +10,7 @@ class FlowModelConfig(Section):
 
     channels: int = Field(default=64, description="channels of the flow blocks")
     scales: tuple[int, ...] = Field(
-        default=(4, 2, 1), description="factor by which each flow block sees the latents reduced, coarse to fine"
+        default=(4, 2, 1), description="downsampling factor of the input of each flow block, coarse to fine"
     )
     refine_channels: int = Field(default=64, description="channels of the refinement")
     refine_blocks: int = Field(default=4, description="residual blocks of the refinement; 0: no residual blocks")

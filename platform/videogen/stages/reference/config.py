@@ -19,7 +19,7 @@ class ReferenceConfig(TimestepConfig):
         default=1.0,
         gt=0,
         le=1,
-        description="share of a clip, from its start, whose frames are trained on: the reference is the first frame",
+        description="fraction of each clip, from its start, from which training frames are drawn",
     )
     sampling: SamplingConfig = Field(default=SamplingConfig(), description="sampling settings")
     training: TrainingConfig | None = Field(default=None, description="training settings; null: never trained")

@@ -64,7 +64,7 @@ class Decoder(ABC):
         numbers = [int(index) for index in indices]
         if numbers and not (min(numbers) >= 0 and max(numbers) < self.info.num_frames):
             wrong = max(numbers) if max(numbers) >= self.info.num_frames else min(numbers)
-            raise VideoError(f"frame {wrong} was asked of a video of {self.info.num_frames} frames")
+            raise VideoError(f"frame {wrong} was requested from a video of {self.info.num_frames} frames")
         step = frames_at_once(self.info)
         for start in range(0, len(numbers), step):
             yield self._read(numbers[start : start + step])
