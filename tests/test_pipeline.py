@@ -117,3 +117,14 @@ def test_a_model_of_an_earlier_release_is_refused_in_one_sentence(tiny_model, tm
     (folder / "model_index.json").write_text(json.dumps(index | change))
     with pytest.raises(UserError, match=said):
         VideoGenPipeline.from_pretrained(folder)
+
+
+def test_a_model_saved_with_another_scheduler_is_loaded(pipeline, tmp_path):
+    from diffusers import DDIMScheduler
+
+    changed = VideoGenPipeline(cascade=pipeline.config.cascade, **pipeline.components)
+    changed.register_modules(scheduler=DDIMScheduler.from_config(pipeline.scheduler.config))
+    changed.save_pretrained(tmp_path / "saved")
+    index = json.loads((tmp_path / "saved" / "model_index.json").read_text())
+    assert index["scheduler"] == ["diffusers", "DDIMScheduler"]
+    VideoGenPipeline.from_pretrained(tmp_path / "saved")
