@@ -331,9 +331,9 @@ def test_latents_of_another_encoder_beside_a_new_model(latents_table, world_corp
     assert not (table / "autoencoder").exists()
 
 
-def test_latents_of_an_autoencoder_that_is_not_there(latents_table, tmp_path):
+def test_latents_of_an_autoencoder_that_was_not_found(latents_table, tmp_path):
     sentence = refused("jobs/train_cascade.py", "--data", latents_table, "--output", tmp_path / "model")
-    assert "an autoencoder that is not there" in sentence
+    assert "an autoencoder that was not found" in sentence
     assert str(tmp_path / "model" / "autoencoder") in sentence
 
 
